@@ -1,0 +1,68 @@
+"""The contract of a data set: where it comes from, what its columns mean, how it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+class DataError(ValueError):
+    """The data are not what the task needs; the message names the file (or data set) and the column."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which ``obs`` columns mean what. It travels inside the AnnData, as ``uns["fields"]``.
+
+    Attributes
+    ----------
+    environment
+        The out-of-distribution domain: condition, perturbation, group or study.
+    content
+        The content label: cell type, or cancer type.
+    replicate
+        The biological replicate: donor, patient, clone; empty where the data set has none.
+    control
+        The value of ``environment`` that is the control; empty where there is none.
+    """
+
+    environment: str
+    content: str
+    replicate: str = ""
+    control: str = ""
+
+    def attach(self, data: AnnData) -> AnnData:
+        """Write this record into ``data.uns["fields"]`` and return ``data``."""
+        data.uns["fields"] = asdict(self)
+        return data
+
+    @classmethod
+    def of(cls, data: AnnData) -> Fields:
+        """Read the record from ``data``."""
+        return cls(**data.uns["fields"])
+
+
+class Dataset(Protocol):
+    """What a task asks of a data set, real or simulated."""
+
+    name: str
+    summary: str
+    reference: str
+    licence: str
+    simulated: bool
+    fields: Fields
+
+    def load(self, preset: str = "default", draw: int = 0) -> AnnData:
+        """Return the canonical AnnData: ``X`` C-contiguous float32 on the stated scale, ``uns["fields"]``.
+
+        ``draw`` numbers independent draws of a simulator; a real data set has draw 0 alone.
+        """
+
+    def digest(self, preset: str = "default") -> str:
+        """Return a SHA-256 that changes whenever what ``load`` returns may change."""
+
+    def missing(self) -> str | None:
+        """Return None if ``load`` can work, else the reason with the command that gets the data."""
