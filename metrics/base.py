@@ -29,9 +29,7 @@ class MetricInfo:
     reference: str
 
 
-def metric(
-    *, better: Literal["higher", "lower"], low: float, high: float, reference: str
-) -> Callable[[F], F]:
+def metric(*, better: Literal["higher", "lower"], low: float, high: float, reference: str) -> Callable[[F], F]:
     """Mark a function as a metric: it then carries its :class:`MetricInfo` as ``function.info``."""
 
     def mark(function: F) -> F:

@@ -1,0 +1,49 @@
+"""The registry of tasks. A task and a data set make a benchmark, named ``task/dataset``."""
+
+from metrics.registry import Registry, UnknownName
+from tasks.base import Task
+from tasks.datasets import DATASETS
+
+__all__ = ["DATASETS", "TASKS", "Task", "benchmark_names", "benchmark_tags", "load_task", "register_task"]
+
+TASKS = Registry(
+    "task",
+    {
+        "reembedding": "tasks.reembedding:Reembedding",
+        "unseen-cell-type": "tasks.unseen_cell_type:UnseenCellType",
+        "latent-recovery": "tasks.latent_recovery:LatentRecovery",
+    },
+)
+
+
+def register_task(cls: type[Task]) -> type[Task]:
+    """Register a task class under its ``name``; a name that is taken raises ValueError."""
+    TASKS.register(cls.name, cls)
+    return cls
+
+
+def benchmark_names() -> list[str]:
+    """Return every ``task/dataset``."""
+    return [f"{name}/{dataset}" for name in TASKS for dataset in TASKS[name].datasets]
+
+
+def benchmark_tags(name: str) -> frozenset[str]:
+    """Return the tags of ``task/dataset``: the task's, and ``simulated`` or ``real`` from its data."""
+    task, _, dataset = name.partition("/")
+    simulated = DATASETS[dataset].simulated
+    return TASKS[task].tags | ({"simulated", "quick"} if simulated else {"real"})
+
+
+def load_task(name: str, preset: str) -> Task:
+    """Return the task named ``task/dataset`` at a size preset; its data are read when first needed.
+
+    Raises
+    ------
+    UnknownName
+        No such task, or the task does not run on that data set.
+    """
+    task, _, dataset = name.partition("/")
+    cls = TASKS[task]
+    if dataset not in cls.datasets:
+        raise UnknownName("task", name, benchmark_names())
+    return cls(DATASETS[dataset], preset)

@@ -1,0 +1,129 @@
+"""The contract of a method, and the little that methods share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: What a method may be able to do besides ``fit``; having the attribute is having the ability.
+ABILITIES = (
+    "embed",
+    "decode",
+    "predict",
+    "intervention_targets",
+    "log_likelihood",
+    "embed_blocks",
+)
+
+
+class CannotFit(Exception):
+    """A method meets data that it is not made for; the cell is skipped with this as the reason."""
+
+
+class ConfigError(ValueError):
+    """A configuration that no data could make right; the message names the key and the allowed values."""
+
+
+class Method(ABC):
+    """A method: a configuration, a ``fit``, and any of the abilities below.
+
+    A subclass sets ``name``, ``tags`` and ``reference``, may nest a frozen dataclass ``Config`` (each
+    default with its source in a comment) and ``presets`` that replace defaults for ``smoke`` or ``paper``.
+
+    Abilities, each present only where the method has it:
+
+    - ``embed(data) -> (n_cells, n_latent)`` codes, without changing the fitted state;
+    - ``decode(codes) -> (n_cells, n_genes)`` expected expression on the scale of ``data.X``;
+    - ``predict(data, target_environment) -> (n_cells, n_genes)`` the same cells in another environment;
+    - ``intervention_targets() -> (n_perturbations, n_latent)`` in [0, 1];
+    - ``log_likelihood(data, n_samples) -> (n_cells,)``;
+    - ``embed_blocks(data) -> {"shared": codes, "private": codes}``.
+
+    A method that can hand over its fitted state as ``state()`` and take it back with ``restore(state)``
+    (arrays, numbers, strings and lists of them) is cached on disk between cells; any other is fitted anew.
+    """
+
+    name: ClassVar[str]
+    tags: ClassVar[frozenset[str]] = frozenset()
+    reference: ClassVar[str] = ""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @dataclass(frozen=True)
+    class Config:
+        """Nothing to configure."""
+
+    def __init__(self, config: Any = None):
+        self.config: Any = self.Config() if config is None else config
+        #: Training curves: the name of a loss term to its value at each epoch.
+        self.history: dict[str, list[float]] = {}
+        #: Set by an iterative method whose fit ended without converging, with the reason.
+        self.unconverged: str = ""
+
+    @abstractmethod
+    def fit(self, data: AnnData, seed: int) -> Self:
+        """Fit to ``data`` (``X`` as C-contiguous float32, columns named in ``uns["fields"]``); return self."""
+
+    @classmethod
+    def abilities(cls) -> frozenset[str]:
+        """Return what this method can do, of :data:`ABILITIES`."""
+        return frozenset(ability for ability in ABILITIES if hasattr(cls, ability))
+
+    @classmethod
+    def configure(cls, preset: str = "default", **changes: Any) -> Any:
+        """Return the configuration of a preset with some values changed.
+
+        Raises
+        ------
+        ConfigError
+            An unknown key, or a value of the wrong type.
+        """
+        values = {**cls.presets.get(preset, {}), **changes}
+        known = {field.name: field for field in fields(cls.Config)}
+        for key, value in values.items():
+            if key not in known:
+                raise ConfigError(f"{cls.name} has no config key {key!r}; it has {', '.join(known) or 'none'}")
+            default = getattr(cls.Config(), key)
+            if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+                value = float(value)
+            if isinstance(default, tuple) and isinstance(value, list):
+                value = tuple(value)
+            if type(value) is not type(default):
+                raise ConfigError(
+                    f"{cls.name}.{key}={value!r}: a {type(default).__name__} is needed, as in {default!r}"
+                )
+            values[key] = value
+        return cls.Config(**values)
+
+
+def column(data: AnnData, field: str) -> np.ndarray:
+    """Return the labels that play ``field`` ("environment", "content", "replicate") as strings, (n_cells,).
+
+    Where the data set has no such column all cells share the empty label.
+    """
+    name = data.uns["fields"][field]
+    return data.obs[name].to_numpy(dtype=str) if name else np.full(data.n_obs, "")
+
+
+def control(data: AnnData) -> str:
+    """Return the name of the control environment."""
+    return str(data.uns["fields"]["control"])
+
+
+def group_means(
+    values: np.ndarray, environments: np.ndarray, contents: np.ndarray
+) -> dict[tuple[str, str], np.ndarray]:
+    """Return the mean row of ``values`` (n_cells, n) for each (environment, content) present, in float64."""
+    pairs = sorted(set(zip(environments.tolist(), contents.tolist(), strict=True)))
+    return {
+        (environment, content): values[(environments == environment) & (contents == content)].mean(
+            axis=0, dtype=np.float64
+        )
+        for environment, content in pairs
+    }

@@ -1,0 +1,65 @@
+"""Latent vector arithmetic: prediction for every model that can encode and decode."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from methods.base import CannotFit, Method, column, group_means
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+class LatentArithmetic(Method):
+    """Predict by encoding, adding a mean latent shift, and decoding (Lotfollahi et al. 2019, scGen, Eq. 1).
+
+    The shift from environment a to b is the mean over content labels seen in both of
+    mean z(b, content) − mean z(a, content): every label weighs the same, as scGen balances its cell types.
+
+    A subclass has ``embed`` and ``decode`` and calls :meth:`remember_latents` at the end of ``fit``.
+    """
+
+    def remember_latents(self, data: AnnData) -> None:
+        """Keep the mean code of each (environment, content) of the training cells."""
+        codes = self.embed(data)  # type: ignore[attr-defined]
+        self.latent_means = group_means(codes, column(data, "environment"), column(data, "content"))
+
+    def latent_shift(self, source: str, target: str) -> np.ndarray:
+        """Return the mean shift (n_latent,) from ``source`` to ``target``, each content label weighing the same."""
+        shifts = [
+            mean - self.latent_means[source, content]
+            for (environment, content), mean in self.latent_means.items()
+            if environment == target and (source, content) in self.latent_means
+        ]
+        if not shifts:
+            seen = sorted({environment for environment, _ in self.latent_means})
+            raise CannotFit(
+                f"no content label was trained in both {source!r} and {target!r}; trained environments: "
+                f"{', '.join(seen)}"
+            )
+        return np.mean(shifts, axis=0)
+
+    def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
+        """Return the expression (n_cells, n_genes) expected of ``data``'s cells in ``target_environment``."""
+        codes = np.array(self.embed(data), dtype=np.float64)  # type: ignore[attr-defined]
+        sources = column(data, "environment")
+        for source in np.unique(sources):
+            codes[sources == source] += self.latent_shift(str(source), target_environment)
+        return self.decode(codes.astype(np.float32))  # type: ignore[attr-defined]
+
+    def latent_state(self) -> dict[str, object]:
+        """Return the remembered means as part of a fitted state."""
+        return {
+            "latent_pairs": [list(pair) for pair in self.latent_means],
+            "latent_means": np.stack(list(self.latent_means.values())),
+        }
+
+    def restore_latents(self, state: dict[str, object]) -> None:
+        """Take back what :meth:`latent_state` returned."""
+        pairs, means = state["latent_pairs"], state["latent_means"]
+        self.latent_means = {
+            (pair[0], pair[1]): mean
+            for pair, mean in zip(pairs, means, strict=True)  # type: ignore[call-overload]
+        }

@@ -1,0 +1,1 @@
+"""What the variational autoencoders share: networks, likelihoods, penalties and the one training loop."""

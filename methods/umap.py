@@ -1,0 +1,57 @@
+"""Uniform manifold approximation and projection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from methods.base import CannotFit, Method
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+class UMAP(Method):
+    """UMAP of the leading principal components; new cells are placed by its own transform.
+
+    An embedding only: its inverse transform is not a generative model, so it neither decodes nor predicts.
+    Its state (a neighbour index) is not kept on disk; it is fitted anew in each cell. One thread and a
+    fixed seed make it reproducible.
+    """
+
+    name = "umap"
+    tags = frozenset({"baseline", "embedding"})
+    reference = "McInnes, Healy, Melville 2018, arXiv 1802.03426"
+
+    @dataclass(frozen=True)
+    class Config:
+        """UMAP's own defaults, on principal components."""
+
+        n_latent: int = 2  # McInnes et al. 2018 and umap-learn
+        n_neighbors: int = 15  # umap-learn
+        min_dist: float = 0.1  # umap-learn
+        n_components_pca: int = 50  # scanpy's practice for expression data
+
+    def fit(self, data: AnnData, seed: int) -> Self:
+        """Fit principal components, then UMAP."""
+        if data.n_obs <= self.config.n_latent + 2:
+            raise CannotFit(f"UMAP needs more than {self.config.n_latent + 2} cells, got {data.n_obs}")
+        from sklearn.decomposition import PCA
+        from umap import UMAP as UmapLearn
+
+        x = np.asarray(data.X)
+        self.pca = PCA(min(self.config.n_components_pca, *x.shape), random_state=seed).fit(x)
+        self.umap = UmapLearn(
+            n_components=self.config.n_latent,
+            n_neighbors=min(self.config.n_neighbors, data.n_obs - 1),
+            min_dist=self.config.min_dist,
+            random_state=seed,
+            n_jobs=1,
+        ).fit(self.pca.transform(x))
+        return self
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the codes (n_cells, n_latent)."""
+        return np.asarray(self.umap.transform(self.pca.transform(np.asarray(data.X))))

@@ -1,0 +1,102 @@
+"""What the metric families share: checks of their inputs, and correlation and ranking with defined edges.
+
+"Constant" means the same throughout this package: a spread below single precision, relative to the values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+RESOLUTION = float(np.finfo(np.float32).eps)
+"""Spread, relative to the values, under which numbers computed in single precision are constant: 1.2e-7."""
+
+
+def as_floats(name: str, values: ArrayLike, ndim: int) -> Floats:
+    """Give ``values`` as float64, or raise ValueError unless finite, not empty and of ``ndim`` dimensions."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != ndim or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}; a non-empty array of {ndim} dimension(s) is needed")
+    bad = array.size - int(np.isfinite(array).sum())
+    if bad:
+        raise ValueError(f"{name} has {bad} of {array.size} values that are NaN or infinite")
+    return array
+
+
+def as_mask(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Give ``values`` as booleans, or raise ValueError unless they are 0 or 1 and of this ``shape``."""
+    array = np.asarray(values)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; {shape} is needed")
+    if not np.isin(array, (0, 1)).all():
+        raise ValueError(f"{name} must hold only 0 and 1, or booleans; got {np.unique(array)[:5]}")
+    return array.astype(bool)
+
+
+def require_same_shape(**arrays: NDArray[Any]) -> None:
+    """Raise ValueError unless all arrays have one shape."""
+    if len({array.shape for array in arrays.values()}) > 1:
+        raise ValueError(f"shapes must agree; got {_shapes(arrays)}")
+
+
+def require_same_length(axis: int, **arrays: NDArray[Any]) -> None:
+    """Raise ValueError unless all arrays have the same length along ``axis``."""
+    if len({array.shape[axis] for array in arrays.values()}) > 1:
+        raise ValueError(f"lengths along axis {axis} must agree; got {_shapes(arrays)}")
+
+
+def _shapes(arrays: dict[str, NDArray[Any]]) -> str:
+    return ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+
+
+def unit_columns(x: Floats, size: Floats | None = None) -> Floats:
+    """Centre every column and divide it by its norm; a constant column becomes exactly zero.
+
+    Products of such columns are Pearson correlations, so what is constant correlates 0 with everything.
+
+    Parameters
+    ----------
+    x
+        Values, (n, n_columns).
+    size
+        Norms (n_columns,) that a column's spread is compared with; the columns' own by default.
+    """
+    size = np.linalg.norm(x, axis=0) if size is None else size
+    centred = x - x.mean(axis=0)
+    spread = np.linalg.norm(centred, axis=0)
+    constant = spread <= RESOLUTION * size
+    unit: Floats = np.where(constant, 0.0, centred / np.where(constant, 1.0, spread))
+    return unit
+
+
+def pearson(a: Floats, b: Floats) -> float:
+    """Pearson correlation of two vectors; 0 if either is constant."""
+    unit = unit_columns(np.stack([a, b], axis=1))
+    return float(np.clip(unit[:, 0] @ unit[:, 1], -1.0, 1.0))
+
+
+def average_precision(relevant: NDArray[np.bool_], scores: Floats) -> float:
+    """Area under the precision-recall steps; tied scores enter together, so order never matters.
+
+    ``Σ_t (R_t - R_{t-1}) P_t`` over the distinct scores t, from the highest. Not a number if all or none
+    of the entries are relevant. A constant score gives the prevalence.
+
+    Parameters
+    ----------
+    relevant
+        Which entries are to be found, (n,).
+    scores
+        Higher is more likely relevant, (n,).
+    """
+    n_relevant = int(relevant.sum())
+    if n_relevant in (0, relevant.size):
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    last_of_tie = np.append(np.diff(scores[order]) != 0, True)
+    found = np.cumsum(relevant[order])[last_of_tie]
+    taken = np.arange(1, relevant.size + 1)[last_of_tie]
+    return float(np.sum(np.diff(found, prepend=0) / n_relevant * found / taken))

@@ -1,0 +1,457 @@
+"""Metrics of an embedding, and of how it changes when the unit it shows was left out of the fit.
+
+Stability alone is gameable: a frozen random projection is perfectly stable. Read ``displacement`` with
+``knn_recall``. Neighbours are defined with fractional ties: if m samples tie for the last q places among
+the k nearest, each of them counts as q/m of a neighbour. A collapsed code, in which all samples tie, thus
+scores exactly what chance does, and never by the order of the samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metrics.arrays import (
+    RESOLUTION,
+    Floats,
+    as_floats,
+    pearson,
+    require_same_length,
+    require_same_shape,
+)
+from metrics.base import metric
+
+CHUNK_ENTRIES = 4_000_000
+"""Distances computed at once; a chunk of them takes 32 MB."""
+MAX_PAIRWISE = 2_000
+"""Samples beyond which ``distance_spearman`` takes a subsample."""
+TIE = 1e-12
+"""Squared distances closer than this share of the squared norms involved are ties."""
+
+
+def procrustes(source: ArrayLike, target: ArrayLike) -> tuple[Floats, float, Floats, Floats]:
+    """Fit the similarity that takes ``source`` closest to ``target``.
+
+    ``min Σ‖(target - target_mean) - scale · (source - source_mean) rotation‖²``, the rotation being
+    orthogonal (reflections allowed): with ``U S Vᵀ`` the SVD of ``source_cᵀ target_c`` it is ``U Vᵀ``, and
+    the scale is ``Σ S / ‖source_c‖²``. The narrower input is padded with zero columns to the width d of the
+    wider. A constant source has no direction: its scale is 0, which sends every point to ``target_mean``.
+    In directions that neither input spans the rotation is arbitrary.
+
+    Parameters
+    ----------
+    source, target
+        Paired samples, (n, d_source) and (n, d_target).
+
+    Returns
+    -------
+    rotation, scale, source_mean, target_mean
+        (d, d), float, (d,), (d,), where d = max(d_source, d_target). A point x goes to
+        ``scale * (x - source_mean) @ rotation + target_mean``.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of samples differ, or values are not finite.
+
+    References
+    ----------
+    Schönemann & Carroll (1970), Psychometrika 35:245.
+    """
+    source, target = as_floats("source", source, 2), as_floats("target", target, 2)
+    require_same_length(0, source=source, target=target)
+    width = max(source.shape[1], target.shape[1])
+    source, target = _pad(source, width), _pad(target, width)
+    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
+    if _is_constant(source):
+        return np.eye(width), 0.0, source_mean, target_mean
+    centred = source - source_mean
+    u, singular, vt = np.linalg.svd(centred.T @ (target - target_mean))
+    return u @ vt, float(singular.sum() / np.sum(centred**2)), source_mean, target_mean
+
+
+@metric(
+    better="lower",
+    low=0.0,
+    high=np.inf,
+    reference="Procrustes residual: Schönemann & Carroll (1970), Psychometrika 35:245; task reembedding",
+)
+def displacement(z_in: ArrayLike, z_out: ArrayLike, train_in: ArrayLike, train_out: ArrayLike) -> float:
+    """How far held-out samples move when their unit is left out of the fit.
+
+    ``ε = Σ‖z_in - T z_out‖² / Σ‖z_in - mean(z_in)‖²``, where T is the Procrustes map (rotation, reflection,
+    scale, shift) from the out-space to the in-space, fitted on *training* samples only. 0: embedded as if
+    trained on; 1: as far off as if all of them lay at their mean.
+
+    A collapsed code cannot win: if ``z_in`` is constant, ε is not a number; if only the out-model
+    collapsed, T sends every sample to the training mean, and ε is at least 1.
+
+    Parameters
+    ----------
+    z_in, z_out
+        Held-out samples embedded by the model fitted with and without them, (n_held_out, n_latent_in) and
+        (n_held_out, n_latent_out). Unequal widths are padded with zeros.
+    train_in, train_out
+        The same training samples embedded by the two models, (n_train, n_latent_in), (n_train, n_latent_out).
+
+    Raises
+    ------
+    ValueError
+        If samples are not paired, an embedding's width differs between held-out and training samples, or
+        values are not finite.
+    """
+    z_in, z_out = as_floats("z_in", z_in, 2), as_floats("z_out", z_out, 2)
+    train_in, train_out = as_floats("train_in", train_in, 2), as_floats("train_out", train_out, 2)
+    require_same_length(0, z_in=z_in, z_out=z_out)
+    require_same_length(1, z_in=z_in, train_in=train_in)
+    require_same_length(1, z_out=z_out, train_out=train_out)
+    if _is_constant(z_in):
+        return float("nan")
+    rotation, scale, source_mean, target_mean = procrustes(train_out, train_in)
+    width = len(rotation)
+    mapped = scale * (_pad(z_out, width) - source_mean) @ rotation + target_mean
+    return float(np.sum((_pad(z_in, width) - mapped) ** 2) / np.sum((z_in - z_in.mean(axis=0)) ** 2))
+
+
+@metric(
+    better="lower",
+    low=0.0,
+    high=1.0,
+    reference="Procrustes residual: Schönemann & Carroll (1970), Psychometrika 35:245; task reembedding",
+)
+def training_drift(train_in: ArrayLike, train_out: ArrayLike) -> float:
+    """How far the training samples themselves move when the unit is left out of the fit.
+
+    ``displacement`` with the training samples in the place of the held-out ones: what two fits differ by
+    anyway. It is 1 if ``train_out`` is constant. Not a number if ``train_in`` is constant.
+
+    Parameters
+    ----------
+    train_in, train_out
+        The same training samples embedded by the model fitted with and without the held-out unit,
+        (n_train, n_latent_in), (n_train, n_latent_out).
+
+    Raises
+    ------
+    ValueError
+        If samples are not paired, or values are not finite.
+    """
+    return displacement(train_in, train_out, train_in, train_out)
+
+
+@metric(
+    better="higher",
+    low=0.0,
+    high=1.0,
+    reference="Neighbourhood preservation: Lee & Verleysen (2009), Neurocomputing 72:1431, Q_NX; task reembedding",
+)
+def knn_recall(
+    reference_held_out: ArrayLike,
+    reference_train: ArrayLike,
+    z_held_out: ArrayLike,
+    z_train: ArrayLike,
+    k: int = 15,
+) -> float:
+    """Share of a held-out sample's nearest neighbours in gene space that are neighbours in latent space.
+
+    ``mean over i of Σ_j min(w_ij, v_ij) / k``, where w and v say which of the training and other held-out
+    samples j are among the k nearest (Euclidean) of i in the reference space and in latent space: 0, 1, or
+    a fraction where samples tie. Without ties this is |intersection| / k. A constant code scores exactly
+    k / (n_train + n_held_out - 1), which is chance; k is at most n_train + n_held_out - 1.
+
+    Parameters
+    ----------
+    reference_held_out, reference_train
+        The samples in the fixed reference space, (n_held_out, n_genes), (n_train, n_genes).
+    z_held_out, z_train
+        The same samples in latent space, (n_held_out, n_latent), (n_train, n_latent).
+    k
+        Number of neighbours.
+
+    Raises
+    ------
+    ValueError
+        If samples are not paired, widths differ within a space, values are not finite, or k is under 1.
+    """
+    reference_held_out = as_floats("reference_held_out", reference_held_out, 2)
+    reference_train = as_floats("reference_train", reference_train, 2)
+    z_held_out, z_train = as_floats("z_held_out", z_held_out, 2), as_floats("z_train", z_train, 2)
+    require_same_length(1, reference_held_out=reference_held_out, reference_train=reference_train)
+    require_same_length(1, z_held_out=z_held_out, z_train=z_train)
+    require_same_length(0, reference_held_out=reference_held_out, z_held_out=z_held_out)
+    require_same_length(0, reference_train=reference_train, z_train=z_train)
+    n_held_out = len(z_held_out)
+    k = _neighbours_of(k, n_held_out + len(z_train) - 1)
+    spaces = (np.vstack([reference_held_out, reference_train]), np.vstack([z_held_out, z_train]))
+    shared = 0.0
+    for (in_reference, tie), (in_latent, latent_tie) in zip(
+        *(_squared_distances(space, n_held_out) for space in spaces), strict=True
+    ):
+        weights = np.minimum(_membership(in_reference, tie, k), _membership(in_latent, latent_tie, k))
+        shared += float(weights.sum())
+    return shared / (k * n_held_out)
+
+
+@metric(
+    better="higher",
+    low=0.0,
+    high=1.0,
+    reference="Venna & Kaski (2001), ICANN, 485-491",
+)
+def trustworthiness(reference: ArrayLike, z: ArrayLike, k: int = 15) -> float:
+    """Whether samples that are near in latent space are near in the reference space.
+
+    ``1 - 2 / (n k (2n - 3k - 1)) · Σ_i Σ_{j among the k nearest of i in z} max(0, r(i, j) - k)``, where r is
+    the rank of j by its distance to i in the reference space, as in scikit-learn. Ties are averaged over
+    their possible orders, so a constant z scores chance, ``1 - (n-1-k)(n-k) / ((n-1)(2n-3k-1))``, about one
+    half. k is at most (n - 1) // 2, the largest for which the norm holds.
+
+    Parameters
+    ----------
+    reference
+        Samples in the reference space, (n, n_genes).
+    z
+        The same samples in latent space, (n, n_latent).
+    k
+        Number of neighbours.
+
+    Raises
+    ------
+    ValueError
+        If samples are not paired, fewer than 3, values are not finite, or k is under 1.
+    """
+    reference, z = as_floats("reference", reference, 2), as_floats("z", z, 2)
+    require_same_length(0, reference=reference, z=z)
+    n = len(z)
+    if n < 3:
+        raise ValueError(f"{n} samples; at least 3 are needed for a rank beyond the nearest neighbour")
+    k = _neighbours_of(k, (n - 1) // 2)
+    penalty = 0.0
+    for (in_reference, tie), (in_latent, latent_tie) in zip(
+        _squared_distances(reference, n), _squared_distances(z, n), strict=True
+    ):
+        neighbours = _membership(in_latent, latent_tie, k)
+        for row, row_tie, weights in zip(in_reference, tie, neighbours, strict=True):
+            chosen = np.flatnonzero(weights)
+            penalty += float(weights[chosen] @ _excess_rank(row, row[chosen], float(row_tie[0]), k))
+    return 1.0 - 2.0 * penalty / (n * k * (2 * n - 3 * k - 1))
+
+
+@metric(
+    better="higher",
+    low=0.0,
+    high=1.0,
+    reference="Venna & Kaski (2001), ICANN, 485-491",
+)
+def continuity(reference: ArrayLike, z: ArrayLike, k: int = 15) -> float:
+    """Whether samples that are near in the reference space stay near in latent space.
+
+    ``trustworthiness`` with the two spaces swapped: it counts neighbours torn apart, where trustworthiness
+    counts strangers put together. Ties, chance level and the limit on k are those of ``trustworthiness``.
+
+    Parameters
+    ----------
+    reference
+        Samples in the reference space, (n, n_genes).
+    z
+        The same samples in latent space, (n, n_latent).
+    k
+        Number of neighbours.
+
+    Raises
+    ------
+    ValueError
+        If samples are not paired, fewer than 3, values are not finite, or k is under 1.
+    """
+    return trustworthiness(reference=z, z=reference, k=k)
+
+
+@metric(
+    better="higher",
+    low=-1.0,
+    high=1.0,
+    reference="Spearman (1904), Am. J. Psychol. 15:72, on pairwise distances; task reembedding",
+)
+def distance_spearman(reference: ArrayLike, z: ArrayLike) -> float:
+    """Rank correlation of the pairwise Euclidean distances in the reference space and in latent space.
+
+    Beyond 2,000 samples a fixed random subsample of 2,000 is used. Tied distances share their mean rank. 0
+    if the distances are all alike in either space, as in a constant code.
+
+    Parameters
+    ----------
+    reference
+        Samples in the reference space, (n, n_genes).
+    z
+        The same samples in latent space, (n, n_latent).
+
+    Raises
+    ------
+    ValueError
+        If samples are not paired, fewer than 3, or values are not finite.
+    """
+    from scipy.stats import rankdata
+
+    reference, z = as_floats("reference", reference, 2), as_floats("z", z, 2)
+    require_same_length(0, reference=reference, z=z)
+    if len(z) < 3:
+        raise ValueError(f"{len(z)} samples; at least 3 are needed for more than one distance")
+    if len(z) > MAX_PAIRWISE:
+        chosen = np.random.default_rng(0).choice(len(z), MAX_PAIRWISE, replace=False)
+        reference, z = reference[chosen], z[chosen]
+    pairs = np.triu_indices(len(z), k=1)
+    ranks = []
+    for space in (reference, z):
+        distances = np.vstack([chunk for chunk, _ in _squared_distances(space, len(space))])
+        ranks.append(rankdata(distances[pairs]))
+    return pearson(*ranks)
+
+
+@metric(
+    better="lower",
+    low=0.0,
+    high=np.inf,
+    reference="Fraction of variance unexplained, as in PCA; task reembedding",
+)
+def reconstruction_error(x: ArrayLike, x_hat: ArrayLike) -> float:
+    """Fraction of the held-out samples' variance that the reconstruction leaves.
+
+    ``Σ(x - x̂)² / Σ(x - mean of its gene)²``, summed over samples and genes. 0 is exact, 1 is no better than
+    the held-out samples' own mean, and worse is above 1. Not a number if every gene is constant in x.
+
+    Parameters
+    ----------
+    x, x_hat
+        Expression and its reconstruction, (n_held_out, n_genes), on one scale.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, or values are not finite.
+    """
+    x, x_hat = as_floats("x", x, 2), as_floats("x_hat", x_hat, 2)
+    require_same_shape(x=x, x_hat=x_hat)
+    if _is_constant(x):
+        return float("nan")
+    return float(np.sum((x - x_hat) ** 2) / np.sum((x - x.mean(axis=0)) ** 2))
+
+
+@metric(
+    better="higher",
+    low=0.0,
+    high=1.0,
+    reference="kNN classifier: Cover & Hart (1967), IEEE Trans. Inf. Theory 13:21; task reembedding",
+)
+def label_transfer(
+    z_train: ArrayLike,
+    labels_train: ArrayLike,
+    z_held_out: ArrayLike,
+    labels_held_out: ArrayLike,
+    k: int = 15,
+) -> float:
+    """Balanced accuracy of labels carried over from the k nearest training samples.
+
+    Each held-out sample takes the majority label of its k nearest (Euclidean) training samples; the score
+    is the mean, over labels among the held-out samples, of the share of that label's samples named right.
+    Samples that tie for the last places vote in fractions, and a tie of the vote between m labels counts as
+    1/m right if the true one is among them. A constant code thus votes for the most frequent training
+    label everywhere. k is at most n_train.
+
+    Parameters
+    ----------
+    z_train, z_held_out
+        Embeddings, (n_train, n_latent), (n_held_out, n_latent).
+    labels_train, labels_held_out
+        Labels, (n_train,), (n_held_out,). A held-out label unseen in training can never be named: it
+        counts, at 0.
+    k
+        Number of neighbours.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree, values are not finite, or k is under 1.
+    """
+    z_train, z_held_out = as_floats("z_train", z_train, 2), as_floats("z_held_out", z_held_out, 2)
+    labels_train, labels_held_out = np.asarray(labels_train), np.asarray(labels_held_out)
+    require_same_length(1, z_train=z_train, z_held_out=z_held_out)
+    for z, labels in ((z_train, labels_train), (z_held_out, labels_held_out)):
+        if labels.shape != (len(z),):
+            raise ValueError(f"labels have shape {labels.shape} for {len(z)} samples; one label each is needed")
+    k = _neighbours_of(k, len(z_train))
+    names, codes = np.unique(labels_train, return_inverse=True)
+    one_hot = np.eye(len(names))[codes]
+    n_held_out = len(z_held_out)
+    votes = np.vstack(
+        [
+            _membership(distances[:, n_held_out:], tie, k) @ one_hot
+            for distances, tie in _squared_distances(np.vstack([z_held_out, z_train]), n_held_out)
+        ]
+    )
+    winners = votes >= votes.max(axis=1, keepdims=True) - 1e-9
+    is_own_label = labels_held_out[:, None] == names[None, :]
+    right = np.sum(winners & is_own_label, axis=1) / winners.sum(axis=1)
+    return float(np.mean([right[labels_held_out == name].mean() for name in np.unique(labels_held_out)]))
+
+
+def _pad(x: Floats, width: int) -> Floats:
+    return np.pad(x, ((0, 0), (0, width - x.shape[1])))
+
+
+def _is_constant(x: Floats) -> bool:
+    """Tell whether every column is constant, up to single precision of the whole."""
+    return bool(np.linalg.norm(x - x.mean(axis=0)) <= RESOLUTION * np.linalg.norm(x))
+
+
+def _neighbours_of(k: int, limit: int) -> int:
+    if k < 1:
+        raise ValueError(f"k is {k}; at least 1 neighbour is needed")
+    if limit < 1:
+        raise ValueError("one sample alone has no neighbours; at least 2 are needed")
+    return min(k, limit)
+
+
+def _squared_distances(points: Floats, n_queries: int) -> Iterator[tuple[Floats, Floats]]:
+    """Squared Euclidean distances of the first ``n_queries`` points to all points, in chunks of rows.
+
+    Yields
+    ------
+    distances, tie
+        (n_rows, n_points), with infinity for a point's distance to itself, and the differences (n_rows, 1)
+        below which two of a row's distances near the query are rounding noise apart.
+    """
+    # Subtracting a point before the mean makes constant points exactly zero.
+    points = points - points[0]
+    points = points - points.mean(axis=0)
+    norms = np.sum(points**2, axis=1)
+    n_rows = max(1, CHUNK_ENTRIES // len(points))
+    for start in range(0, n_queries, n_rows):
+        rows = np.arange(start, min(start + n_rows, n_queries))
+        distances = norms[rows, None] + norms[None, :] - 2.0 * points[rows] @ points.T
+        np.maximum(distances, 0.0, out=distances)
+        distances[np.arange(len(rows)), rows] = np.inf
+        yield distances, TIE * (norms[rows, None] + norms.mean())
+
+
+def _membership(distances: Floats, tie: Floats, k: int) -> Floats:
+    """How much each point is one of the row's k nearest: 0, 1, or a fraction where points tie; sums to k."""
+    kth = np.partition(distances, k - 1, axis=1)[:, k - 1 : k]
+    nearer = distances < kth - tie
+    tied = np.abs(distances - kth) <= tie
+    places = k - nearer.sum(axis=1, keepdims=True)
+    weights: Floats = np.where(nearer, 1.0, 0.0) + tied * (places / tied.sum(axis=1, keepdims=True))
+    return weights
+
+
+def _excess_rank(row: Floats, chosen: Floats, tie: float, k: int) -> Floats:
+    """Mean of max(0, rank - k) over the ranks in ``row`` that each chosen distance may have by its ties."""
+    ordered = np.sort(row)
+    before = np.searchsorted(ordered, chosen - tie, side="left")
+    upto: NDArray[np.int64] = np.searchsorted(ordered, chosen + tie, side="right")
+    within = np.maximum(before, k)
+    # The sum of (rank - k) over ranks within+1 ... upto.
+    total = np.maximum(upto - within, 0) * (upto + within + 1 - 2 * k) / 2.0
+    mean: Floats = total / (upto - before)
+    return mean

@@ -1,0 +1,227 @@
+"""Metrics of latent recovery: does a learned code carry the true latents, one in each unit?
+
+Latents are identifiable up to order, sign and scale only, so every matching is by *absolute* correlation:
+signed matching calls perfect latents with flipped signs poor. Read ``mcc`` with ``mcc_within``: a code that
+knows only each perturbation's mean has a high ``mcc`` and nothing within perturbations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metrics.arrays import (
+    RESOLUTION,
+    Floats,
+    as_floats,
+    as_mask,
+    average_precision,
+    require_same_length,
+    unit_columns,
+)
+from metrics.base import metric
+
+_MCC = "Hyvärinen & Morioka (2016), NeurIPS 29, mean correlation coefficient"
+_TARGETS = "Lopez et al. (2023), CLeaR, PMLR 213:662, sparse mechanism shift; task latent-recovery"
+
+
+def match_latents(z_true: ArrayLike, z: ArrayLike) -> NDArray[np.int64]:
+    """Find the learned latent that stands for each true one.
+
+    The one-to-one assignment with the greatest sum of absolute Pearson correlations (Hungarian algorithm).
+
+    Parameters
+    ----------
+    z_true, z
+        True and learned latents of the same cells, (n_cells, n_true), (n_cells, n_latent).
+
+    Returns
+    -------
+    match
+        (n_true,): the index of the learned latent, or −1 where there is none, because the learned ones are
+        fewer or the one left over is constant or otherwise of correlation 0.
+
+    Raises
+    ------
+    ValueError
+        If the cells differ in number, or values are not finite.
+    """
+    z_true, z = _paired(z_true, z)
+    match, _ = _match(unit_columns(z_true), unit_columns(z))
+    return match
+
+
+@metric(better="higher", low=0.0, high=1.0, reference=_MCC)
+def mcc(z_true: ArrayLike, z: ArrayLike) -> float:
+    """Mean absolute correlation of the true latents with the learned ones matched to them.
+
+    ``Σ_{i matched} |corr(z_true_i, z_{m(i)})| / n_true`` with ``match_latents``' m. A true latent left
+    without a match, or matched to a constant, counts 0; surplus learned latents cost nothing.
+
+    Parameters
+    ----------
+    z_true, z
+        True and learned latents of the same cells, (n_cells, n_true), (n_cells, n_latent).
+
+    Raises
+    ------
+    ValueError
+        If the cells differ in number, or values are not finite.
+    """
+    z_true, z = _paired(z_true, z)
+    return float(_match(unit_columns(z_true), unit_columns(z))[1].mean())
+
+
+@metric(better="higher", low=0.0, high=1.0, reference=f"{_MCC}, on residuals; task latent-recovery")
+def mcc_within(z_true: ArrayLike, z: ArrayLike, groups: ArrayLike) -> float:
+    """``mcc`` of what the latents do within groups: both are centred in every group, residuals pooled.
+
+    Centring takes away what the group labels give for free. A latent that is constant within every group
+    counts as constant.
+
+    Parameters
+    ----------
+    z_true, z
+        True and learned latents of the same cells, (n_cells, n_true), (n_cells, n_latent).
+    groups
+        Each cell's perturbation, (n_cells,).
+
+    Raises
+    ------
+    ValueError
+        If the cells differ in number, or values are not finite.
+    """
+    z_true, z = _paired(z_true, z)
+    labels = np.asarray(groups)
+    if labels.shape != (len(z),):
+        raise ValueError(f"groups has shape {labels.shape} for {len(z)} cells; one label each is needed")
+    codes = np.unique(labels, return_inverse=True)[1]
+    residuals = (
+        unit_columns(_centred_within(latents, codes), np.linalg.norm(latents, axis=0)) for latents in (z_true, z)
+    )
+    return float(_match(*residuals)[1].mean())
+
+
+@metric(
+    better="higher",
+    low=-np.inf,
+    high=1.0,
+    reference="Linear identifiability; Lopez et al. (2023), CLeaR, PMLR 213:662, R² here on held-out cells",
+)
+def latent_r2(z_true: ArrayLike, z: ArrayLike, seed: int = 0) -> float:
+    """Held-out R² of the true latents, regressed linearly on the learned ones.
+
+    Ordinary least squares with an intercept on a random half of the cells; on the other half
+    ``1 - Σ(z_true - ẑ)² / Σ(z_true - mean z_true)²`` for every true latent, then their mean. Blind to rotation:
+    it asks what the code carries, not where. A constant code scores 0 or a little less. True latents that
+    are constant on the scored half are left out; not a number if all are.
+
+    Parameters
+    ----------
+    z_true, z
+        True and learned latents of the same cells, (n_cells, n_true), (n_cells, n_latent); 4 cells or more.
+    seed
+        Seed of the split into halves.
+
+    Raises
+    ------
+    ValueError
+        If the cells differ in number or are fewer than 4, or values are not finite.
+    """
+    z_true, z = _paired(z_true, z)
+    if len(z) < 4:
+        raise ValueError(f"{len(z)} cells; at least 4 are needed, 2 to fit and 2 to score")
+    order = np.random.default_rng(seed).permutation(len(z))
+    fit, score = order[: len(z) // 2], order[len(z) // 2 :]
+    mean, mean_true = z[fit].mean(axis=0), z_true[fit].mean(axis=0)
+    coefficients = np.linalg.lstsq(z[fit] - mean, z_true[fit] - mean_true, rcond=None)[0]
+    predicted = (z[score] - mean) @ coefficients + mean_true
+    truth = z_true[score]
+    spread = np.sum((truth - truth.mean(axis=0)) ** 2, axis=0)
+    varies = spread > (RESOLUTION * np.linalg.norm(truth, axis=0)) ** 2
+    if not varies.any():
+        return float("nan")
+    return float(np.mean(1.0 - np.sum((truth - predicted) ** 2, axis=0)[varies] / spread[varies]))
+
+
+@metric(better="higher", low=0.0, high=1.0, reference=_TARGETS)
+def target_auprc(targets: ArrayLike, scores: ArrayLike) -> float:
+    """Average precision with which the learned targets find the true ones.
+
+    Over all (perturbation, latent) entries at once, tied scores entering together; a constant score gives
+    the share of targets. Not a number if all or none of the entries are targets.
+
+    Parameters
+    ----------
+    targets
+        1 where the perturbation acts on the true latent, (n_perturbations, n_true).
+    scores
+        The method's belief in it, (n_perturbations, n_true), its columns brought into the true latents'
+        order by ``match_latents``; 0 where there is no match.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, ``targets`` is not binary, or ``scores`` are not finite.
+    """
+    truth, belief = _targets(targets, scores)
+    return average_precision(truth.ravel(), belief.ravel())
+
+
+@metric(better="higher", low=0.0, high=1.0, reference=_TARGETS)
+def target_f1(targets: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> float:
+    """F1 of the targets named by scores *above* the threshold.
+
+    ``2 TP / (2 TP + FP + FN)`` over all (perturbation, latent) entries at once. A score equal to the
+    threshold names no target. Not a number if there are no targets and none is named.
+
+    Parameters
+    ----------
+    targets
+        1 where the perturbation acts on the true latent, (n_perturbations, n_true).
+    scores
+        The method's belief in it, (n_perturbations, n_true), matched as for ``target_auprc``.
+    threshold
+        What a score must exceed.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, ``targets`` is not binary, or ``scores`` are not finite.
+    """
+    truth, belief = _targets(targets, scores)
+    named = belief > threshold
+    counted = int(truth.sum() + named.sum())
+    return 2.0 * int((truth & named).sum()) / counted if counted else float("nan")
+
+
+def _paired(z_true: ArrayLike, z: ArrayLike) -> tuple[Floats, Floats]:
+    true, learned = as_floats("z_true", z_true, 2), as_floats("z", z, 2)
+    require_same_length(0, z_true=true, z=learned)
+    return true, learned
+
+
+def _targets(targets: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
+    belief = as_floats("scores", scores, 2)
+    return as_mask("targets", targets, belief.shape), belief
+
+
+def _match(unit_true: Floats, unit: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Match of each true latent (−1: none) and its absolute correlation (0 then), (n_true,) each."""
+    from scipy.optimize import linear_sum_assignment
+
+    correlation = np.minimum(np.abs(unit_true.T @ unit), 1.0)
+    rows, columns = linear_sum_assignment(correlation, maximize=True)
+    match = np.full(len(correlation), -1, dtype=np.int64)
+    strength = np.zeros(len(correlation))
+    strength[rows] = correlation[rows, columns]
+    match[rows] = columns
+    match[strength == 0] = -1
+    return match, strength
+
+
+def _centred_within(latents: Floats, codes: NDArray[np.intp]) -> Floats:
+    sums = np.zeros((codes.max() + 1, latents.shape[1]))
+    np.add.at(sums, codes, latents)
+    centred: Floats = latents - (sums / np.bincount(codes)[:, None])[codes]
+    return centred

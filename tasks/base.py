@@ -1,0 +1,117 @@
+"""The contract of a task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tasks.datasets.base import DataError, Dataset, Fields
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: Fits a method to the cells that it is handed and returns the fitted method. The runner supplies it.
+Fit = Callable[["AnnData"], Any]
+
+PRESETS = ("smoke", "default", "paper")
+
+
+@dataclass(frozen=True)
+class Control:
+    """A reference score that belongs to the task.
+
+    Attributes
+    ----------
+    name
+        ``N0`` (information-free), ``N1`` (the strongest simple baseline) or ``P`` (a ceiling).
+    description
+        What it does, in a phrase.
+    methods
+        Registered methods that stand for it. Of several, the one that scores best on the inner units
+        (:meth:`Task.inner`) is taken. Empty: the task builds it itself, in :meth:`Task.control_fit`.
+    """
+
+    name: str
+    description: str
+    methods: tuple[str, ...] = ()
+
+
+class Task(ABC):
+    """A question asked of every method: what is held out, what is handed over, how the answer is scored.
+
+    Parameters
+    ----------
+    dataset
+        Where the cells come from.
+    preset
+        ``smoke``, ``default`` or ``paper``: how many units and seeds, and how large a simulation.
+    """
+
+    name: ClassVar[str]
+    #: Raised whenever a score changes its meaning; scores of two versions are never compared.
+    version: ClassVar[int]
+    tags: ClassVar[frozenset[str]]
+    reference: ClassVar[str]
+    #: Names of the data sets that it runs on.
+    datasets: ClassVar[tuple[str, ...]]
+    #: What a method must be able to do.
+    requires: ClassVar[tuple[str, ...]]
+    #: The metrics that make the score; all of them are needed.
+    primary: ClassVar[tuple[str, ...]]
+    #: The metrics shown beside it.
+    secondary: ClassVar[tuple[str, ...]]
+    controls: ClassVar[tuple[Control, ...]]
+    #: What is held out, in a word ("cancer", "cell type").
+    unit: ClassVar[str]
+    #: Configuration that the task fixes for every method that has the key, such as the size of the code.
+    settings: ClassVar[Mapping[str, Any]] = {}
+    #: Seeds a preset runs.
+    seeds: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 3, "paper": 5}
+
+    def __init__(self, dataset: Dataset, preset: str = "default"):
+        if preset not in PRESETS:
+            raise ValueError(f"preset {preset!r}: one of {', '.join(PRESETS)} is needed")
+        self.dataset = dataset
+        self.preset = preset
+
+    @cached_property
+    def data(self) -> AnnData:
+        """The data set, read once and checked."""
+        data = self.dataset.load(self.preset)
+        self.check(data)
+        return data
+
+    @cached_property
+    def fields(self) -> Fields:
+        """Which columns of the data mean what."""
+        return Fields.of(self.data)
+
+    def check(self, data: AnnData) -> None:
+        """Raise DataError, naming data set and column, when the task cannot be run on ``data``."""
+        from tasks.datasets.checks import check_expression, check_fields
+
+        check_expression(data, self.dataset.name)
+        check_fields(data, Fields.of(data), self.dataset.name)
+
+    @abstractmethod
+    def units(self) -> list[str]:
+        """Return what is held out, one at a time; raises DataError when nothing can be."""
+
+    @abstractmethod
+    def training_data(self, unit: str, seed: int) -> AnnData:
+        """Return all that a method may see when ``unit`` is held out."""
+
+    @abstractmethod
+    def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
+        """Fit with ``unit`` held out and return the value of each metric; NaN where one is undefined."""
+
+    @abstractmethod
+    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
+        """Return the ``fit`` of a control that the task builds itself; it may look at the held-out truth."""
+
+    def inner(self, unit: str) -> Task:
+        """Return the same task on what is left when ``unit`` is held out, for choosing without seeing it."""
+        raise DataError(f"{self.name} cannot be nested: it has no inner units")

@@ -1,0 +1,168 @@
+"""Recovery of latent units and of the units that each perturbation targets, on simulated data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from metrics import METRICS
+from metrics.identifiability import match_latents
+from tasks.base import Control, Fit, Task
+from tasks.datasets.base import DataError
+from tasks.splits import handed
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: The last fifth of the perturbations is held out whole.
+SEEN = 0.8
+#: Share of the cells of a seen perturbation that methods are trained on.
+TRAINING = 0.8
+
+
+class LatentRecovery(Task):
+    """Recover 15 latent units and which of them each perturbation shifts.
+
+    A unit is one draw of the simulator. Methods train on 80 % of the cells of the first 80 % of the
+    perturbations and embed the remaining cells of those perturbations. The last 20 % of the perturbations are
+    held out whole (they belong to the transfer task).
+
+    Primary, all needed: ``mcc`` (mean absolute correlation after one-to-one matching), ``mcc_within`` (the same
+    within perturbations, which the perturbation labels alone cannot give) and ``target_auprc``. Targets are the
+    method's ``intervention_targets`` where it has them; for any other method they are read off its codes: the
+    absolute shift of a perturbation's mean code in units of the within-perturbation standard deviation.
+    """
+
+    name = "latent-recovery"
+    version = 1
+    tags = frozenset({"disentanglement"})
+    reference = "Lopez et al. 2023, CLeaR: Learning causal representations of single cells via sparse mechanism shifts"
+    datasets = ("sparse-shift", "sparse-shift-published")
+    requires = ("embed",)
+    primary = ("mcc", "mcc_within", "target_auprc")
+    secondary = ("latent_r2", "target_f1")
+    controls = (
+        Control("N0", "an untrained random encoder"),
+        Control("N1", "FastICA", ("fastica",)),
+        Control("P", "a network trained on the true latents"),
+    )
+    unit = "simulation draw"
+    settings: ClassVar[Mapping[str, Any]] = {"n_latent": 15}
+    draws: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 5, "paper": 10}
+
+    def check(self, data: AnnData) -> None:
+        """Ask also for the true latents and targets."""
+        super().check(data)
+        if "z" not in data.obsm or "targets" not in data.uns:
+            raise DataError(f"{self.dataset.name}: obsm['z'] and uns['targets'], the truth, are needed")
+
+    def units(self) -> list[str]:
+        """Return the numbered draws."""
+        return [f"draw{i}" for i in range(self.draws[self.preset])]
+
+    def training_data(self, unit: str, seed: int) -> AnnData:
+        """Return the training cells of the seen perturbations."""
+        data = self._draw(unit)
+        return handed(data, self._split(data, seed)[0])
+
+    def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
+        """Fit, embed the other cells of the seen perturbations, and compare with the truth."""
+        data = self._draw(unit)
+        training_cells, test_cells = self._split(data, seed)
+        training, test = handed(data, training_cells), handed(data, test_cells)
+        fitted = fit(training)
+        z, codes = data.obsm["z"][test_cells], fitted.embed(test)
+        groups = test.obs[self.dataset.fields.environment].to_numpy(str)
+        match = match_latents(z, codes)
+        targets = data.uns["targets"][: self._n_seen(data)]
+        has_targets = hasattr(fitted, "intervention_targets")
+        learned = fitted.intervention_targets() if has_targets else self._shift_sizes(fitted, training, data)
+        matched = np.where(match[None, :] >= 0, learned[:, match], 0.0)
+        scores = {
+            "mcc": METRICS["mcc"](z, codes),
+            "mcc_within": METRICS["mcc_within"](z, codes, groups),
+            "target_auprc": METRICS["target_auprc"](targets, matched),
+            "latent_r2": METRICS["latent_r2"](z, codes),
+        }
+        if has_targets:
+            scores["target_f1"] = METRICS["target_f1"](targets, matched)
+        return scores
+
+    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
+        """Return N0, a random network, or P, a network that regresses the true latents."""
+        data = self._draw(unit)
+        rng = np.random.default_rng([seed, 79])
+
+        def fit(training: AnnData) -> Any:
+            x = np.asarray(training.X)
+            if control == "N0":
+                return _RandomEncoder(x, data.obsm["z"].shape[1], rng)
+            truth = data[training.obs_names].obsm["z"]
+            return _Probe(x, truth, seed)
+
+        return fit
+
+    @lru_cache(maxsize=1)  # noqa: B019 - one task lives as long as the process of its cell
+    def _draw(self, unit: str) -> AnnData:
+        data = self.dataset.load(self.preset, int(unit.removeprefix("draw")))
+        self.check(data)
+        return data
+
+    def _n_seen(self, data: AnnData) -> int:
+        return int(SEEN * len(data.uns["perturbations"]))
+
+    def _split(self, data: AnnData, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return training and test cells (indices) of the seen perturbations, the same share of each."""
+        rng = np.random.default_rng([seed, 80])
+        labels = data.obs[self.dataset.fields.environment].to_numpy(str)
+        training, test = [], []
+        for perturbation in data.uns["perturbations"][: self._n_seen(data)]:
+            cells = rng.permutation(np.flatnonzero(labels == perturbation))
+            n_training = int(TRAINING * len(cells))
+            training.append(cells[:n_training])
+            test.append(cells[n_training:])
+        return np.sort(np.concatenate(training)), np.sort(np.concatenate(test))
+
+    def _shift_sizes(self, fitted: Any, training: AnnData, data: AnnData) -> np.ndarray:
+        """Return |mean code of a perturbation − mean of those means| / within-perturbation std, (n_seen, n_latent)."""
+        codes = fitted.embed(training)
+        labels = training.obs[self.dataset.fields.environment].to_numpy(str)
+        seen = data.uns["perturbations"][: self._n_seen(data)]
+        means = np.stack([codes[labels == perturbation].mean(axis=0) for perturbation in seen])
+        within = np.sqrt(np.mean([codes[labels == p].var(axis=0) for p in seen], axis=0))
+        shifts = np.abs(means - means.mean(axis=0))
+        return np.divide(shifts, within, out=np.zeros_like(shifts), where=within > 0)
+
+
+class _RandomEncoder:
+    """Two random tanh layers on standardised expression."""
+
+    def __init__(self, x: np.ndarray, n_latent: int, rng: np.random.Generator):
+        self.mean, self.std = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
+        self.first = rng.standard_normal((x.shape[1], 128)) / np.sqrt(x.shape[1])
+        self.second = rng.standard_normal((128, n_latent)) / np.sqrt(128)
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the codes (n_cells, n_latent)."""
+        return np.tanh(np.tanh((np.asarray(data.X) - self.mean) / self.std @ self.first) @ self.second)
+
+
+class _Probe:
+    """A network trained to give the true latents from the expression."""
+
+    def __init__(self, x: np.ndarray, z: np.ndarray, seed: int):
+        from sklearn.neural_network import MLPRegressor
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        network = MLPRegressor(
+            hidden_layer_sizes=(128,), batch_size=128, max_iter=30, early_stopping=True, random_state=seed
+        )
+        self.probe = make_pipeline(StandardScaler(), network).fit(x, z)
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the predicted latents (n_cells, n_latent)."""
+        return self.probe.predict(np.asarray(data.X))

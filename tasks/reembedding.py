@@ -1,0 +1,162 @@
+"""Re-embedding of a held-out cancer: does a model that never saw it place it as one that did?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metrics import METRICS
+from tasks.base import Control, Fit, Task
+from tasks.datasets.base import DataError
+from tasks.datasets.memory import Memory
+from tasks.splits import handed
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: Cancers of one organ or lineage, held out together where at least two of them are present.
+FAMILIES = (("COAD", "READ"), ("KICH", "KIRC", "KIRP"), ("LUAD", "LUSC"))
+STRICT = " strict"
+MIN_TUMOURS = 20
+N_COMPONENTS = 10
+
+
+class Reembedding(Task):
+    """Fit with and without one cancer's tumours and embed those tumours with both.
+
+    Units are cancers: the tumours (every environment but the control) of one cancer are held out while its
+    normal tissue stays. The ``paper`` preset adds families ("LUAD+LUSC", held out together) and strict units
+    ("LUAD strict": the cancer's normal tissue is held out of training too). Scores are of tumours alone.
+    A cancer with under 20 tumours is no unit; it stays in training.
+
+    Primary, both needed: ``displacement`` between the two embeddings after a Procrustes map fitted on training
+    samples, and ``knn_recall`` of the held-out samples' neighbours in gene space (Euclidean on X). Stability
+    alone can be had by a frozen random projection, neighbours alone by a model that moves.
+    """
+
+    name = "reembedding"
+    version = 1
+    tags = frozenset({"ood", "embedding"})
+    reference = "Kim et al. 2024, arXiv 2403.01078: held-out cancers re-embed as if they were trained on"
+    datasets = ("pancancer-sim", "tcga-paired", "tcga-mirna")
+    requires = ("embed",)
+    primary = ("displacement", "knn_recall")
+    secondary = (
+        "distance_spearman",
+        "trustworthiness",
+        "continuity",
+        "reconstruction_error",
+        "label_transfer",
+        "training_drift",
+    )
+    controls = (
+        Control("N0", "PCA whose held-out samples are permuted"),
+        Control("N1", "PCA", ("pca",)),
+        Control("P", "PCA that never lacks the cancer"),
+    )
+    unit = "cancer"
+
+    def units(self) -> list[str]:
+        """Return the cancers with enough tumours; ``smoke`` takes two of them."""
+        cancers, counts = np.unique(self._cancers[self._tumour], return_counts=True)
+        named = [str(cancer) for cancer, count in zip(cancers, counts, strict=True) if count >= MIN_TUMOURS]
+        if len(named) < 2:
+            raise DataError(
+                f"{self.dataset.name}: obs[{self.fields.content!r}] has {len(named)} labels with {MIN_TUMOURS} or "
+                f"more samples outside the control {self.fields.control!r}; at least 2 are needed"
+            )
+        if self.preset == "smoke":
+            return named[:2]
+        if self.preset == "paper":
+            families = [[cancer for cancer in family if cancer in named] for family in FAMILIES]
+            return [*named, *("+".join(f) for f in families if len(f) > 1), *(cancer + STRICT for cancer in named)]
+        return named
+
+    def training_data(self, unit: str, seed: int) -> AnnData:
+        """Return every sample but the held-out tumours (and, strict, the cancer's normal tissue)."""
+        hidden = self._of_unit(unit) if unit.endswith(STRICT) else self._held_out(unit)
+        return handed(self.data, ~hidden)
+
+    def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
+        """Fit with and without the unit and compare where its tumours land."""
+        held_out = self._held_out(unit)
+        training = self.training_data(unit, seed)
+        queries = handed(self.data, held_out)
+        inside, outside = fit(handed(self.data, np.ones(self.data.n_obs, dtype=bool))), fit(training)
+        z_in, z_out = inside.embed(queries), outside.embed(queries)
+        train_in, train_out = inside.embed(training), outside.embed(training)
+        x, x_train = np.asarray(queries.X), np.asarray(training.X)
+        environment = self.fields.environment
+        scores = {
+            "displacement": METRICS["displacement"](z_in, z_out, train_in, train_out),
+            "knn_recall": METRICS["knn_recall"](x, x_train, z_out, train_out),
+            "distance_spearman": METRICS["distance_spearman"](x, z_out),
+            "trustworthiness": METRICS["trustworthiness"](x, z_out),
+            "continuity": METRICS["continuity"](x, z_out),
+            "training_drift": METRICS["training_drift"](train_in, train_out),
+            "label_transfer": METRICS["label_transfer"](
+                train_out,
+                training.obs[environment].to_numpy(str),
+                z_out,
+                queries.obs[environment].to_numpy(str),
+            ),
+        }
+        if hasattr(outside, "decode"):
+            scores["reconstruction_error"] = METRICS["reconstruction_error"](x, outside.decode(z_out))
+        return scores
+
+    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
+        """Return N0, which permutes the held-out samples, or P, which never lacks the unit."""
+        rng = np.random.default_rng(seed)
+        held_out = set(self.data.obs_names[self._held_out(unit)])
+
+        def fit(data: AnnData) -> Any:
+            without_unit = held_out.isdisjoint(data.obs_names)
+            if control == "N0":
+                return _PCA(np.asarray(data.X), rng if without_unit else None, held_out)
+            return _PCA(np.asarray(self.data.X), None, held_out)
+
+        return fit
+
+    def inner(self, unit: str) -> Task:
+        """Return the task on the other cancers."""
+        left = Memory(handed(self.data, ~self._of_unit(unit)), f"{self.dataset.name} without {unit}")
+        return Reembedding(left, self.preset)
+
+    @property
+    def _cancers(self) -> np.ndarray:
+        return self.data.obs[self.fields.content].to_numpy(str)
+
+    @property
+    def _tumour(self) -> np.ndarray:
+        return self.data.obs[self.fields.environment].to_numpy(str) != self.fields.control
+
+    def _of_unit(self, unit: str) -> np.ndarray:
+        return np.isin(self._cancers, unit.removesuffix(STRICT).split("+"))
+
+    def _held_out(self, unit: str) -> np.ndarray:
+        return self._of_unit(unit) & self._tumour
+
+
+class _PCA:
+    """The task's own linear embedding, for its controls."""
+
+    def __init__(self, x: np.ndarray, rng: np.random.Generator | None, permuted: set[str]):
+        from sklearn.decomposition import PCA
+
+        self.pca = PCA(min(N_COMPONENTS, *x.shape), random_state=0).fit(x)
+        self.rng = rng
+        self.permuted = permuted
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the scores; with ``rng``, those of the ``permuted`` samples change places."""
+        codes = self.pca.transform(np.asarray(data.X))
+        if self.rng is not None:
+            rows = np.flatnonzero(data.obs_names.isin(self.permuted))
+            codes[rows] = codes[self.rng.permutation(rows)]
+        return codes
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Return the expression of ``codes``."""
+        return self.pca.inverse_transform(codes)

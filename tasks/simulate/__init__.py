@@ -1,0 +1,1 @@
+"""Embedded simulators, one file each. Each keeps the true factors in ``obsm`` and ``uns``."""

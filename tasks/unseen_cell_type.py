@@ -1,0 +1,240 @@
+"""Perturbation prediction for a cell type that was never seen perturbed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metrics import METRICS
+from metrics.perturbation import deg_mask, deg_t_statistics, deg_weights
+from tasks.base import Control, Fit, Task
+from tasks.datasets.base import DataError
+from tasks.datasets.memory import Memory
+from tasks.splits import halves, handed
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+MIN_CELLS = 20
+N_COMPONENTS = 20
+N_TOP = 50
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Which cells play what part when a cell type is held out; indices, all disjoint.
+
+    Attributes
+    ----------
+    source
+        Half of the type's control cells: in training, and what predictions start from.
+    control
+        The other half, never seen by a method: what the true shift is measured from.
+    weights
+        Half A of the held-out perturbed cells, where differential expression is measured.
+    truth
+        Half B, which scores; from other donors than half A where possible.
+    """
+
+    source: np.ndarray
+    control: np.ndarray
+    weights: np.ndarray
+    truth: np.ndarray
+
+
+class UnseenCellType(Task):
+    """Predict the perturbed cells of one cell type from its control cells, trained on everything else.
+
+    Units are cell types with at least 20 cells in either condition. Four disjoint sets of cells are used:
+    see :class:`Cells`. With Δ = mean(truth) − mean(control) and Δ̂ = mean(prediction) − mean(source), the
+    primary metric is the skill over the mean shift Δ̄ of the training types (each type the same weight),
+    S = 1 − Σw(Δ − Δ̂)² / Σw(Δ − Δ̄)², w from the squared t statistics of half A. One is perfect, zero is what
+    the mean shift does, negative is worse.
+
+    The legacy r² (squared Pearson correlation of gene means over all genes) is shown beside its value for
+    no change, since it is blind to the size of the shift.
+    """
+
+    name = "unseen-cell-type"
+    version = 1
+    tags = frozenset({"ood", "prediction"})
+    reference = "Lotfollahi et al. 2019, Nature Methods 16:715 (scGen); skill score as in forecast verification"
+    datasets = ("ifn-sim", "kang")
+    requires = ("predict",)
+    primary = ("skill",)
+    secondary = (
+        "delta_cosine",
+        "delta_pearson",
+        "deg_sign_accuracy",
+        "deg_auprc",
+        "log_variance_error",
+        "correlation_error",
+        "energy_distance",
+        "mmd",
+        "mean_r2",
+        "legacy_r2",
+        "legacy_r2_no_change",
+        "legacy_r2_top_degs",
+    )
+    controls = (
+        Control("N0", "no change", ("no-change",)),
+        Control(
+            "N1",
+            "the simple baseline that does best on the other types",
+            ("mean-shift", "nearest-type-shift", "ridge-shift", "pca"),
+        ),
+        Control("P", "simulated: the noiseless shift; real: the shift of the other half of the held-out cells"),
+    )
+    unit = "cell type"
+
+    def check(self, data: AnnData) -> None:
+        """Ask also for one perturbed condition and for every cell type in both."""
+        from tasks.datasets.checks import check_crossed
+
+        super().check(data)
+        fields = self.dataset.fields
+        check_crossed(data, fields, self.dataset.name)
+        others = sorted(set(data.obs[fields.environment].astype(str)) - {fields.control})
+        if len(others) != 1:
+            raise DataError(
+                f"{self.dataset.name}: obs[{fields.environment!r}] has {len(others)} values besides the control "
+                f"{fields.control!r} ({', '.join(others)}); exactly 1 is needed"
+            )
+
+    def units(self) -> list[str]:
+        """Return the cell types with enough cells in both conditions; ``smoke`` takes two of them."""
+        types = self._contents
+        named = [
+            str(t)
+            for t in np.unique(types)
+            if min((self._perturbed & (types == t)).sum(), (~self._perturbed & (types == t)).sum()) >= MIN_CELLS
+        ]
+        if len(named) < 3:
+            raise DataError(
+                f"{self.dataset.name}: obs[{self.fields.content!r}] has {len(named)} labels with {MIN_CELLS} or more "
+                "cells in both conditions; at least 3 are needed, so that a held-out one has two to learn from"
+            )
+        return named[:2] if self.preset == "smoke" else named
+
+    def cells(self, unit: str, seed: int) -> Cells:
+        """Return who plays what part."""
+        rng = np.random.default_rng([seed, 77])
+        of_type = self._contents == unit
+        replicates = self.data.obs[self.fields.replicate].to_numpy(str) if self.fields.replicate else None
+
+        def split(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            cells = np.flatnonzero(mask)
+            return halves(cells, None if replicates is None else replicates[cells], rng)
+
+        source, control = split(of_type & ~self._perturbed)
+        weights, truth = split(of_type & self._perturbed)
+        return Cells(source, control, weights, truth)
+
+    def training_data(self, unit: str, seed: int) -> AnnData:
+        """Return all cells but the type's perturbed ones and the control half that scores."""
+        parts = self.cells(unit, seed)
+        seen = np.ones(self.data.n_obs, dtype=bool)
+        seen[np.concatenate([parts.control, parts.weights, parts.truth])] = False
+        return handed(self.data, seen)
+
+    def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
+        """Fit, predict the held-out cells and score the shift."""
+        parts, training = self.cells(unit, seed), self.training_data(unit, seed)
+        x = np.asarray(self.data.X)
+        source, control, half_a, truth = x[parts.source], x[parts.control], x[parts.weights], x[parts.truth]
+        predicted = np.asarray(fit(training).predict(handed(self.data, parts.source), self._target))
+
+        delta = _mean(truth) - _mean(control)
+        delta_predicted = _mean(predicted) - _mean(source)
+        degs = deg_mask(half_a, source)
+        top = np.argsort(-np.abs(deg_t_statistics(half_a, source)), kind="stable")[:N_TOP]
+        held_out, all_control = _mean(np.vstack([half_a, truth])), _mean(np.vstack([source, control]))
+        near_truth, near_predicted = self._in_components(training, truth, predicted, seed)
+        return {
+            "skill": METRICS["skill"](delta, delta_predicted, self._mean_shift(training), deg_weights(half_a, source)),
+            "delta_cosine": METRICS["delta_cosine"](delta, delta_predicted),
+            "delta_pearson": METRICS["delta_pearson"](delta, delta_predicted),
+            "deg_sign_accuracy": METRICS["deg_sign_accuracy"](delta, delta_predicted, degs),
+            "deg_auprc": METRICS["deg_auprc"](delta_predicted, degs),
+            "log_variance_error": METRICS["log_variance_error"](truth[:, top], predicted[:, top]),
+            "correlation_error": METRICS["correlation_error"](truth[:, top], predicted[:, top]),
+            "energy_distance": METRICS["energy_distance"](near_truth, near_predicted),
+            "mmd": METRICS["mmd"](near_truth, near_predicted),
+            "mean_r2": METRICS["mean_r2"](held_out, _mean(predicted)),
+            "legacy_r2": METRICS["legacy_r2"](held_out, _mean(predicted)),
+            "legacy_r2_no_change": METRICS["legacy_r2_no_change"](held_out, all_control),
+            "legacy_r2_top_degs": METRICS["legacy_r2_top_degs"](held_out, _mean(predicted), top),
+        }
+
+    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
+        """Return P: the true noiseless shift where it is known, else that of half A of the held-out cells."""
+        truth = self.data.uns.get("truth")
+        if truth is not None:
+            shift = truth[f"{unit}|{self._target}"] - truth[f"{unit}|{self.fields.control}"]
+        else:
+            parts, x = self.cells(unit, seed), np.asarray(self.data.X)
+            shift = _mean(x[parts.weights]) - _mean(x[parts.source])
+
+        def fit(data: AnnData) -> Any:
+            return _Ceiling(shift)
+
+        return fit
+
+    def inner(self, unit: str) -> Task:
+        """Return the task on the other cell types."""
+        left = Memory(handed(self.data, self._contents != unit), f"{self.dataset.name} without {unit}")
+        return UnseenCellType(left, self.preset)
+
+    @property
+    def _contents(self) -> np.ndarray:
+        return self.data.obs[self.fields.content].to_numpy(str)
+
+    @property
+    def _perturbed(self) -> np.ndarray:
+        return self.data.obs[self.fields.environment].to_numpy(str) != self.fields.control
+
+    @property
+    def _target(self) -> str:
+        """The condition that is predicted."""
+        return str(self.data.obs[self.fields.environment].to_numpy(str)[self._perturbed][0])
+
+    def _mean_shift(self, training: AnnData) -> np.ndarray:
+        """Return the equal-weight mean shift (n_genes,) of the types that training holds in both conditions."""
+        x = np.asarray(training.X)
+        types = training.obs[self.fields.content].to_numpy(str)
+        perturbed = training.obs[self.fields.environment].to_numpy(str) == self._target
+        shifts = [
+            _mean(x[perturbed & (types == t)]) - _mean(x[~perturbed & (types == t)])
+            for t in np.unique(types[perturbed])
+        ]
+        return np.mean(shifts, axis=0)
+
+    def _in_components(
+        self, training: AnnData, truth: np.ndarray, predicted: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return as many true as predicted cells, in principal components of the training cells."""
+        from sklearn.decomposition import PCA
+
+        rng = np.random.default_rng([seed, 78])
+        n_cells = min(len(truth), len(predicted))
+        x = np.asarray(training.X)
+        pca = PCA(min(N_COMPONENTS, *x.shape), svd_solver="randomized", random_state=0).fit(x)
+        return tuple(pca.transform(cells[rng.permutation(len(cells))[:n_cells]]) for cells in (truth, predicted))
+
+
+@dataclass(frozen=True)
+class _Ceiling:
+    """A fitted method that knows the shift of the cells it is given."""
+
+    shift: np.ndarray
+
+    def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
+        """Return ``data.X`` plus the shift, (n_cells, n_genes)."""
+        return np.asarray(data.X) + self.shift.astype(np.float32)
+
+
+def _mean(x: np.ndarray) -> np.ndarray:
+    """Return the gene means in float64."""
+    return x.mean(axis=0, dtype=np.float64)
