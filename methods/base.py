@@ -66,6 +66,10 @@ class Method(ABC):
         #: Set by an iterative method whose fit ended without converging, with the reason.
         self.unconverged: str = ""
 
+    @classmethod
+    def preload(cls) -> None:  # noqa: B027 - nothing is a fine thing to do
+        """Import or compile, once for all cells, what every fit needs; called where nothing else runs."""
+
     @abstractmethod
     def fit(self, data: AnnData, seed: int) -> Self:
         """Fit to ``data`` (``X`` as C-contiguous float32, columns named in ``uns["fields"]``); return self."""

@@ -34,7 +34,11 @@ class Shift(Method):
         """Return source profiles and shifts, each (n_contents, n_genes), of contents seen in both."""
         both = [c for environment, c in self.means if environment == target and (source, c) in self.means]
         if not both:
-            raise CannotFit(f"no content label was trained in both {source!r} and {target!r}")
+            seen = sorted({environment for environment, _ in self.means})
+            raise CannotFit(
+                f"no content label was trained in both {source!r} and {target!r}; trained environments: "
+                f"{', '.join(seen)}"
+            )
         profiles = np.stack([self.means[source, content] for content in both])
         return profiles, np.stack([self.means[target, content] for content in both]) - profiles
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from methods.base import CannotFit
 from methods.linear import LinearFactors
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 class FastICA(LinearFactors):
     """Linear codes that are as statistically independent as possible (negentropy, log cosh contrast).
 
-    Codes have unit variance on the training cells. A fit that stops at ``max_iter`` is used and marked.
+    Codes have unit variance on the training cells. There are never more of them than the cells span dimensions:
+    whitening one more would blow rounding noise up to unit variance. A fit that stops at ``max_iter`` is used and
+    marked.
     """
 
     name = "fastica"
@@ -37,7 +40,10 @@ class FastICA(LinearFactors):
         from sklearn.decomposition import FastICA as SklearnFastICA
         from sklearn.exceptions import ConvergenceWarning
 
-        n_latent = min(self.config.n_latent, data.n_obs, data.n_vars)
+        x = np.asarray(data.X)
+        n_latent = _n_dimensions(x, self.config.n_latent, seed)
+        if n_latent < 1:
+            raise CannotFit(f"FastICA needs cells that differ; all of the {data.n_obs} are alike")
         ica = SklearnFastICA(
             n_latent,
             whiten="unit-variance",
@@ -47,7 +53,7 @@ class FastICA(LinearFactors):
         )
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            ica.fit(np.asarray(data.X))
+            ica.fit(x)
         if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
             self.unconverged = f"FastICA reached max_iter={self.config.max_iter}"
         self.mean = ica.mean_.astype(np.float32)
@@ -55,3 +61,15 @@ class FastICA(LinearFactors):
         self.decoder = np.ascontiguousarray(ica.mixing_.T, dtype=np.float32)
         self.remember_latents(data)
         return self
+
+
+def _n_dimensions(x: np.ndarray, most: int, seed: int) -> int:
+    """Return how many dimensions the centred ``x`` (n_cells, n_genes) spans, counting up to ``most``."""
+    from sklearn.decomposition import PCA
+
+    most = min(most, len(x) - 1, x.shape[1])
+    if most < 1 or (x == x[0]).all():
+        return 0
+    # against one cell, a constant gene is exactly zero; against the mean it is rounding noise
+    singular = PCA(most, random_state=seed).fit(x - x[0]).singular_values_
+    return int((singular > singular[0] * max(x.shape) * np.finfo(np.float32).eps).sum())

@@ -34,6 +34,14 @@ class UMAP(Method):
         min_dist: float = 0.1  # umap-learn
         n_components_pca: int = 50  # scanpy's practice for expression data
 
+    @classmethod
+    def preload(cls) -> None:
+        """Compile UMAP, which takes longer than a small fit."""
+        from umap import UMAP as UmapLearn
+
+        x = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
+        UmapLearn(n_neighbors=5, n_epochs=5, random_state=0, n_jobs=1).fit(x).transform(x[:10])
+
     def fit(self, data: AnnData, seed: int) -> Self:
         """Fit principal components, then UMAP."""
         if data.n_obs <= self.config.n_latent + 2:

@@ -50,6 +50,11 @@ class VAE(LatentArithmetic):
         patience: int = 20  # ours; scvi-tools waits 45 of its 400 epochs
         validation: float = 0.1  # scvi-tools SCVI (train_size=0.9)
 
+    @classmethod
+    def preload(cls) -> None:
+        """Import PyTorch."""
+        import torch  # noqa: F401
+
     def fit(self, data: AnnData, seed: int) -> Self:
         """Train with early stopping on a split of the training cells."""
         import torch
@@ -154,5 +159,6 @@ class VAE(LatentArithmetic):
         import torch
 
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # torch.manual_seed would also reseed the GPU's generator, which is not forked here
+            torch.default_generator.manual_seed(seed)
             return self.build(n_genes)

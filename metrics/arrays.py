@@ -15,6 +15,9 @@ Floats = NDArray[np.float64]
 RESOLUTION = float(np.finfo(np.float32).eps)
 """Spread, relative to the values, under which numbers computed in single precision are constant: 1.2e-7."""
 
+MAX_LEVELS = 20
+"""Most distinct values that a discrete variable has; what has more is continuous."""
+
 
 def as_floats(name: str, values: ArrayLike, ndim: int) -> Floats:
     """Give ``values`` as float64, or raise ValueError unless finite, not empty and of ``ndim`` dimensions."""
@@ -51,6 +54,56 @@ def require_same_length(axis: int, **arrays: NDArray[Any]) -> None:
 
 def _shapes(arrays: dict[str, NDArray[Any]]) -> str:
     return ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+
+
+def as_labels(name: str, values: ArrayLike, n: int) -> NDArray[np.int64]:
+    """Give labels of any kind as integers 0, 1, ..., or raise ValueError unless there is one for each of n samples."""
+    labels = np.asarray(values)
+    if labels.shape != (n,):
+        raise ValueError(f"{name} has shape {labels.shape} for {n} samples; one label each is needed")
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise ValueError(f"{name} has {int(np.isnan(labels).sum())} of {n} labels that are NaN")
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def is_discrete(values: NDArray[Any]) -> bool:
+    """Tell whether numbers are levels: at most ``MAX_LEVELS`` distinct ones, each there twice on average."""
+    return len(np.unique(values)) <= min(MAX_LEVELS, len(values) // 2)
+
+
+def halves(n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split n samples at random into one half to fit on and another to score on; n is at least 4."""
+    if n < 4:
+        raise ValueError(f"{n} samples; at least 4 are needed, 2 to fit and 2 to score")
+    order = np.random.default_rng(seed).permutation(n)
+    return order[: n // 2], order[n // 2 :]
+
+
+def adjusted_accuracy(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
+    """Balanced accuracy between chance and perfect: ``(mean recall - 1/C) / (1 - 1/C)`` over the C true labels.
+
+    0 is what naming one label everywhere gets, whatever the labels' sizes; the lowest is -1 / (C - 1). Not a
+    number if C is 1.
+    """
+    right = truth == predicted
+    recalls = [right[truth == label].mean() for label in np.unique(truth)]
+    if len(recalls) < 2:
+        return float("nan")
+    chance = 1.0 / len(recalls)
+    return float((np.mean(recalls) - chance) / (1.0 - chance))
+
+
+def r2(truth: Floats, predicted: Floats) -> float:
+    """Coefficient of determination, ``1 - Σ(y - ŷ)² / Σ(y - mean y)²``; not a number if y is constant."""
+    spread = np.sum((truth - truth.mean()) ** 2)
+    if spread <= (RESOLUTION * np.linalg.norm(truth)) ** 2:
+        return float("nan")
+    return float(1.0 - np.sum((truth - predicted) ** 2) / spread)
+
+
+def standardised(x: Floats) -> Floats:
+    """Every column with mean 0 and standard deviation 1; a constant column becomes exactly zero."""
+    return unit_columns(x) * np.sqrt(len(x))
 
 
 def unit_columns(x: Floats, size: Floats | None = None) -> Floats:

@@ -48,6 +48,8 @@ class Task(ABC):
         Where the cells come from.
     preset
         ``smoke``, ``default`` or ``paper``: how many units and seeds, and how large a simulation.
+    primary_only
+        Leave the secondary metrics out, as when a baseline is chosen on inner units.
     """
 
     name: ClassVar[str]
@@ -71,11 +73,12 @@ class Task(ABC):
     #: Seeds a preset runs.
     seeds: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 3, "paper": 5}
 
-    def __init__(self, dataset: Dataset, preset: str = "default"):
+    def __init__(self, dataset: Dataset, preset: str = "default", primary_only: bool = False):
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r}: one of {', '.join(PRESETS)} is needed")
         self.dataset = dataset
         self.preset = preset
+        self.primary_only = primary_only
 
     @cached_property
     def data(self) -> AnnData:

@@ -91,6 +91,10 @@ class Reembedding(Task):
         scores = {
             "displacement": METRICS["displacement"](z_in, z_out, train_in, train_out),
             "knn_recall": METRICS["knn_recall"](x, x_train, z_out, train_out),
+        }
+        if self.primary_only:
+            return scores
+        scores |= {
             "distance_spearman": METRICS["distance_spearman"](x, z_out),
             "trustworthiness": METRICS["trustworthiness"](x, z_out),
             "continuity": METRICS["continuity"](x, z_out),
@@ -122,7 +126,7 @@ class Reembedding(Task):
     def inner(self, unit: str) -> Task:
         """Return the task on the other cancers."""
         left = Memory(handed(self.data, ~self._of_unit(unit)), f"{self.dataset.name} without {unit}")
-        return Reembedding(left, self.preset)
+        return Reembedding(left, self.preset, primary_only=True)
 
     @property
     def _cancers(self) -> np.ndarray:

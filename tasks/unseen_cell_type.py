@@ -148,12 +148,15 @@ class UnseenCellType(Task):
 
         delta = _mean(truth) - _mean(control)
         delta_predicted = _mean(predicted) - _mean(source)
+        skill = METRICS["skill"](delta, delta_predicted, self._mean_shift(training), deg_weights(half_a, source))
+        if self.primary_only:
+            return {"skill": skill}
         degs = deg_mask(half_a, source)
         top = np.argsort(-np.abs(deg_t_statistics(half_a, source)), kind="stable")[:N_TOP]
         held_out, all_control = _mean(np.vstack([half_a, truth])), _mean(np.vstack([source, control]))
         near_truth, near_predicted = self._in_components(training, truth, predicted, seed)
         return {
-            "skill": METRICS["skill"](delta, delta_predicted, self._mean_shift(training), deg_weights(half_a, source)),
+            "skill": skill,
             "delta_cosine": METRICS["delta_cosine"](delta, delta_predicted),
             "delta_pearson": METRICS["delta_pearson"](delta, delta_predicted),
             "deg_sign_accuracy": METRICS["deg_sign_accuracy"](delta, delta_predicted, degs),
@@ -185,7 +188,7 @@ class UnseenCellType(Task):
     def inner(self, unit: str) -> Task:
         """Return the task on the other cell types."""
         left = Memory(handed(self.data, self._contents != unit), f"{self.dataset.name} without {unit}")
-        return UnseenCellType(left, self.preset)
+        return UnseenCellType(left, self.preset, primary_only=True)
 
     @property
     def _contents(self) -> np.ndarray:

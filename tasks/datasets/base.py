@@ -48,12 +48,29 @@ class Fields:
 class Dataset(Protocol):
     """What a task asks of a data set, real or simulated."""
 
-    name: str
-    summary: str
-    reference: str
-    licence: str
-    simulated: bool
-    fields: Fields
+    @property
+    def name(self) -> str:
+        """The registered name."""
+
+    @property
+    def summary(self) -> str:
+        """What it holds, in a line."""
+
+    @property
+    def reference(self) -> str:
+        """Whom to cite."""
+
+    @property
+    def licence(self) -> str:
+        """The terms that the data come under."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a simulator of ours makes it."""
+
+    @property
+    def fields(self) -> Fields:
+        """Which columns mean what."""
 
     def load(self, preset: str = "default", draw: int = 0) -> AnnData:
         """Return the canonical AnnData: ``X`` C-contiguous float32 on the stated scale, ``uns["fields"]``.

@@ -81,20 +81,20 @@ KANG = RealDataset(
     licence="GPL-3 of scGen's repository; none stated for the donors; the data are open-access GEO",
     fields=Fields(environment="condition", content="cell_type", replicate="donor", control="control"),
     sources=(
-        Source(
+        Source.github(
             "theislab/scgen",
             "dd7e178f9b42b9dfef9eb18d0da4b8e3caea4cf7",
             "data/valid.h5ad",
             2_321_480,
             "83f89f5356a4c01f65bbcee225eb45d8d8b13b6c962724431a26c1bf568ff09e",
         ),
-        Source(
+        Source.github(
             *_DEMUXLET,
             "fig3/ye1.ctrl.8.10.sm.best",
             2_357_149,
             "2eb8556fa52ed03b598463ac844af68e09492d963960e4c260503fad6b00c393",
         ),
-        Source(
+        Source.github(
             *_DEMUXLET,
             "fig3/ye2.stim.8.10.sm.best",
             2_338_588,

@@ -228,7 +228,7 @@ class _Serialised:
 
 def _sources(repository: str, commit: str, path: str, files: dict[str, tuple[int, str]]) -> tuple[Source, ...]:
     return tuple(
-        Source(repository, commit, path.format(cancer), size, sha256) for cancer, (size, sha256) in files.items()
+        Source.github(repository, commit, path.format(cancer), size, sha256) for cancer, (size, sha256) in files.items()
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.datasets.base import Fields
+from tasks.datasets.catalogue import built_directory
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -48,6 +50,22 @@ class Simulated:
         return {**self.parameters, **self.sizes.get(preset, {})}
 
     def load(self, preset: str = "default", draw: int = 0) -> AnnData:
+        """Return draw number ``draw``: simulated once, then read from the cache of built data sets."""
+        import anndata
+        from filelock import FileLock
+
+        name = f"{self.name}-{self.digest(preset)[:12]}-draw{draw}.h5ad"
+        file = built_directory() / "simulated" / name
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(file.with_suffix(".lock")):
+                if not file.exists():
+                    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+                    self.make(preset, draw).write_h5ad(temporary)
+                    os.replace(temporary, file)
+        return anndata.read_h5ad(file)
+
+    def make(self, preset: str = "default", draw: int = 0) -> AnnData:
         """Simulate draw number ``draw``."""
         data = self.simulate(np.random.default_rng([draw, 2024]), **self.arguments(preset))
         return self.fields.attach(data)

@@ -1,0 +1,144 @@
+"""One cell: fit, evaluate, and one JSON file, written atomically."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.environment import describe
+from bench.fits import Fits
+from bench.plan import Cell, load_plugin, method_config
+from methods.base import CannotFit
+from metrics import METRICS
+from tasks import TASKS, load_task
+
+if TYPE_CHECKING:
+    from tasks.base import Control, Task
+
+#: Raised when results of an older suite can no longer be read.
+FORMAT = 1
+
+
+def run_cell(cell: Cell, fits_directory: Path | None) -> dict[str, Any]:
+    """Run one cell and return its result; whatever the method or task raises becomes the result's reason."""
+    started, clock = datetime.now(UTC), time.perf_counter()
+    fits = Fits(fits_directory)
+    scores: dict[str, float | None] = {}
+    status, reason, detail, trace = "ok", "", "", ""
+    try:
+        for plugin in cell.plugins:
+            load_plugin(plugin)
+        task = load_task(cell.task, cell.preset)
+        raw, detail = _evaluate(cell, task, fits)
+        # an undefined value is no number: it is stored as none and never reaches a mean
+        scores = {name: float(value) if math.isfinite(value) else None for name, value in raw.items()}
+        lacking = set(task.primary) - set(scores)
+        if lacking:
+            raise RuntimeError(f"{task.name} gave no value for its primary metrics {', '.join(sorted(lacking))}")
+    except CannotFit as error:
+        status, reason = "skipped", str(error)
+    except MemoryError as error:
+        status, reason, trace = "out_of_memory", f"MemoryError: {error}", traceback.format_exc()
+    except Exception as error:  # noqa: BLE001 - a method may raise anything; it becomes a failed row with its reason
+        status, reason, trace = "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
+    return result_of(
+        cell,
+        status,
+        reason,
+        detail=detail,
+        traceback=trace,
+        scores=scores if status == "ok" else {},
+        curves=fits.history,
+        warnings=sorted(fits.warnings),
+        fit_seconds=fits.seconds,
+        evaluate_seconds=max(0.0, time.perf_counter() - clock - fits.spent),
+        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        started=started.isoformat(),
+    )
+
+
+def result_of(
+    cell: Cell,
+    status: str,
+    reason: str,
+    *,
+    detail: str = "",
+    traceback: str = "",
+    scores: Mapping[str, float | None] | None = None,
+    curves: Mapping[str, list[float]] | None = None,
+    warnings: list[str] | None = None,
+    fit_seconds: float = 0.0,
+    evaluate_seconds: float = 0.0,
+    peak_memory_mb: float = 0.0,
+    started: str = "",
+) -> dict[str, Any]:
+    """Return a result in its stored form; the head uses it for a cell whose process could not write its own."""
+    now = datetime.now(UTC).isoformat()
+    task = TASKS[cell.task.partition("/")[0]]
+    names = dict.fromkeys([*task.primary, *(scores or {})])
+    return {
+        "format": FORMAT,
+        "cell": asdict(cell),
+        "status": status,
+        "reason": reason,
+        "detail": detail,
+        "traceback": traceback,
+        "scores": dict(scores or {}),
+        "metrics": {n: {"primary": n in task.primary, "better": METRICS[n].info.better} for n in names},
+        "curves": dict(curves or {}),
+        "warnings": warnings or [],
+        "fit_seconds": fit_seconds,
+        "evaluate_seconds": evaluate_seconds,
+        "peak_memory_mb": peak_memory_mb,
+        "started": started or now,
+        "finished": now,
+        "environment": describe(),
+    }
+
+
+def write_json(content: Mapping[str, Any], file: Path) -> None:
+    """Write JSON so that the file is either whole or absent."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w") as stream:
+            json.dump(content, stream, allow_nan=False)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _evaluate(cell: Cell, task: Task, fits: Fits) -> tuple[dict[str, float], str]:
+    """Return the scores and, for a control that registered methods stand for, which one did."""
+    if cell.role == "method":
+        return task.evaluate(fits.of(cell.name, cell.config, cell.seed), cell.unit, cell.seed), ""
+    control = next(control for control in task.controls if control.name == cell.method)
+    if not control.methods:
+        return task.evaluate(task.control_fit(control.name, cell.unit, cell.seed), cell.unit, cell.seed), ""
+    name = control.methods[0] if len(control.methods) == 1 else _best(control, task, cell)
+    fit = fits.of(name, method_config(name, task, cell.preset), cell.seed)
+    return task.evaluate(fit, cell.unit, cell.seed), name
+
+
+def _best(control: Control, task: Task, cell: Cell) -> str:
+    """Return the control's method with the best mean on the inner units, which never hold the held-out one."""
+    inner = task.inner(cell.unit)
+    metric = task.primary[0]
+    sign = 1.0 if METRICS[metric].info.better == "higher" else -1.0
+    means = {}
+    for name in control.methods:
+        fit = Fits(None).of(name, method_config(name, task, cell.preset), cell.seed)
+        means[name] = sign * np.mean([inner.evaluate(fit, unit, cell.seed)[metric] for unit in inner.units()])
+    return max(means, key=lambda name: means[name])

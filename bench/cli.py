@@ -1,0 +1,325 @@
+"""The command line: ``python -m bench``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+from bench.environment import limit_threads
+
+limit_threads()
+
+import typer  # noqa: E402 - numpy, which these may import, reads the thread limits when it is imported
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+from rich.text import Text  # noqa: E402
+
+import bench  # noqa: E402
+from methods.base import ConfigError  # noqa: E402
+from metrics import UnknownName  # noqa: E402
+from tasks.datasets import DataError  # noqa: E402
+
+if TYPE_CHECKING:
+    from bench.store import Store
+    from tasks.datasets.catalogue import RealDataset
+
+app = typer.Typer(
+    help="Disentanglement and out-of-distribution methods for gene expression, compared.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Data sets: what there is, where it lies, and how to get it.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+USAGE = 2
+
+
+class Preset(StrEnum):
+    """How large a run is."""
+
+    smoke = "smoke"
+    default = "default"
+    paper = "paper"
+
+
+class ExecutorName(StrEnum):
+    """Where cells run."""
+
+    local = "local"
+    inline = "inline"
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    methods = "methods"
+    tasks = "tasks"
+    metrics = "metrics"
+
+
+Out = Annotated[Path, typer.Option(help="Directory of results; made if it is not there.")]
+DataDir = Annotated[Optional[Path], typer.Option(help="Directory of original data files; else BENCH_DATA_DIR.")]  # noqa: UP045 - typer reads this
+
+
+@app.command()
+def run(
+    methods: Annotated[
+        str, typer.Option(help="Names, tags, globs, file.py:Class, or all; separated by commas.")
+    ] = "all",
+    tasks: Annotated[str, typer.Option(help="task/dataset names, tags such as ood, globs, or all.")] = "ood",
+    seeds: Annotated[Optional[int], typer.Option(min=1, help="Number of seeds; else the preset's.")] = None,  # noqa: UP045
+    preset: Annotated[Preset, typer.Option(help="Size of the run.")] = Preset.default,
+    jobs: Annotated[Optional[int], typer.Option(min=1, help="Cells at a time; else the number of cores.")] = None,  # noqa: UP045
+    out: Out = Path("runs"),
+    data_dir: DataDir = None,
+    plugin: Annotated[list[str], typer.Option(help="Python file that registers methods or tasks; repeatable.")] = [],  # noqa: B006
+    set_: Annotated[list[str], typer.Option("--set", help="method.key=value; repeatable.")] = [],  # noqa: B006
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Minutes a cell may take.")] = 120.0,
+    memory_limit: Annotated[Optional[float], typer.Option(min=0.1, help="GiB a cell may hold; else its share.")] = None,  # noqa: UP045
+    executor: Annotated[ExecutorName, typer.Option(help="A process a cell, or this process.")] = ExecutorName.local,
+    mlflow_uri: Annotated[Optional[str], typer.Option(help="MLflow tracking address; else SQLite in --out.")] = None,  # noqa: UP045
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and an estimate of time; run nothing.")
+    ] = False,
+) -> None:
+    """Run methods on tasks, log to MLflow, and end with the leaderboard."""
+    import psutil
+
+    from bench.executors.inline import InlineExecutor
+    from bench.executors.local import LocalExecutor
+    from bench.plan import choose_methods, choose_tasks, make_plan
+    from bench.run import command_line, execute, say_plan
+    from bench.store import Store
+    from bench.tracking import Tracker, default_uri
+
+    _use_data_dir(data_dir)
+    console = Console()
+    specs, plugins = choose_methods(methods, preset, set_, plugin)
+    names = choose_tasks(tasks)
+    store = Store(out)
+    with store.lock():
+        index = store.index()
+        plan = make_plan(specs, names, preset, seeds, plugins, index)
+        store.write_index(index)
+        n_jobs = jobs or len(os.sched_getaffinity(0))
+        if dry_run:
+            todo = [cell for cell in plan.cells if not cell.skip and store.finished(cell.id) is None]
+            say_plan(plan, todo, store, n_jobs, console)
+            return
+        share = psutil.virtual_memory().total * 0.9 / n_jobs / 2**20
+        limit_mb = memory_limit * 1024 if memory_limit else share
+        runner = (
+            InlineExecutor() if executor is ExecutorName.inline else LocalExecutor(n_jobs, time_limit * 60, limit_mb)
+        )
+        uri = mlflow_uri or default_uri(store.out)
+        tracker = Tracker(uri, store, plan.invocation, f"{methods} × {tasks} ({preset})", command_line())
+        outcome = execute(plan, store, runner, tracker, n_jobs, console, command_line())
+    counts = ", ".join(f"{number} {status}" for status, number in sorted(outcome.counts.items()))
+    console.print(f"{counts or 'no cells'}", highlight=False)
+    console.print(
+        Text(f"Leaderboard: {store.out / 'leaderboard.md'} (and .csv); rows: {store.parquet}"), soft_wrap=True
+    )
+    if outcome.tracking_error:
+        console.print(
+            Text(f"MLflow at {uri} failed ({outcome.tracking_error}); results are safe, run again to log the rest"),
+            style="red",
+            soft_wrap=True,
+        )
+    elsewhere = f" --mlflow-uri {mlflow_uri}" if mlflow_uri else ""
+    console.print(Text(f"MLflow UI: python -m bench ui --out {out}{elsewhere}"), soft_wrap=True)
+    if not outcome.ok or outcome.tracking_error:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_(what: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+    """List methods, tasks or metrics."""
+    from bench.describe import list_of
+
+    header, rows = list_of(what)
+    _print_table(header, rows)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A method, task, task/dataset, metric or data set.")]) -> None:
+    """Show docstring, configuration with sources, and reference."""
+    from bench.describe import show as describe_name
+
+    typer.echo(describe_name(name))
+
+
+@app.command()
+def leaderboard(out: Out = Path("runs")) -> None:
+    """Make the leaderboard of an out directory anew from its results, and print it."""
+    from bench.run import command_line, print_leaderboard, write_leaderboard
+
+    store = _existing(out)
+    console = Console()
+    print_leaderboard(write_leaderboard(store, None, command_line()), console)
+    console.print(Text(f"Leaderboard: {store.out / 'leaderboard.md'} (and .csv)"), soft_wrap=True)
+
+
+@app.command()
+def ui(
+    out: Out = Path("runs"),
+    mlflow_uri: Annotated[Optional[str], typer.Option(help="MLflow store; else the one in --out.")] = None,  # noqa: UP045
+    port: Annotated[int, typer.Option(help="Port on this machine's loopback address.")] = 5000,
+) -> None:
+    """Start the MLflow UI on a run's store, for this machine alone."""
+    from bench.tracking import default_uri
+
+    uri = mlflow_uri or default_uri(_existing(out).out)
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    typer.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)")
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+@app.command()
+def doctor(data_dir: DataDir = None) -> None:
+    """Say what this machine has: versions, threads, memory, data, and how to get what is missing."""
+    import psutil
+
+    from bench.environment import describe
+    from tasks import DATASETS
+    from tasks.datasets.catalogue import built_directory, data_directory
+
+    _use_data_dir(data_dir)
+    environment = describe()
+    memory = psutil.virtual_memory()
+    disk = psutil.disk_usage(os.getcwd())
+    cuda = "yes" if _has_gpu() else "no"
+    rows = [
+        ("suite", f"{bench.__version__}, commit {environment['git_commit'] or 'unknown'}"),
+        ("python", environment["python"]),
+        *((name, version or "missing: run make env") for name, version in environment["versions"].items()),
+        (
+            "processor",
+            f"{environment['cpu']}, {len(os.sched_getaffinity(0))} cores; {environment['threads']} thread a cell",
+        ),
+        ("memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"),
+        ("disk here", f"{disk.free / 2**30:.1f} GiB free"),
+        ("GPU", cuda),
+        ("data directory", str(data_directory())),
+        ("built data", str(built_directory())),
+        *((f"data {name}", dataset.missing() or "here") for name, dataset in DATASETS.items()),
+    ]
+    _print_table(("what", "found"), rows)
+
+
+@data_app.command("list")
+def data_list(data_dir: DataDir = None) -> None:
+    """List the data sets, and whether they are here."""
+    from tasks import DATASETS
+
+    _use_data_dir(data_dir)
+    rows = [
+        (name, "embedded" if d.simulated else "here" if d.missing() is None else "absent", d.summary, d.licence)
+        for name, d in DATASETS.items()
+    ]
+    _print_table(("data set", "", "what it is", "licence"), rows)
+
+
+@data_app.command("path")
+def data_path(name: str, data_dir: DataDir = None) -> None:
+    """Print where a data set's built file is, or would be."""
+    _use_data_dir(data_dir)
+    typer.echo(_real(name).path())
+
+
+@data_app.command("fetch")
+def data_fetch(name: str, data_dir: DataDir = None) -> None:
+    """Download a data set's original files into the data directory and build it."""
+    _use_data_dir(data_dir)
+    typer.echo(_real(name).fetch(progress=True))
+
+
+@data_app.command("add")
+def data_add(file: Path, data_dir: DataDir = None) -> None:
+    """Put a file that you have into the data directory, recognised by its checksum."""
+    from tasks.datasets.catalogue import add
+
+    _use_data_dir(data_dir)
+    typer.echo(add(file))
+
+
+def main() -> None:
+    """Run the command line; a mistake in what was asked for is one message and exit code 2."""
+    from bench.plan import PlanError, PluginError
+    from bench.store import StoreError
+
+    try:
+        app()
+    except PluginError as error:
+        traceback.print_exception(error.__cause__)
+        _complain(str(error))
+    except (ConfigError, DataError, PlanError, StoreError, UnknownName) as error:
+        _complain(str(error))
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to go on", err=True)
+        raise SystemExit(130) from None
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"error: {message}", err=True)
+    raise SystemExit(USAGE)
+
+
+def _use_data_dir(data_dir: Path | None) -> None:
+    """Make ``--data-dir`` known to this process and the ones that it starts."""
+    if data_dir is not None:
+        if not data_dir.is_dir():
+            raise DataError(f"--data-dir {data_dir}: there is no such directory")
+        os.environ["BENCH_DATA_DIR"] = str(data_dir.resolve())
+
+
+def _existing(out: Path) -> Store:
+    from bench.store import Store, StoreError
+
+    if not (out / "store.json").exists():
+        raise StoreError(f"{out}: no results there; name a run's directory with --out, or run first")
+    return Store(out)
+
+
+def _real(name: str) -> RealDataset:
+    from tasks import DATASETS
+    from tasks.datasets.catalogue import RealDataset
+
+    dataset = DATASETS[name]
+    if not isinstance(dataset, RealDataset):
+        raise DataError(f"{name} is embedded: it is made by this program and has no files")
+    return dataset
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table; whole lines where there is no terminal, so that it can be searched."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=10_000)
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console.print(table)

@@ -1,0 +1,60 @@
+"""Digests of source code: a result stands for as long as the code that made it does not change."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+from functools import cache
+from pathlib import Path
+
+OWN = ("methods", "tasks", "metrics")
+
+
+def source_digest(cls: type) -> str:
+    """Return the SHA-256 of the source files that define ``cls``, its bases and all of ours that they import.
+
+    Imports are followed wherever they stand, inside functions too. Packages' ``__init__`` files are left
+    out: they are registries, and a new entry changes no result.
+    """
+    files: set[Path] = set()
+    for base in cls.__mro__:
+        if base.__module__ != "builtins" and base.__module__.partition(".")[0] not in ("abc", "typing"):
+            _collect(Path(inspect.getfile(base)), files)
+    hashed = hashlib.sha256()
+    for content in sorted(hashlib.sha256(file.read_bytes()).digest() for file in files):
+        hashed.update(content)
+    return hashed.hexdigest()
+
+
+def _collect(file: Path, files: set[Path]) -> None:
+    if file in files:
+        return
+    files.add(file)
+    for module in _imports(file):
+        found = importlib.util.find_spec(module)
+        if found is not None and found.origin and not found.origin.endswith("__init__.py"):
+            _collect(Path(found.origin), files)
+
+
+@cache
+def _imports(file: Path) -> tuple[str, ...]:
+    """Return the modules of ours that a file imports, ``from package import module`` included."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module)
+            modules.update(f"{node.module}.{alias.name}" for alias in node.names)
+    ours = [module for module in sorted(modules) if module.partition(".")[0] in OWN]
+    return tuple(module for module in ours if _is_module(module))
+
+
+def _is_module(name: str) -> bool:
+    """Tell a module from an attribute of one."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,48 @@
+"""How long cells take: from what has been measured in the out directory, else a rough guess."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from bench.plan import Cell
+from methods import METHODS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Seconds a cell and million values (cells × genes), of a trained network and of anything else, as the
+#: embedded default run took them on one 2.5 GHz core; used until something has been measured.
+ROUGH = {"smoke": (1.5, 0.5), "default": (8.0, 0.8), "paper": (60.0, 2.0)}
+
+
+class Estimate:
+    """Seconds that a cell is expected to take.
+
+    Parameters
+    ----------
+    rows
+        Tidy results of earlier runs; may be empty.
+    sizes
+        Million values of each task's data.
+    """
+
+    def __init__(self, rows: pd.DataFrame, sizes: Mapping[str, float]):
+        self.sizes = sizes
+        ok = rows[rows["status"] == "ok"].drop_duplicates("cell_id")
+        spent = ok["fit_seconds"] + ok["evaluate_seconds"]
+        self._measured = spent.groupby([ok["task"], ok["preset"], ok["method"]]).mean().to_dict()
+
+    def seconds(self, cell: Cell) -> float:
+        """Return the mean of the method's cells on that task and preset, or the guess."""
+        measured = self._measured.get((cell.task, cell.preset, cell.method))
+        if measured is not None:
+            return measured
+        trained = cell.name in METHODS and "vae" in METHODS[cell.name].tags
+        return ROUGH[cell.preset][0 if trained else 1] * max(1.0, self.sizes[cell.task])
+
+    def total(self, cells: Iterable[Cell], jobs: int) -> tuple[float, bool]:
+        """Return the seconds of all cells on ``jobs`` processes, and whether all of them have been measured."""
+        cells = list(cells)
+        measured = all((cell.task, cell.preset, cell.method) in self._measured for cell in cells)
+        return sum(self.seconds(cell) for cell in cells) / jobs, measured

@@ -1,0 +1,162 @@
+"""A fresh process for every cell on this machine, with a limit on its time and its memory."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.cell import result_of, run_cell, write_json
+from bench.executors import OnDone, OnStart
+from bench.plan import Cell
+from bench.store import Store
+
+#: Tells the fork server, which is started with this environment, what to preload: methods, then plugins.
+PRELOAD = "BENCH_PRELOAD"
+
+
+@dataclass
+class _Running:
+    """A cell's process, and why it was ended if the executor ended it."""
+
+    cell: Cell
+    process: BaseProcess
+    deadline: float
+    peak_mb: float = 0.0
+    ended: tuple[str, str] | None = field(default=None)
+
+
+class LocalExecutor:
+    """Processes on this machine.
+
+    Each cell gets a process forked from a server that has imported the heavy libraries, so that a crash, a
+    kill or a runaway allocation takes that cell alone and no state leaks between cells.
+
+    Parameters
+    ----------
+    jobs
+        Processes at a time.
+    time_limit
+        Seconds a cell may take; beyond, it is ended with status ``timeout``.
+    memory_limit_mb
+        Resident memory that a cell and its children may hold; beyond, ``out_of_memory``.
+    """
+
+    def __init__(self, jobs: int, time_limit: float, memory_limit_mb: float):
+        self.jobs = jobs
+        self.time_limit = time_limit
+        self.memory_limit_mb = memory_limit_mb
+
+    def run(self, cells: Sequence[Cell], store: Store, on_start: OnStart, on_done: OnDone) -> None:
+        """Run all cells; on an interrupt end the running ones, whose cells then have no result."""
+        os.environ[PRELOAD] = ",".join(sorted({cell.name for cell in cells if _is_ours(cell.name)}))
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["bench.executors.preload"])
+        waiting, running = list(reversed(cells)), list[_Running]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.jobs:
+                    running.append(self._start(context, waiting.pop(), store, on_start))
+                wait([one.process.sentinel for one in running], timeout=0.25)
+                for one in list(running):
+                    self._watch(one)
+                    if one.process.exitcode is not None:
+                        running.remove(one)
+                        on_done(one.cell, self._result(one, store))
+        finally:
+            for one in running:
+                _kill(one.process)
+
+    def _start(self, context: Any, cell: Cell, store: Store, on_start: OnStart) -> _Running:
+        # what an earlier attempt left must not be taken for this one's result
+        store.file(cell.id).unlink(missing_ok=True)
+        process = context.Process(target=_work, args=(cell, store.file(cell.id), store.fits), name=cell.title)
+        process.start()
+        on_start(cell)
+        return _Running(cell, process, time.monotonic() + self.time_limit)
+
+    def _watch(self, one: _Running) -> None:
+        """End a process that has outrun its time or outgrown its memory."""
+        if one.process.exitcode is not None or one.ended:
+            return
+        held = _memory_mb(one.process.pid)
+        one.peak_mb = max(one.peak_mb, held)
+        if time.monotonic() > one.deadline:
+            one.ended = "timeout", f"ran longer than {self.time_limit:g} s (--time-limit)"
+        elif held > self.memory_limit_mb:
+            one.ended = (
+                "out_of_memory",
+                f"held {held:.0f} MB, more than {self.memory_limit_mb:.0f} MB (--memory-limit)",
+            )
+        if one.ended:
+            _kill(one.process)
+
+    def _result(self, one: _Running, store: Store) -> dict[str, Any]:
+        """Return what the process wrote, or a result that says how it ended without writing one."""
+        result = store.read(one.cell.id)
+        if result is None:
+            code = one.process.exitcode or 0
+            if one.ended:
+                status, reason = one.ended
+            elif code < 0:
+                status, reason = "killed", f"the process was ended by {signal.Signals(-code).name}"
+            else:
+                status, reason = "failed", f"the process ended with code {code} and no result"
+            result = result_of(one.cell, status, reason, peak_memory_mb=one.peak_mb)
+            store.write(result)
+        return result
+
+
+def _work(cell: Cell, file: Path, fits: Path) -> None:
+    """Run one cell in this process, which is its own."""
+    os.setsid()  # so that the cell's own children can be ended with it
+    threading.Thread(target=_die_with_head, daemon=True).start()
+    write_json(run_cell(cell, fits), file)
+
+
+def _die_with_head() -> None:
+    """End this process when the head is gone: nobody would take its result, and the next head starts it again."""
+    head = multiprocessing.parent_process()
+    if head is not None:
+        head.join()
+        os.killpg(0, signal.SIGKILL)
+
+
+def _is_ours(name: str) -> bool:
+    """Tell a method of the registry's own mapping from one that a plugin brought."""
+    from methods import METHODS
+
+    return name in METHODS and METHODS[name].__module__.startswith("methods.")
+
+
+def _memory_mb(pid: int | None) -> float:
+    """Return the resident memory of a process and its children, 0 when it is gone."""
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += one.memory_info().rss
+    return total / 2**20
+
+
+def _kill(process: BaseProcess) -> None:
+    """End a cell's process and whatever it has started."""
+    if process.pid is not None and process.exitcode is None:
+        with contextlib.suppress(ProcessLookupError):
+            # until the child has made its own group, the group of its id does not exist
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    process.join()

@@ -1,0 +1,132 @@
+"""Fitted methods on disk: a fit that two cells need is made once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.digests import source_digest
+from methods import METHODS
+from methods.base import Method
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+class Fits:
+    """Fits methods for one cell and keeps account of them.
+
+    A method that can hand over its state is looked up in ``directory`` by (method, config, source digest,
+    data digest, seed) and, when it is not there, fitted and kept. Files hold arrays and JSON alone
+    (safetensors): reading one runs no code. A lock lets two processes that need one fit make it once.
+
+    Parameters
+    ----------
+    directory
+        Where fits are kept; None keeps none.
+
+    Attributes
+    ----------
+    seconds
+        Time that the fits took when they were made, whoever made them.
+    spent
+        Time spent here on fitting, loading and waiting.
+    history
+        Training curves of the last fit.
+    warnings
+        Why fits did not converge.
+    """
+
+    def __init__(self, directory: Path | None):
+        self.directory = directory
+        self.seconds = 0.0
+        self.spent = 0.0
+        self.history: dict[str, list[float]] = {}
+        self.warnings: set[str] = set()
+
+    def of(self, name: str, config: Mapping[str, Any], seed: int) -> Callable[[AnnData], Method]:
+        """Return the ``fit`` that a task is handed."""
+        cls = METHODS[name]
+        settings = cls.configure(**config)
+
+        def fit(data: AnnData) -> Method:
+            clock = time.perf_counter()
+            method = cls(settings)
+            if self.directory is None or not hasattr(method, "state"):
+                method.fit(data, seed)
+                seconds = time.perf_counter() - clock
+            else:
+                key = _key(cls, config, data, seed)
+                method, seconds = self._cached(method, data, seed, self.directory / f"{key}.safetensors")
+            self.seconds += seconds
+            self.spent += time.perf_counter() - clock
+            self.history = method.history
+            if method.unconverged:
+                self.warnings.add(method.unconverged)
+            return method
+
+        return fit
+
+    def _cached(self, method: Any, data: AnnData, seed: int, file: Path) -> tuple[Method, float]:
+        from filelock import FileLock
+
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            if file.exists():
+                try:
+                    return method, _load(method, file)
+                except ValueError:
+                    # a file that a full disk or a crash has spoilt is worth no more than none
+                    file.unlink()
+                    method = type(method)(method.config)
+            clock = time.perf_counter()
+            method.fit(data, seed)
+            seconds = time.perf_counter() - clock
+            with contextlib.suppress(OSError):  # a full disk costs the cache, not the result
+                _save(method, seconds, file)
+        return method, seconds
+
+
+def _key(cls: type[Method], config: Mapping[str, Any], data: AnnData, seed: int) -> str:
+    from tasks.datasets.memory import digest
+
+    parts = [cls.name, json.dumps(config, sort_keys=True), source_digest(cls), digest(data), str(seed)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _save(method: Any, seconds: float, file: Path) -> None:
+    from safetensors.numpy import save_file
+
+    state = method.state()
+    arrays = {key: np.ascontiguousarray(value) for key, value in state.items() if isinstance(value, np.ndarray)}
+    rest = {key: value for key, value in state.items() if key not in arrays}
+    about = {"state": rest, "seconds": seconds, "history": method.history, "unconverged": method.unconverged}
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        save_file(arrays, temporary, metadata={"about": json.dumps(about)})
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load(method: Any, file: Path) -> float:
+    """Restore ``method`` from ``file`` and return how long its fit took; a spoilt file raises ValueError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as stream:
+            about = json.loads(stream.metadata()["about"])
+            state = {**about["state"], **{key: stream.get_tensor(key) for key in stream.keys()}}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not a stored fit ({error})") from error
+    method.restore(state)
+    method.history, method.unconverged = about["history"], about["unconverged"]
+    return about["seconds"]

@@ -1,0 +1,346 @@
+"""The plan of a run: the cross of methods and tasks as cells, each with a content hash for an id."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from bench.digests import source_digest
+from methods import METHODS, register_method
+from methods.base import Method
+from metrics import UnknownName
+from tasks import benchmark_names, benchmark_tags, load_task
+from tasks.base import Control, Task
+
+ALL = "all"
+#: The unit of a cell that stands for a whole method × task, skipped.
+WHOLE = "*"
+
+
+class PlanError(ValueError):
+    """What was asked for cannot be planned; the message says what was got and what is allowed."""
+
+
+class PluginError(Exception):
+    """A user's file raised when it was imported; what it raised is the cause."""
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method and what the user changed in its configuration, under the label that its rows carry."""
+
+    label: str
+    name: str
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method (or control) on one task, unit and seed: what is run, and all that its result depends on."""
+
+    role: Literal["method", "control"]
+    method: str
+    name: str
+    config: Mapping[str, Any]
+    task: str
+    task_version: int
+    unit: str
+    seed: int
+    preset: str
+    method_digest: str
+    task_digest: str
+    data_digest: str
+    plugins: tuple[str, ...] = ()
+    #: Why it is not run; empty where it is.
+    skip: str = ""
+    id: str = field(default="", compare=False)
+
+    def with_id(self) -> Cell:
+        """Return the cell with its content hash; where a plugin lies does not matter, what is in it does."""
+        content = {key: value for key, value in asdict(self).items() if key not in ("id", "plugins")}
+        text = json.dumps(content, sort_keys=True)
+        return replace(self, id=hashlib.sha256(text.encode()).hexdigest()[:16])
+
+    @property
+    def title(self) -> str:
+        """How the cell is called in progress, logs and MLflow."""
+        where = f"{self.task} · {self.unit} · seed {self.seed}" if self.unit != WHOLE else self.task
+        return f"{self.method} · {where}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a run, and the tasks that could not be planned, with the reason."""
+
+    cells: tuple[Cell, ...]
+    absent: Mapping[str, str]
+    #: For each task, number of cells times genes, in millions; for the estimate of time.
+    sizes: Mapping[str, float]
+
+    @property
+    def invocation(self) -> str:
+        """A hash of what is asked: the same command on the same code and data has the same one."""
+        return hashlib.sha256("".join(sorted(cell.id for cell in self.cells)).encode()).hexdigest()[:16]
+
+
+def load_plugin(address: str) -> str:
+    """Import a user's file, once, so that what it registers is registered.
+
+    Parameters
+    ----------
+    address
+        ``file.py``, or ``file.py:Class`` to register a class that does not register itself.
+
+    Returns
+    -------
+    str
+        The name of the class, empty for a whole file.
+
+    Raises
+    ------
+    PlanError
+        No such file, or no such method class in it.
+    PluginError
+        The file raised.
+    """
+    file, _, attribute = address.partition(".py:") if ".py:" in address else (address.removesuffix(".py"), "", "")
+    path = Path(f"{file}.py").resolve()
+    if not path.is_file():
+        raise PlanError(f"plugin {address!r}: there is no file {path}")
+    module = _import_file(path)
+    if not attribute:
+        return ""
+    methods = {
+        name: value for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, Method)
+    }
+    if attribute not in methods:
+        raise PlanError(f"{address!r}: {attribute!r} is no Method in that file; it has {', '.join(methods) or 'none'}")
+    cls = methods[attribute]
+    if not getattr(cls, "name", ""):
+        raise PlanError(f"{address!r}: the class has no name; set name = {attribute.lower()!r} in it")
+    if cls.name not in METHODS or METHODS[cls.name] is not cls:
+        register_method(cls)
+    return cls.name
+
+
+def _import_file(path: Path) -> ModuleType:
+    name = f"bench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)  # type: ignore[union-attr]
+        except Exception as error:
+            del sys.modules[name]
+            raise PluginError(f"{path}: raised {type(error).__name__} when it was imported; nothing was run") from error
+    return sys.modules[name]
+
+
+def choose(kind: str, spec: str, names: Sequence[str], tags: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return the names that a comma list of names, tags, globs and ``all`` stands for, in registry order.
+
+    Raises
+    ------
+    UnknownName
+        A part that matches nothing; the message has the nearest names and tags.
+    """
+    chosen: set[str] = set()
+    for part in filter(None, (part.strip() for part in spec.split(","))):
+        tagged = {name for name in names if part in tags[name]}
+        matched = set(names) if part == ALL else {part} & set(names) or tagged
+        matched = matched or {name for name in names if fnmatch.fnmatchcase(name, part)}
+        matched = matched or {name for name in names if name.startswith(part + "/")}
+        if not matched:
+            known = {*names, *(tag for name in names for tag in tags[name]), *(n.partition("/")[0] for n in names)}
+            raise UnknownName(kind, part, sorted(known))
+        chosen |= matched
+    if not chosen:
+        raise PlanError(f"--{kind}s is empty; give names, tags, globs or 'all'")
+    return [name for name in names if name in chosen]
+
+
+def choose_methods(
+    spec: str, preset: str, settings: Sequence[str], plugins: Sequence[str] = ()
+) -> tuple[list[MethodSpec], tuple[str, ...]]:
+    """Return the methods that ``--methods``, ``--plugin`` and ``--set method.key=value`` stand for.
+
+    Returns
+    -------
+    methods, plugins
+        The methods in registry order, and the addresses that a worker must load to know them.
+
+    Raises
+    ------
+    UnknownName, PlanError, methods.base.ConfigError
+        A name, file or key that is not known; nothing has been run.
+    """
+    parts = [part.strip() for part in spec.split(",") if part.strip()]
+    files = [part for part in parts if ".py:" in part]
+    for plugin in plugins:
+        load_plugin(plugin)
+    spec = ",".join([load_plugin(part) if part in files else part for part in parts])
+    names = choose("method", spec, list(METHODS), {name: METHODS[name].tags for name in METHODS})
+    changes = _parse_settings(settings, names)
+    specs = []
+    for name in names:
+        changed = changes.get(name, {})
+        METHODS[name].configure(preset, **changed)  # refuses what cannot be
+        label = name + "".join(f"@{key}={value}" for key, value in sorted(changed.items()))
+        specs.append(MethodSpec(label, name, changed))
+    return specs, tuple(_absolute(plugin) for plugin in (*plugins, *files))
+
+
+def _absolute(plugin: str) -> str:
+    """Return a plugin's address with its whole path: a worker or a replay may stand elsewhere."""
+    file, colon, attribute = plugin.partition(".py:")
+    return f"{Path(file).resolve()}{colon}{attribute}"
+
+
+def choose_tasks(spec: str) -> list[str]:
+    """Return the ``task/dataset`` names that ``--tasks`` stands for."""
+    names = benchmark_names()
+    return choose("task", spec, names, {name: benchmark_tags(name) for name in names})
+
+
+def method_config(name: str, task: Task, preset: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a method's configuration on a task: its preset, then what the task fixes, then the user's changes."""
+    cls = METHODS[name]
+    known = {field.name for field in fields(cls.Config)}
+    settings = {key: value for key, value in task.settings.items() if key in known}
+    return _plain(asdict(cls.configure(preset, **{**settings, **(changes or {})})))
+
+
+def make_plan(
+    methods: Sequence[MethodSpec],
+    tasks: Sequence[str],
+    preset: str,
+    n_seeds: int | None,
+    plugins: Sequence[str],
+    index: dict[str, Any],
+) -> Plan:
+    """Cross methods and tasks.
+
+    Parameters
+    ----------
+    methods, tasks
+        What :func:`choose_methods` and :func:`choose_tasks` return.
+    preset
+        ``smoke``, ``default`` or ``paper``.
+    n_seeds
+        Seeds 0 to n − 1; None takes the task's number for the preset.
+    plugins
+        Files that a worker must import.
+    index
+        What is known of tasks from an earlier plan (units and size by digest); added to in place, so that
+        planning the same thing again reads no data.
+
+    Raises
+    ------
+    tasks.datasets.DataError
+        Data that a task cannot be run on.
+    """
+    cells: list[Cell] = []
+    absent: dict[str, str] = {}
+    sizes: dict[str, float] = {}
+    for task_name in tasks:
+        task = load_task(task_name, preset)
+        reason = task.dataset.missing()
+        if reason is not None:
+            absent[task_name] = reason
+            continue
+        task_digest, data_digest = source_digest(type(task)), task.dataset.digest(preset)
+        key = f"{task_name} {preset} {task_digest} {data_digest}"
+        if key not in index:
+            index[key] = {"units": task.units(), "size": task.data.n_obs * task.data.n_vars / 1e6}
+        units, sizes[task_name] = index[key]["units"], index[key]["size"]
+        seeds = range(task.seeds[preset] if n_seeds is None else n_seeds)
+        blank = Cell(
+            role="method",
+            method="",
+            name="",
+            config={},
+            task=task_name,
+            task_version=task.version,
+            unit=WHOLE,
+            seed=0,
+            preset=preset,
+            method_digest="",
+            task_digest=task_digest,
+            data_digest=data_digest,
+            plugins=tuple(plugins),
+        )
+        rows = [_method_row(blank, spec, task, preset) for spec in methods]
+        rows += [_control_row(blank, control) for control in task.controls]
+        for row in rows:
+            crossed = [row] if row.skip else [replace(row, unit=unit, seed=seed) for unit in units for seed in seeds]
+            cells += [cell.with_id() for cell in crossed]
+    return Plan(tuple(_in_turn(cells)), absent, sizes)
+
+
+def _method_row(blank: Cell, spec: MethodSpec, task: Task, preset: str) -> Cell:
+    """Return ``blank`` filled in for a method, with a reason to skip it where it lacks an ability."""
+    cls = METHODS[spec.name]
+    lacking = [ability for ability in task.requires if ability not in cls.abilities()]
+    return replace(
+        blank,
+        method=spec.label,
+        name=spec.name,
+        config=method_config(spec.name, task, preset, spec.changes),
+        method_digest=source_digest(cls),
+        skip=f"{spec.name} cannot {' or '.join(lacking)}, which {task.name} needs" if lacking else "",
+    )
+
+
+def _control_row(blank: Cell, control: Control) -> Cell:
+    """Return ``blank`` filled in for a control of the task."""
+    digests = [source_digest(METHODS[name]) for name in control.methods]
+    return replace(blank, role="control", method=control.name, method_digest=" ".join(digests))
+
+
+def _in_turn(cells: Sequence[Cell]) -> list[Cell]:
+    """Order cells unit by unit, so that neighbours in time seldom wait for one fit that they share."""
+    units: dict[str, dict[str, int]] = {}
+    for cell in cells:
+        positions = units.setdefault(cell.task, {})
+        positions.setdefault(cell.unit, len(positions))
+    return sorted(cells, key=lambda cell: (units[cell.task][cell.unit], cell.seed))
+
+
+def _parse_settings(settings: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read ``method.key=value``; a value is read as the type of the key's default."""
+    changes: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        address, equals, text = setting.partition("=")
+        name, dot, key = address.rpartition(".")
+        if not (equals and dot):
+            raise PlanError(f"--set {setting!r}: method.key=value is needed")
+        if name not in names:
+            raise UnknownName("method", name, list(names))
+        cls = METHODS[name]
+        known = {field.name: getattr(cls.Config(), field.name) for field in fields(cls.Config)}
+        changes.setdefault(name, {})[key] = _read(text, known.get(key))
+    return changes
+
+
+def _read(text: str, default: Any) -> Any:
+    """Return ``text`` as the type of ``default`` where it can be read so, else as it is (and refused later)."""
+    if isinstance(default, str) or default is None:
+        return text
+    try:
+        return json.loads(f"[{text}]" if isinstance(default, tuple) and not text.startswith("[") else text.lower())
+    except json.JSONDecodeError:
+        return text
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``values`` as JSON would give them back, so that a cell read from disk equals the planned one."""
+    return json.loads(json.dumps(dict(values)))

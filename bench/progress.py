@@ -1,0 +1,86 @@
+"""Live progress in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from bench.estimate import Estimate
+from bench.plan import Cell
+
+#: Seconds between two plain lines, unless something fails.
+EVERY = 15.0
+
+
+class RunProgress:
+    """Counts cells done, failed, skipped and left, and says what runs now and how long it may take.
+
+    A context manager: the display stands while it is entered.
+    """
+
+    def __init__(self, cells: Sequence[Cell], jobs: int, estimate: Estimate, console: Console):
+        self.console = console
+        self.jobs = jobs
+        self.estimate = estimate
+        self.left = {cell.id: cell for cell in cells}
+        self.running: dict[str, Cell] = {}
+        self.counts: Counter[str] = Counter()
+        self._said = time.monotonic()
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console)
+        self._task = self._bar.add_task("", total=len(cells))
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
+
+    def __enter__(self) -> RunProgress:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def start(self, cell: Cell) -> None:
+        """Note that a cell runs."""
+        self.running[cell.id] = cell
+
+    def done(self, cell: Cell, result: dict[str, Any]) -> None:
+        """Note how a cell ended, and say so at once if it failed."""
+        status = result["status"]
+        self.running.pop(cell.id, None)
+        self.left.pop(cell.id, None)
+        self.counts["done" if status == "ok" else "skipped" if status == "skipped" else "failed"] += 1
+        self._bar.advance(self._task)
+        if status not in ("ok", "skipped"):
+            line = Text(f"{status}: {cell.title}: {result['reason'].splitlines()[0] if result['reason'] else ''}")
+            self.console.print(line, style="red", soft_wrap=True)
+        elif not self.console.is_terminal and time.monotonic() - self._said > EVERY:
+            self._said = time.monotonic()
+            self.console.print(Text(self._summary()), soft_wrap=True)
+
+    def _summary(self) -> str:
+        counts = self.counts
+        seconds, _ = self.estimate.total(self.left.values(), self.jobs)
+        return (
+            f"{counts['done']} done, {counts['failed']} failed, {counts['skipped']} skipped, {len(self.left)} left, "
+            f"about {duration(seconds)}"
+        )
+
+    def _render(self) -> Group:
+        self._bar.update(self._task, description=self._summary())
+        return Group(self._bar, *(Text(f"  {cell.title}", style="dim") for cell in list(self.running.values())))
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,183 @@
+"""A run from end to end: plan, execute, log, summarise."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.cell import result_of
+from bench.environment import describe
+from bench.estimate import Estimate
+from bench.executors import Executor
+from bench.plan import Cell, Plan
+from bench.progress import RunProgress, duration
+from bench.store import Store
+from bench.tracking import Tracker
+
+if TYPE_CHECKING:
+    from leaderboard import Leaderboard
+
+
+@dataclass
+class Outcome:
+    """How a run ended: statuses of all its cells, and what could not be logged."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    tracking_error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether no cell failed."""
+        return not (set(self.counts) - {"ok", "skipped"})
+
+
+def execute(
+    plan: Plan, store: Store, executor: Executor, tracker: Tracker, jobs: int, console: Console, command: str
+) -> Outcome:
+    """Run the cells of a plan that have no result yet, log all of them, and write table and leaderboard."""
+    outcome = Outcome()
+    todo: list[Cell] = []
+    for cell in plan.cells:
+        result = store.finished(cell.id)
+        if result is None and cell.skip:
+            result = result_of(cell, "skipped", cell.skip)
+            store.write(result)
+        if result is None:
+            todo.append(cell)
+        else:
+            outcome.counts[result["status"]] += 1
+            tracker.log(result)
+    say_plan(plan, todo, store, jobs, console)
+
+    def on_done(cell: Cell, result: dict[str, Any]) -> None:
+        outcome.counts[result["status"]] += 1
+        tracker.log(result)
+        progress.done(cell, result)
+
+    status = "KILLED"
+    try:
+        estimate = Estimate(store.gather(), plan.sizes)
+        progress = RunProgress(todo, jobs, estimate, console)
+        if todo:
+            with _Interruptible(), progress:
+                executor.run(todo, store, progress.start, on_done)
+        status = "FINISHED" if outcome.ok else "FAILED"
+    finally:
+        board = write_leaderboard(store, plan, command)
+        files = [store.parquet, store.out / "leaderboard.md", store.out / "leaderboard.csv"]
+        tracker.finish(status, files, {"absent": "; ".join(f"{k}: {v}" for k, v in plan.absent.items())})
+        outcome.tracking_error = tracker.error
+    print_leaderboard(board, console)
+    return outcome
+
+
+def say_plan(plan: Plan, todo: Sequence[Cell], store: Store, jobs: int, console: Console) -> None:
+    """Print the cross, what is skipped and why, and an estimate of time."""
+    table = Table("task", "methods", "controls", "units", "seeds", "cells", "to run", box=None, pad_edge=False)
+    by_task: dict[str, list[Cell]] = {}
+    for cell in plan.cells:
+        by_task.setdefault(cell.task, []).append(cell)
+    left = Counter(cell.task for cell in todo)
+    for task, cells in by_task.items():
+        run = [cell for cell in cells if not cell.skip]
+        table.add_row(
+            Text(task),
+            str(len({cell.method for cell in run if cell.role == "method"})),
+            str(len({cell.method for cell in run if cell.role == "control"})),
+            str(len({cell.unit for cell in run})),
+            str(len({cell.seed for cell in run})),
+            str(len(run)),
+            str(left[task]),
+        )
+    console.print(table)
+    skips = {f"{cell.task}: {cell.skip}" for cell in plan.cells if cell.skip}
+    for line in [*sorted(skips), *(f"{task}: {reason}" for task, reason in plan.absent.items())]:
+        console.print(Text(f"skipped  {line}"), style="yellow", soft_wrap=True)
+    if todo:
+        seconds, measured = Estimate(store.gather(), plan.sizes).total(todo, jobs)
+        basis = "from earlier cells here" if measured else "rough: not all of it has been measured here yet"
+        console.print(f"about {duration(seconds)} with {jobs} jobs ({basis})", highlight=False)
+    else:
+        console.print("nothing to run: every cell has its result", highlight=False)
+
+
+def write_leaderboard(store: Store, plan: Plan | None, command: str) -> Leaderboard:
+    """Gather the results and write ``leaderboard.md`` and ``leaderboard.csv`` into the out directory."""
+    import leaderboard
+
+    environment = describe()
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
+    dirty = " with uncommitted changes" if environment["dirty"] else ""
+    header = [
+        f"Command: {command}",
+        f"Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        f"Commit: {environment['git_commit'] or 'unknown'}{dirty}",
+        f"Machine: {environment['cpu']}, {environment['threads']} thread a cell, Python {environment['python']}",
+        f"Versions: {versions}",
+    ]
+    if plan is not None:
+        header += [f"Not run: {task}: {reason}" for task, reason in plan.absent.items()]
+    board = leaderboard.build(store.gather())
+    leaderboard.write(board, store.out, header)
+    return board
+
+
+def print_leaderboard(board: Leaderboard, console: Console) -> None:
+    """Print one table a task: score with its interval, difference to the best simple baseline, coverage, cost."""
+    for one in board.tasks:
+        arrows = ", ".join(f"{name} {'↑' if better == 'higher' else '↓'}" for name, better in one.primary.items())
+        table = Table(title=f"{one.task} ({one.preset}): {arrows}", title_justify="left", box=None, pad_edge=False)
+        for heading in ("method", "score", "95 % interval", "− N1", *one.primary, "cells", "fit s", "MB"):
+            table.add_column(heading, justify="left" if heading == "method" else "right")
+        for row in one.frame.to_dict("records"):
+            table.add_row(
+                Text(str(row["method"]), style="italic" if row["role"] == "control" else ""),
+                _number(row["score"]),
+                _interval(row["low"], row["high"]),
+                _number(row["difference"]),
+                *(_number(row[name]) for name in one.primary),
+                str(row["coverage"]),
+                _number(row["fit_seconds"], 1),
+                _number(row["peak_memory_mb"], 0),
+            )
+        console.print(table)
+        console.print()
+    for note in board.notes:
+        console.print(Text(f"note  {note}"), style="dim", soft_wrap=True)
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return "—" if value != value or value in (float("inf"), float("-inf")) else f"{value:.{digits}f}"
+
+
+def _interval(low: float, high: float) -> str:
+    return "—" if low != low or high != high else f"{low:.3f} to {high:.3f}"
+
+
+class _Interruptible:
+    """Let SIGTERM end a run as Ctrl-C does: the running cells are ended and the state is kept."""
+
+    def __enter__(self) -> None:
+        self.previous = signal.signal(signal.SIGTERM, self._interrupt)
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGTERM, self.previous)
+
+    @staticmethod
+    def _interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+
+def command_line() -> str:
+    """Return the command as it would be typed again, with paths as they were given."""
+    return "python -m bench " + shlex.join(sys.argv[1:])

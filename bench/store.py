@@ -1,0 +1,193 @@
+"""The results of a run on disk: one JSON file a cell, and one Parquet table gathered from them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.cell import FORMAT, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from filelock import BaseFileLock
+
+#: A cell with one of these is not run again; any other status is tried again by the next run.
+FINISHED = ("ok", "skipped")
+
+
+class StoreError(Exception):
+    """The out directory cannot be used; the message says why and what to do."""
+
+
+class Store:
+    """An out directory.
+
+    Layout: ``cells/<id>.json`` results, ``fits/`` the fit cache, ``results.parquet`` the tidy table,
+    ``leaderboard.md`` and ``.csv``, ``mlflow.db`` and ``artifacts/``, ``index.json`` units and sizes of
+    tasks, ``store.json`` the format of all this.
+
+    Raises
+    ------
+    StoreError
+        The directory cannot be written, or was written in another format.
+    """
+
+    def __init__(self, out: Path):
+        self.out = out.resolve()
+        self.cells = self.out / "cells"
+        self.fits = self.out / "fits"
+        self.parquet = self.out / "results.parquet"
+        stamp = self.out / "store.json"
+        try:
+            self.cells.mkdir(parents=True, exist_ok=True)
+            if not stamp.exists():
+                if any(self.cells.iterdir()):
+                    raise StoreError(f"{self.out}: holds cells but no store.json; choose another --out")
+                write_json({"format": FORMAT}, stamp)
+            if not os.access(self.out, os.W_OK) or not os.access(self.cells, os.W_OK):
+                raise StoreError(f"{self.out}: not writable; choose another --out or change its permissions")
+            found = json.loads(stamp.read_text()).get("format")
+        except OSError as error:
+            raise StoreError(f"{self.out}: not writable ({error.strerror}); choose another --out") from error
+        except json.JSONDecodeError as error:
+            raise StoreError(f"{stamp}: not readable ({error}); remove it to start anew, or restore it") from error
+        if found != FORMAT:
+            raise StoreError(
+                f"{self.out}: written in format {found}, this version reads {FORMAT}; "
+                "choose another --out, or use the version that wrote it"
+            )
+
+    def lock(self) -> BaseFileLock:
+        """Return the lock that the one head working here holds, taken.
+
+        Raises
+        ------
+        StoreError
+            Another run holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.out / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise StoreError(f"{self.out}: another run is at work here; wait for it or choose another --out") from error
+        return lock
+
+    def file(self, cell_id: str) -> Path:
+        """Return where a cell's result is, or would be."""
+        return self.cells / f"{cell_id}.json"
+
+    def read(self, cell_id: str) -> dict[str, Any] | None:
+        """Return a cell's result; None where there is none or it cannot be read (it is then run again)."""
+        try:
+            result = json.loads(self.file(cell_id).read_text())
+        except (OSError, ValueError):
+            return None
+        return result if isinstance(result, dict) and result.get("format") == FORMAT else None
+
+    def finished(self, cell_id: str) -> dict[str, Any] | None:
+        """Return the result of a cell that need not be run again."""
+        result = self.read(cell_id)
+        return result if result is not None and result["status"] in FINISHED else None
+
+    def write(self, result: dict[str, Any]) -> None:
+        """Write a cell's result."""
+        write_json(result, self.file(result["cell"]["id"]))
+
+    def index(self) -> dict[str, Any]:
+        """Return what earlier plans found out about tasks."""
+        try:
+            return json.loads((self.out / "index.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def write_index(self, index: dict[str, Any]) -> None:
+        """Keep what was found out about tasks."""
+        write_json(index, self.out / "index.json")
+
+    def gather(self) -> pd.DataFrame:
+        """Read all results, write them as ``results.parquet`` and return them as tidy rows, oldest first."""
+        results = filter(None, (self.read(file.stem) for file in self.cells.glob("*.json")))
+        rows = tidy(sorted(results, key=lambda result: (result["finished"], result["cell"]["id"])))
+        temporary = self.parquet.with_suffix(f".{os.getpid()}.tmp")
+        rows.to_parquet(temporary, index=False)
+        os.replace(temporary, self.parquet)
+        return rows
+
+
+COLUMNS = {
+    "cell_id": "str",
+    "role": "str",
+    "method": "str",
+    "config": "str",
+    "task": "str",
+    "task_version": "int64",
+    "unit": "str",
+    "seed": "int64",
+    "preset": "str",
+    "metric": "str",
+    "value": "float64",
+    "primary": "bool",
+    "better": "str",
+    "status": "str",
+    "reason": "str",
+    "detail": "str",
+    "warnings": "str",
+    "fit_seconds": "float64",
+    "evaluate_seconds": "float64",
+    "peak_memory_mb": "float64",
+    "method_digest": "str",
+    "task_digest": "str",
+    "data_digest": "str",
+    "git_commit": "str",
+    "dirty": "bool",
+    "lock_sha256": "str",
+    "versions": "str",
+    "cpu": "str",
+    "threads": "int64",
+    "started": "str",
+    "finished": "str",
+    "replay": "str",
+}
+
+
+def tidy(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return one row for each (cell, metric); a cell without scores has a row for each primary metric."""
+    import pandas as pd
+
+    rows = []
+    for result in results:
+        cell, environment = result["cell"], result["environment"]
+        common = {
+            **{key: cell[key] for key in ("role", "method", "task", "task_version", "unit", "seed", "preset")},
+            **{key: cell[key] for key in ("method_digest", "task_digest", "data_digest")},
+            **{key: result[key] for key in ("status", "reason", "detail", "started", "finished")},
+            **{key: result[key] for key in ("fit_seconds", "evaluate_seconds", "peak_memory_mb")},
+            **{key: environment[key] for key in ("git_commit", "dirty", "lock_sha256", "cpu", "threads")},
+            "cell_id": cell["id"],
+            "config": json.dumps(cell["config"], sort_keys=True),
+            "warnings": "; ".join(result["warnings"]),
+            "versions": json.dumps(environment["versions"]),
+            "replay": replay_command(cell),
+        }
+        for name, about in result["metrics"].items():
+            value = result["scores"].get(name)
+            rows.append({**common, "metric": name, "value": float("nan") if value is None else value, **about})
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def replay_command(cell: dict[str, Any]) -> str:
+    """Return the command that runs a cell's method, task and seeds again, in a directory of its own."""
+    settings = "".join(
+        f" --set {cell['name']}.{setting}" for setting in cell["method"].split("@")[1:] if cell["role"] == "method"
+    )
+    plugins = "".join(f" --plugin {plugin}" for plugin in cell["plugins"])
+    method = cell["name"] or "no-change"
+    return (
+        f"python -m bench run --methods {method} --tasks {cell['task']} --preset {cell['preset']} "
+        f"--seeds {cell['seed'] + 1}{settings}{plugins} --out replay"
+    )

@@ -1,0 +1,801 @@
+"""Metrics of disentanglement: is each known factor held by one code, and each code by one factor?
+
+Three properties, which no single number covers: *modularity* (a code holds one factor: ``dci_disentanglement``,
+``modularity``, ``infom``), *compactness* (a factor sits in one code: ``mig``, ``sap``, ``dci_completeness``,
+``infoc``) and *explicitness* (the factors can be read off: ``dci_informativeness``, ``explicitness``, ``infoe``).
+
+One rule throughout: a variable with at most ``MAX_LEVELS`` distinct values is discrete and used as it is; any
+other is continuous and, where levels are needed, cut into ``MAX_LEVELS`` bins of equal frequency. So nothing
+here depends on a code's scale but ``irs``. Factors that are constant are left out; if all are, the score is not
+a number. Information is in nats and plug-in; over B × B' bins it is about (B - 1)(B' - 1) / 2n too high.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metrics.arrays import (
+    MAX_LEVELS,
+    RESOLUTION,
+    Floats,
+    adjusted_accuracy,
+    as_floats,
+    halves,
+    is_discrete,
+    r2,
+    require_same_length,
+    standardised,
+)
+from metrics.base import metric
+
+Levels = NDArray[np.int64]
+Learner = Literal["boosting", "random_forest"]
+
+MAX_SAMPLES = 4_000
+"""Samples beyond which ``dci`` takes a subsample: half of them to fit on, half to score on."""
+N_SHUFFLES = 20
+"""Shuffles of the samples that say how much information independent variables would seem to share."""
+SIGNIFICANT = 4.0
+"""Standard deviations over the shuffles' mean beyond which information is no chance."""
+IRS_QUANTILE = 0.99
+"""The quantile of deviations that stands for their maximum, as in the authors' code."""
+WEAK_PENALTY = 1e4
+"""Inverse strength C of the logistic regressions' penalty: there only to keep separable classes finite."""
+
+_DCI = "Eastwood & Williams (2018), ICLR; learner and importances as named in the docstring"
+_MODULARITY = "Ridgeway & Mozer (2018), NeurIPS 31"
+_INFOMEC = "Hsu et al. (2023), NeurIPS 36, Disentanglement via Latent Quantization"
+
+
+# helpers
+
+
+def discretise(values: ArrayLike, n_bins: int = MAX_LEVELS) -> Levels:
+    """Turn every column into levels 0, 1, ...
+
+    A discrete column (see the module) keeps its levels; any other is cut at its quantiles 1/n_bins, 2/n_bins,
+    ...; equal values always share a bin. A column that is constant up to single precision has one level.
+
+    Parameters
+    ----------
+    values
+        Numbers, (n_samples, n_columns).
+    n_bins
+        Bins of equal frequency for a continuous column.
+
+    Returns
+    -------
+    levels
+        (n_samples, n_columns).
+
+    Raises
+    ------
+    ValueError
+        If values are not finite, or ``n_bins`` is under 2.
+    """
+    x = as_floats("values", values, 2)
+    if n_bins < 2:
+        raise ValueError(f"n_bins is {n_bins}; at least 2 are needed")
+    levels = np.zeros(x.shape, dtype=np.int64)
+    for i in np.flatnonzero(_varies(x)):
+        if is_discrete(x[:, i]):
+            levels[:, i] = np.unique(x[:, i], return_inverse=True)[1]
+        else:
+            edges = np.unique(np.quantile(x[:, i], np.arange(1, n_bins) / n_bins))
+            levels[:, i] = np.searchsorted(edges, x[:, i], side="right")
+    return levels
+
+
+def mutual_information(codes: ArrayLike, factors: ArrayLike) -> Floats:
+    """Plug-in mutual information of every code with every factor, in nats.
+
+    ``I(z; f) = H(z) + H(f) - H(z, f)`` of the levels that ``discretise`` gives.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+
+    Returns
+    -------
+    information
+        (n_latent, n_factors).
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number, or values are not finite.
+    """
+    z, f = as_floats("codes", codes, 2), as_floats("factors", factors, 2)
+    require_same_length(0, codes=z, factors=f)
+    return _information(discretise(z), discretise(f))
+
+
+def dci(
+    codes: ArrayLike, factors: ArrayLike, learner: Learner = "boosting", seed: int = 0
+) -> dict[Literal["disentanglement", "completeness", "informativeness"], float]:
+    """The three DCI scores from one set of fits; ``dci_disentanglement`` and the others give one of them each.
+
+    For each factor j the learner predicts it from all codes, on a random half of at most ``MAX_SAMPLES``
+    samples: a classifier if the factor is discrete, a regressor if continuous. Its impurity importances
+    (scikit-learn's ``feature_importances_``, which sum to 1) are column j of R, (n_latent, n_factors).
+
+    - disentanglement: ``Σ_i ρ_i (1 - H(P_i) / log n_factors)``, ``P_ij = R_ij / Σ_j R_ij``, ``ρ_i = Σ_j R_ij / Σ R``
+    - completeness: ``mean_j (1 - H(Q_j) / log n_latent)``, ``Q_ij = R_ij / Σ_i R_ij`` (one latent: as if two)
+    - informativeness: mean over factors of the score on the other half, R² or chance-adjusted balanced
+      accuracy, at least 0
+
+    The scores depend on the learner as much as on the code: importances are never compared across learners.
+
+    - "boosting": GradientBoostingClassifier / Regressor, 100 stages of depth 3, rate .1, as disentanglement_lib.
+    - "random_forest": RandomForestClassifier / Regressor, 100 fully grown trees, all codes tried at every
+      split. It overfits noise codes, so that its disentanglement and completeness are far lower.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+    learner
+        "boosting" or "random_forest".
+    seed
+        Seed of the subsample, the split and the learner.
+
+    Returns
+    -------
+    scores
+        By name. A constant code has 0 in all three; disentanglement is not a number for a single factor.
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number or are fewer than 4, values are not finite, or the learner is unknown.
+    """
+    if learner not in ("boosting", "random_forest"):
+        raise ValueError(f"learner is {learner!r}; 'boosting' or 'random_forest' is needed")
+    z, f = _paired(codes, factors)
+    if not f.shape[1]:
+        return {"disentanglement": float("nan"), "completeness": float("nan"), "informativeness": float("nan")}
+    fit, score = halves(len(z), seed)
+    fit, score = fit[: MAX_SAMPLES // 2], score[: MAX_SAMPLES // 2]
+    importance = np.zeros((z.shape[1], f.shape[1]))
+    held_out = np.zeros(f.shape[1])
+    for j, column in enumerate(f.T):
+        discrete = is_discrete(column)
+        if not _varies(column[fit, None])[0]:  # nothing to learn
+            continue
+        model = _learner(learner, discrete, seed).fit(z[fit], column[fit])
+        importance[:, j] = model.feature_importances_
+        predicted = model.predict(z[score])
+        held_out[j] = _clipped((adjusted_accuracy if discrete else r2)(column[score], predicted))
+    weight = importance.sum(axis=1)
+    disentanglement = float("nan")
+    if f.shape[1] > 1:
+        certainty = 1.0 - _entropies(importance.T) / np.log(f.shape[1])
+        disentanglement = float(certainty @ weight / weight.sum()) if weight.any() else 0.0
+    certainty = 1.0 - _entropies(importance) / np.log(max(2, len(weight)))
+    return {
+        "disentanglement": disentanglement,
+        "completeness": float(np.mean(certainty * importance.any(axis=0))),
+        "informativeness": float(held_out.mean()),
+    }
+
+
+# compactness
+
+
+@metric(better="higher", low=0.0, high=1.0, reference="Chen et al. (2018), NeurIPS 31, β-TCVAE; equal-frequency bins")
+def mig(codes: ArrayLike, factors: ArrayLike) -> float:
+    """Mutual information gap: how far the best code for a factor is ahead of the second best.
+
+    ``mean_j (I(z_(1); f_j) - I(z_(2); f_j)) / H(f_j)``, with (1) and (2) the two codes that share most with
+    factor j; the second of a single code is 0. Plug-in information of equal-frequency bins (disentanglement_lib
+    has bins of equal width). 1: each factor in one code that knows all of it; 0: a constant code, or each factor
+    in two codes alike (so a duplicated code, however pure). Blind to a code that holds several factors.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number, or values are not finite.
+    """
+    z, f = _paired(codes, factors)
+    if not f.shape[1]:
+        return float("nan")
+    levels = discretise(f)
+    return float(np.mean(_gap(_information(discretise(z), levels)) / _level_entropies(levels)))
+
+
+@metric(
+    better="higher",
+    low=0.0,
+    high=1.0,
+    reference="Kumar et al. (2018), ICLR, DIP-VAE, SAP score; held out and chance-adjusted",
+)
+def sap(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
+    """Separated attribute predictability: by how much one code predicts a factor better than any other.
+
+    ``mean_j (S_(1)j - S_(2)j)``, with (1) and (2) the two codes that alone predict factor j best; the second of
+    a single code is 0. ``S_ij``, fitted on a random half of the samples and scored on the other, is at least 0:
+
+    - continuous factor: R² of the regression line on code i;
+    - discrete factor: balanced accuracy of thresholds on code i (a decision tree with as many leaves as
+      levels), chance-adjusted. The paper's is not, so that its best is 1 - 1/levels.
+
+    1: each factor in one code; 0: a constant code, or each factor in two codes alike.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+    seed
+        Seed of the split into halves.
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number or are fewer than 4, or values are not finite.
+    """
+    from sklearn.linear_model import LinearRegression
+    from sklearn.tree import DecisionTreeClassifier
+
+    z, f = _paired(codes, factors)
+    if not f.shape[1]:
+        return float("nan")
+    z = standardised(z)
+    fit, score = halves(len(z), seed)
+    scores = np.zeros((z.shape[1], f.shape[1]))
+    for j, column in enumerate(f.T):
+        discrete = is_discrete(column)
+        n_levels = len(np.unique(column[fit]))
+        if n_levels < 2:
+            continue
+        for i in range(z.shape[1]):
+            model = (
+                DecisionTreeClassifier(max_leaf_nodes=n_levels, class_weight="balanced", random_state=seed)
+                if discrete
+                else LinearRegression()
+            )
+            predicted = model.fit(z[fit, i : i + 1], column[fit]).predict(z[score, i : i + 1])
+            scores[i, j] = _clipped((adjusted_accuracy if discrete else r2)(column[score], predicted))
+    return float(np.mean(_gap(scores)))
+
+
+@metric(better="higher", low=0.0, high=1.0, reference=_DCI)
+def dci_completeness(codes: ArrayLike, factors: ArrayLike, learner: Learner = "boosting", seed: int = 0) -> float:
+    """Whether each factor is predicted from one code: DCI's C.
+
+    ``mean_j (1 - H(Q_j) / log n_latent)`` of the share ``Q_ij`` of code i in predicting factor j; learners and
+    importances are those of ``dci``, which gives all three scores at the price of one. 0 for a constant code; a
+    code with two copies of each of m latents loses log 2 / log 2m.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+    learner
+        "boosting" (gradient boosting, impurity importances) or "random_forest"; never compare across them.
+    seed
+        Seed of the subsample, the split and the learner.
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number or are fewer than 4, values are not finite, or the learner is unknown.
+    """
+    return dci(codes, factors, learner, seed)["completeness"]
+
+
+@metric(better="higher", low=0.0, high=1.0, reference=f"{_INFOMEC}; chance-corrected plug-in information")
+def infoc(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
+    """InfoCompactness: the share of a factor's information that sits in one code.
+
+    ``mean_j (max_i U_ij / Σ_i U_ij - 1/d) / (1 - 1/d)`` over factors, with U as in ``infom`` and d the number of
+    codes that inform any factor (at least 2). A factor that no code informs counts 0. 0 for a constant code.
+    Blind to *how much* is known: read it with ``infoe``.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+    seed
+        Seed of the shuffles.
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number, or values are not finite.
+    """
+    z, f = _paired(codes, factors)
+    if not f.shape[1]:
+        return float("nan")
+    shared = _beyond_chance(z, f, seed, normalised=True)
+    return float(np.mean(_concentration(shared, max(2, int(shared.any(axis=1).sum())))))
+
+
+# modularity
+
+
+@metric(better="higher", low=0.0, high=1.0, reference=_DCI)
+def dci_disentanglement(codes: ArrayLike, factors: ArrayLike, learner: Learner = "boosting", seed: int = 0) -> float:
+    """Whether each code is used to predict one factor: DCI's D.
+
+    ``Σ_i ρ_i (1 - H(P_i) / log n_factors)`` of the shares ``P_ij`` of factor j in the uses of code i, weighted by
+    use; learners and importances are those of ``dci``, which gives all three scores at the price of one. 0 for a
+    constant code; not a number for a single factor.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+    learner
+        "boosting" (gradient boosting, impurity importances) or "random_forest"; never compare across them.
+    seed
+        Seed of the subsample, the split and the learner.
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number or are fewer than 4, values are not finite, or the learner is unknown.
+    """
+    return dci(codes, factors, learner, seed)["disentanglement"]
+
+
+@metric(better="higher", low=0.0, high=1.0, reference=f"{_MODULARITY}; chance-corrected information")
+def modularity(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
+    """Whether each code shares information with one factor only.
+
+    ``mean_i (1 - Σ_{j≠m} I_ij² / ((n_factors - 1) I_im²))``, with m the factor that code i shares most with. I is
+    in nats, less its mean over ``N_SHUFFLES`` shuffles of the samples, and 0 unless ``SIGNIFICANT`` standard
+    deviations above it. Uncorrected, as published, a code of pure noise is nearly perfect where factors
+    differ in levels, because the bias of I grows with them. A code that informs no factor counts 0, so
+    surplus codes cost (``infom`` leaves them out). Not a number for a single factor.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+    seed
+        Seed of the shuffles.
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number, or values are not finite.
+    """
+    z, f = _paired(codes, factors)
+    if f.shape[1] < 2:
+        return float("nan")
+    squared = _beyond_chance(z, f, seed, normalised=False) ** 2
+    best = squared.max(axis=1)
+    spill = (squared.sum(axis=1) - best) / ((f.shape[1] - 1) * np.where(best > 0, best, 1.0))
+    return float(np.mean(np.where(best > 0, 1.0 - spill, 0.0)))
+
+
+@metric(better="higher", low=0.0, high=1.0, reference=f"{_INFOMEC}; chance-corrected plug-in information")
+def infom(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
+    """InfoModularity: the share of a code's information that is about one factor.
+
+    ``mean_i (max_j U_ij / Σ_j U_ij - 1/k) / (1 - 1/k)`` over the codes that inform any of the k factors; 0 if none
+    does. ``U_ij = (I_ij - Ī_ij) / (H(f_j) - Ī_ij)`` is the share of factor j's entropy that code i knows, Ī being
+    the mean of I over ``N_SHUFFLES`` shuffles of the samples; U is 0 unless I is ``SIGNIFICANT`` standard
+    deviations above it. Two departures from the paper: it estimates I by nearest neighbours, ``I / H``, and it
+    leaves out codes with a range under 1/20 of the widest, which depends on scale.
+
+    Not a number for a single factor.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+    seed
+        Seed of the shuffles.
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number, or values are not finite.
+    """
+    z, f = _paired(codes, factors)
+    if f.shape[1] < 2:
+        return float("nan")
+    shared = _beyond_chance(z, f, seed, normalised=True)
+    informs = shared.any(axis=1)
+    return float(np.mean(_concentration(shared[informs].T, f.shape[1]))) if informs.any() else 0.0
+
+
+# explicitness
+
+
+@metric(better="higher", low=0.0, high=1.0, reference=_DCI)
+def dci_informativeness(codes: ArrayLike, factors: ArrayLike, learner: Learner = "boosting", seed: int = 0) -> float:
+    """How well the factors are predicted from all codes together: DCI's I, as a score rather than an error.
+
+    Mean over factors of the score on held-out samples, at least 0: R² of a continuous factor, chance-adjusted
+    balanced accuracy of a discrete one. 0 for a constant code. See ``dci``.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+    learner
+        "boosting" (gradient boosting) or "random_forest".
+    seed
+        Seed of the subsample, the split and the learner.
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number or are fewer than 4, values are not finite, or the learner is unknown.
+    """
+    return dci(codes, factors, learner, seed)["informativeness"]
+
+
+@metric(better="higher", low=0.0, high=1.0, reference=f"{_MODULARITY}; held out, one multinomial model")
+def explicitness(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
+    """How well the levels of the factors are told apart by a linear classifier on all codes.
+
+    ``mean_j mean_c (2 AUC_jc - 1)``, at least 0: the area under the ROC curve with which the probability of level
+    c ranks the samples of level c above the rest, on a random half of the samples; the classifier, a
+    multinomial logistic regression on standardised codes, is fitted on the other. The paper fits one
+    regression against the rest for each level, which cannot single out a middle level of an ordered
+    factor even from the factor itself. Levels missing from either half are left out. 0 for a constant
+    code. Blind to rotation.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+    seed
+        Seed of the split into halves.
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number or are fewer than 4, or values are not finite.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    z, f = _paired(codes, factors)
+    z = standardised(z)
+    fit, score = halves(len(z), seed)
+    scores = []
+    for levels in discretise(f).T if f.shape[1] else ():
+        truth = levels[score]
+        names, probabilities = _probabilities(z[fit], levels[fit], z[score])
+        areas = [
+            roc_auc_score(truth == name, probability)
+            for name, probability in zip(names, probabilities.T, strict=True)
+            if 0 < np.sum(truth == name) < len(truth)
+        ]
+        if areas:
+            scores.append(2.0 * float(np.mean(areas)) - 1.0)
+    return _clipped(float(np.mean(scores))) if scores else float("nan")
+
+
+@metric(better="higher", low=0.0, high=1.0, reference=f"{_INFOMEC}; held out")
+def infoe(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
+    """InfoExplicitness: the share of the factors' uncertainty that a linear model of all codes takes away.
+
+    ``mean_j (H(f_j) - H(f_j | z)) / H(f_j)``, at least 0 each: predictive information within a family of models,
+    on a random half of the samples; the models are fitted on the other.
+
+    - discrete factor: cross-entropy of a multinomial logistic regression on standardised codes, against that
+      of the levels' frequencies (the paper's, but scored on held-out samples and with no class weights);
+    - continuous factor: squared error of linear least squares, against the mean's; this is R², the same
+      quantity for Gaussians of fixed variance (Xu et al. 2020, ICLR). The paper has discrete factors only.
+
+    0 for a constant code. Blind to rotation.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+    seed
+        Seed of the split into halves.
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number or are fewer than 4, or values are not finite.
+    """
+    from sklearn.linear_model import LinearRegression
+
+    z, f = _paired(codes, factors)
+    z = standardised(z)
+    fit, score = halves(len(z), seed)
+    scores = []
+    for column in f.T:
+        if not is_discrete(column):
+            predicted = LinearRegression().fit(z[fit], column[fit]).predict(z[score])
+            scores.append(_clipped(r2(column[score], predicted)))
+            continue
+        names, probabilities = _probabilities(z[fit], column[fit], z[score])
+        # Levels that the fitted half lacks cannot be given a probability: they are left out.
+        known = np.isin(column[score], names)
+        place = np.searchsorted(names, column[score][known])
+        frequency = np.array([np.mean(column[fit] == name) for name in names])
+        before = -np.mean(np.log(frequency[place])) if known.any() else 0.0
+        after = -np.mean(np.log(np.maximum(probabilities[known, place], 1e-300))) if known.any() else 0.0
+        scores.append(_clipped(1.0 - after / before) if before > 0 else 0.0)
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+# interventions
+
+
+@metric(better="higher", low=0.0, high=1.0, reference="Higgins et al. (2017), ICLR, β-VAE; pairs from a finite set")
+def beta_vae_score(
+    codes: ArrayLike, factors: ArrayLike, n_votes: int = 1_000, n_pairs: int = 64, seed: int = 0
+) -> float:
+    """Accuracy with which a linear classifier tells which factor pairs of samples share.
+
+    One vote: for a factor, all factors having equally many votes, ``n_pairs`` pairs of different samples are drawn
+    that agree on it (each pair on a value of its own); the mean over pairs of ``|z - z'|`` is the input, the factor the label. A logistic regression is
+    fitted on ``n_votes`` votes and scored on as many others. Codes are standardised first (the paper's are not).
+
+    Chance is 1 / n_factors, which is what a constant code scores. Easily at 1: it only asks that some
+    linear map of the codes tells the factors apart, and a rotated code may do. Values that a single sample
+    has are not drawn. Not a number for a single factor.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+    n_votes
+        Votes to fit on, and to score on.
+    n_pairs
+        Pairs of samples in a vote.
+    seed
+        Seed of the draws.
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number, or values are not finite.
+    """
+    z, f = _paired(codes, factors)
+    groups = _groups(f)
+    if len(groups) < 2:
+        return float("nan")
+    z = standardised(z)
+    rng = np.random.default_rng(seed)
+    label = np.tile(np.arange(len(groups)), -(-2 * n_votes // len(groups)))[: 2 * n_votes]
+    rng.shuffle(label)
+    features = np.zeros((2 * n_votes, z.shape[1]))
+    for j, (members, start, size) in enumerate(groups):
+        votes = np.flatnonzero(label == j)
+        anchor = rng.integers(len(members), size=(len(votes), n_pairs))
+        # Another place of the same group: what is at or after the anchor's own place moves on by one.
+        other = start[anchor] + rng.integers(size[anchor] - 1)
+        other += other >= anchor
+        features[votes] = np.abs(z[members[anchor]] - z[members[other]]).mean(axis=1)
+    features = standardised(features)
+    names, probabilities = _probabilities(features[:n_votes], label[:n_votes], features[n_votes:])
+    return float(np.mean(names[probabilities.argmax(axis=1)] == label[n_votes:]))
+
+
+@metric(better="higher", low=0.0, high=1.0, reference="Kim & Mnih (2018), ICML, FactorVAE; groups from a finite set")
+def factor_vae_score(
+    codes: ArrayLike, factors: ArrayLike, n_votes: int = 800, n_group: int = 64, seed: int = 0
+) -> float:
+    """Accuracy with which the steadiest code in a group of samples tells which factor they share.
+
+    One vote: for a factor, taken in turn, one of its values is drawn (that of a random sample, so that frequent
+    values come more often) and up to ``n_group`` of the samples that have it; the code whose variance in the group is the smallest
+    share of its variance over all samples is the input, the factor the label. The majority label of each
+    code, from ``n_votes`` votes, is scored on as many others.
+
+    Chance is about 1 / n_factors. A constant code is never the steadiest; 0 if all are constant. Blind to
+    duplicated codes and to what else a code holds. Values that a single sample has are not drawn. Not a
+    number for a single factor.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+    n_votes
+        Votes to fit on, and to score on.
+    n_group
+        Samples in a group.
+    seed
+        Seed of the draws.
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number, or values are not finite.
+    """
+    z, f = _paired(codes, factors)
+    groups = _groups(f)
+    if len(groups) < 2:
+        return float("nan")
+    z = standardised(z[:, _varies(z)])
+    if not z.shape[1]:
+        return 0.0
+    rng = np.random.default_rng(seed)
+    votes = np.zeros((2, z.shape[1], len(groups)), dtype=np.int64)
+    for vote in range(2 * n_votes):
+        j = vote % len(groups)
+        members, start, size = groups[j]
+        place = rng.integers(len(members))
+        first, n_members = start[place], size[place]
+        chosen = members[first + rng.choice(n_members, min(n_group, n_members), replace=False)]
+        votes[int(vote >= n_votes), z[chosen].var(axis=0, ddof=1).argmin(), j] += 1
+    majority = votes[0].argmax(axis=1)
+    return float(votes[1][np.arange(z.shape[1]), majority].sum() / n_votes)
+
+
+@metric(
+    better="higher",
+    low=0.0,
+    high=1.0,
+    reference="Suter et al. (2019), ICML, PMLR 97:6056; one quantile for both deviations",
+)
+def irs(codes: ArrayLike, factors: ArrayLike) -> float:
+    """Interventional robustness: how little a code moves when all factors but its own change.
+
+    ``Σ_i D_i max_j max(0, 1 - Σ_v p(v) D_ijv / D_i) / Σ_i D_i``: ``D_ijv`` is the .99 quantile of ``|z_i - mean|``
+    among the samples with value v of factor j, ``D_i`` that among all. Both are quantiles, so that a code
+    which knows nothing scores about 0 (the authors' code has the maximum in D_i). Continuous factors are
+    binned: within a bin they move their code, so that the best stays some way below 1.
+
+    Weighted by D, as the authors' code: the only score here that depends on the codes' relative scale. Constant
+    codes weigh nothing; 0 if all are constant. A value with a few samples looks robust: have tens of each.
+
+    Parameters
+    ----------
+    codes, factors
+        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in number, or values are not finite.
+    """
+    z, f = _paired(codes, factors)
+    if not f.shape[1]:
+        return float("nan")
+    z = z[:, _varies(z)]
+    if not z.shape[1]:
+        return 0.0
+
+    def deviation(group: Floats) -> Floats:
+        return np.asarray(np.quantile(np.abs(group - group.mean(axis=0)), IRS_QUANTILE, axis=0))
+
+    overall = deviation(z)
+    robust = np.zeros(z.shape[1])
+    for levels in discretise(f).T:
+        moved = np.zeros(z.shape[1])
+        for level in np.unique(levels):
+            own = levels == level
+            moved += own.mean() * deviation(z[own])
+        robust = np.maximum(robust, 1.0 - moved / np.where(overall > 0, overall, 1.0))
+    return float(robust @ overall / overall.sum()) if overall.any() else 0.0
+
+
+# private
+
+
+def _paired(codes: ArrayLike, factors: ArrayLike) -> tuple[Floats, Floats]:
+    """The codes, and the factors that are not constant, the levels of discrete ones as 0, 1, ..."""
+    z, f = as_floats("codes", codes, 2), as_floats("factors", factors, 2)
+    require_same_length(0, codes=z, factors=f)
+    f = f[:, _varies(f)]
+    for j in range(f.shape[1]):
+        if is_discrete(f[:, j]):
+            f[:, j] = np.unique(f[:, j], return_inverse=True)[1]
+    return z, f
+
+
+def _varies(x: Floats) -> NDArray[np.bool_]:
+    spread = np.linalg.norm(x - x.mean(axis=0), axis=0)
+    return np.asarray(spread > RESOLUTION * np.linalg.norm(x, axis=0))
+
+
+def _clipped(score: float) -> float:
+    """At least 0, which also stands for a score that is not a number because the scored half is constant."""
+    return max(0.0, score) if np.isfinite(score) else 0.0
+
+
+def _entropy(counts: Floats) -> float:
+    p = counts[counts > 0] / counts.sum()
+    return float(-np.sum(p * np.log(p)))
+
+
+def _entropies(columns: Floats) -> Floats:
+    """Entropy of each column as a distribution; 0 for a column of zeros."""
+    return np.array([_entropy(column) if column.any() else 0.0 for column in columns.T])
+
+
+def _level_entropies(levels: Levels) -> Floats:
+    return np.array([_entropy(np.bincount(column)) for column in levels.T])
+
+
+def _information(a: Levels, b: Levels) -> Floats:
+    information = np.add.outer(_level_entropies(a), _level_entropies(b))
+    n_levels = b.max(axis=0) + 1
+    for i, column in enumerate(a.T):
+        for j, other in enumerate(b.T):
+            information[i, j] -= _entropy(np.bincount(column * n_levels[j] + other))
+    return np.maximum(information, 0.0)
+
+
+def _beyond_chance(z: Floats, f: Floats, seed: int, normalised: bool) -> Floats:
+    """Information beyond what shuffled samples show, (n_latent, n_factors); as a share of the entropy if asked."""
+    codes, factors = discretise(z), discretise(f)
+    information = _information(codes, factors)
+    rng = np.random.default_rng(seed)
+    shuffled = np.stack([_information(codes[rng.permutation(len(z))], factors) for _ in range(N_SHUFFLES)])
+    chance = shuffled.mean(axis=0)
+    beyond = information - chance
+    certain = beyond > SIGNIFICANT * shuffled.std(axis=0, ddof=1) + 1e-12
+    if normalised:
+        room = _level_entropies(factors) - chance
+        beyond = np.minimum(beyond / np.where(room > 0, room, 1.0), 1.0)
+    return np.where(certain, beyond, 0.0)
+
+
+def _concentration(shared: Floats, n: int) -> Floats:
+    """For each column, its largest entry's share of the column, from 0 (1/n) to 1; 0 for a column of zeros."""
+    total = shared.sum(axis=0)
+    share = shared.max(axis=0) / np.where(total > 0, total, 1.0)
+    return np.where(total > 0, np.maximum(share - 1.0 / n, 0.0) / (1.0 - 1.0 / n), 0.0)
+
+
+def _gap(scores: Floats) -> Floats:
+    """The lead of each column's largest entry over its second largest, 0 standing in for a missing one."""
+    ordered = np.sort(np.vstack([scores, np.zeros(scores.shape[1])]) if len(scores) == 1 else scores, axis=0)
+    return np.asarray(ordered[-1] - ordered[-2])
+
+
+def _groups(f: Floats) -> list[tuple[Levels, Levels, Levels]]:
+    """For each factor: the samples ordered by its value, and where each one's group starts and how large it is.
+
+    Samples alone in their group are left out, and factors of which two values do not remain.
+    """
+    groups = []
+    for levels in discretise(f).T if f.shape[1] else ():
+        counts = np.bincount(levels)
+        members = np.flatnonzero(counts[levels] > 1)
+        members = members[np.argsort(levels[members], kind="stable")]
+        size = counts[levels[members]]
+        start = np.searchsorted(levels[members], levels[members], side="left")
+        if len(np.unique(levels[members])) > 1:
+            groups.append((members, start, size))
+    return groups
+
+
+def _probabilities(x_fit: Floats, labels: NDArray[Any], x_score: Floats) -> tuple[NDArray[Any], Floats]:
+    """The fitted labels, (n_labels,), and the probability of each for the scored samples, (n_score, n_labels)."""
+    from sklearn.linear_model import LogisticRegression
+
+    names = np.unique(labels)
+    if len(names) < 2:
+        return names, np.ones((len(x_score), len(names)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it may stop before it has converged: what counts is the held-out half
+        model = LogisticRegression(C=WEAK_PENALTY, max_iter=1_000).fit(x_fit, labels)
+    return names, np.asarray(model.predict_proba(x_score))
+
+
+def _learner(learner: Learner, discrete: bool, seed: int) -> Any:
+    from sklearn.ensemble import (
+        GradientBoostingClassifier,
+        GradientBoostingRegressor,
+        RandomForestClassifier,
+        RandomForestRegressor,
+    )
+
+    if learner == "boosting":
+        boosting = GradientBoostingClassifier if discrete else GradientBoostingRegressor
+        return boosting(n_estimators=100, max_depth=3, learning_rate=0.1, random_state=seed)
+    forest = RandomForestClassifier if discrete else RandomForestRegressor
+    return forest(n_estimators=100, max_features=1.0, random_state=seed)
