@@ -99,7 +99,7 @@ def run(
     from bench.tracking import Tracker, default_uri
 
     _use_data_dir(data_dir)
-    console = Console()
+    console = _console()
     specs, plugins = choose_methods(methods, preset, set_, plugin)
     names = choose_tasks(tasks)
     store = Store(out)
@@ -160,7 +160,7 @@ def leaderboard(out: Out = Path("runs")) -> None:
     from bench.run import command_line, print_leaderboard, write_leaderboard
 
     store = _existing(out)
-    console = Console()
+    console = _console()
     print_leaderboard(write_leaderboard(store, None, command_line()), console)
     console.print(Text(f"Leaderboard: {store.out / 'leaderboard.md'} (and .csv)"), soft_wrap=True)
 
@@ -314,11 +314,15 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table; whole lines where there is no terminal, so that it can be searched."""
+def _console() -> Console:
+    """Return a console that does not fold tables where there is no terminal, so that they can be searched."""
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=10_000)
+    return console if console.is_terminal else Console(width=200)
+
+
+def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table."""
+    console = _console()
     table = Table(*header, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))

@@ -100,8 +100,12 @@ def say_plan(plan: Plan, todo: Sequence[Cell], store: Store, jobs: int, console:
             str(left[task]),
         )
     console.print(table)
-    skips = {f"{cell.task}: {cell.skip}" for cell in plan.cells if cell.skip}
-    for line in [*sorted(skips), *(f"{task}: {reason}" for task, reason in plan.absent.items())]:
+    skips: dict[str, list[str]] = {}
+    for cell in plan.cells:
+        if cell.skip:
+            skips.setdefault(cell.skip, []).append(cell.task)
+    lines = [f"{reason} ({', '.join(tasks)})" for reason, tasks in skips.items()]
+    for line in [*lines, *(f"{task}: {reason}" for task, reason in plan.absent.items())]:
         console.print(Text(f"skipped  {line}"), style="yellow", soft_wrap=True)
     if todo:
         seconds, measured = Estimate(store.gather(), plan.sizes).total(todo, jobs)
@@ -138,8 +142,8 @@ def print_leaderboard(board: Leaderboard, console: Console) -> None:
         arrows = ", ".join(f"{name} {'↑' if better == 'higher' else '↓'}" for name, better in one.primary.items())
         table = Table(title=f"{one.task} ({one.preset}): {arrows}", title_justify="left", box=None, pad_edge=False)
         for heading in ("method", "score", "95 % interval", "− N1", *one.primary, "cells", "fit s", "MB"):
-            table.add_column(heading, justify="left" if heading == "method" else "right")
-        for row in one.frame.to_dict("records"):
+            table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=heading == "method")
+        for row in one.frame[one.frame["coverage"] != "skipped"].to_dict("records"):
             table.add_row(
                 Text(str(row["method"]), style="italic" if row["role"] == "control" else ""),
                 _number(row["score"]),

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metrics.arrays import (
-    MAX_LEVELS,
     Floats,
     adjusted_accuracy,
     as_floats,
@@ -162,7 +161,7 @@ def block_matrix(
 
     Entry (i, j) is the probe's score of factor i from block j, at least 0 (an overfitted probe knows nothing, and
     no entry below 0 can make up for leakage): ``probe_r2`` where the factor is numbers with more than
-    ``MAX_LEVELS`` distinct values, ``probe_accuracy`` otherwise.
+    ``metrics.arrays.MAX_LEVELS`` distinct values, ``probe_accuracy`` otherwise.
 
     Parameters
     ----------
@@ -293,10 +292,10 @@ def conditional_leakage(
 ) -> float:
     """Leakage of a label within each group, such as each cell type.
 
-    ``Σ_g n_g leakage_g / Σ_g n_g`` over the groups g of ``given``, with a probe of its own in each. Where groups differ in
-    their share of the labels, a code that holds nothing but the group leaks the label overall, rightly, and
-    not within groups. Labels that fewer than ``MIN_PER_GROUP`` cells have in a group are left out there, and groups
-    with fewer than 2 labels left; not a number if no group is left.
+    ``Σ_g n_g leakage_g / Σ_g n_g`` over the groups g of ``given``, with a probe of its own in each. Where groups
+    differ in their share of the labels, a code that holds nothing but the group leaks the label overall,
+    rightly, and not within groups. Labels that fewer than ``MIN_PER_GROUP`` cells have in a group are left out
+    there, and groups with fewer than 2 labels left; not a number if no group is left.
 
     Parameters
     ----------
@@ -363,9 +362,9 @@ def cluster_ari(codes: ArrayLike, labels: ArrayLike, seed: int = 0) -> float:
 def cluster_nmi(codes: ArrayLike, labels: ArrayLike, seed: int = 0) -> float:
     """Normalised mutual information of k-means clusters of a block with the labels.
 
-    ``2 I / (H + H')`` of the clusters and the labels, clustered as for ``cluster_ari``. Not adjusted for chance: with many
-    labels and few cells, clusters of noise score well above 0. 0 for a constant code; not a number if there is
-    one label.
+    ``2 I / (H + H')`` of the clusters and the labels, clustered as for ``cluster_ari``. Not adjusted for chance: with
+    many labels and few cells, clusters of noise score well above 0. 0 for a constant code; not a number if
+    there is one label.
 
     Parameters
     ----------

@@ -129,7 +129,8 @@ def dci(
     - informativeness: mean over factors of the score on the other half, R² or chance-adjusted balanced
       accuracy, at least 0
 
-    The scores depend on the learner as much as on the code: importances are never compared across learners.
+    The scores depend on the learner as much as on the code: never compare across learners. A factor that cannot be
+    predicted has importances all the same, of noise: read the first two with the third.
 
     - "boosting": GradientBoostingClassifier / Regressor, 100 stages of depth 3, rate .1, as disentanglement_lib.
     - "random_forest": RandomForestClassifier / Regressor, 100 fully grown trees, all codes tried at every
@@ -538,8 +539,9 @@ def beta_vae_score(
     """Accuracy with which a linear classifier tells which factor pairs of samples share.
 
     One vote: for a factor, all factors having equally many votes, ``n_pairs`` pairs of different samples are drawn
-    that agree on it (each pair on a value of its own); the mean over pairs of ``|z - z'|`` is the input, the factor the label. A logistic regression is
-    fitted on ``n_votes`` votes and scored on as many others. Codes are standardised first (the paper's are not).
+    that agree on it (each pair on a value of its own); the mean over pairs of ``|z - z'|`` is the input, the
+    factor the label. A logistic regression is fitted on ``n_votes`` votes and scored on as many others. Codes are
+    standardised first (the paper's are not).
 
     Chance is 1 / n_factors, which is what a constant code scores. Easily at 1: it only asks that some
     linear map of the codes tells the factors apart, and a rotated code may do. Values that a single sample
@@ -589,9 +591,9 @@ def factor_vae_score(
     """Accuracy with which the steadiest code in a group of samples tells which factor they share.
 
     One vote: for a factor, taken in turn, one of its values is drawn (that of a random sample, so that frequent
-    values come more often) and up to ``n_group`` of the samples that have it; the code whose variance in the group is the smallest
-    share of its variance over all samples is the input, the factor the label. The majority label of each
-    code, from ``n_votes`` votes, is scored on as many others.
+    values come more often) and up to ``n_group`` of the samples that have it; the code whose variance in the
+    group is the smallest share of its variance over all samples is the input, the factor the label. The
+    majority label of each code, from ``n_votes`` votes, is scored on as many others.
 
     Chance is about 1 / n_factors. A constant code is never the steadiest; 0 if all are constant. Blind to
     duplicated codes and to what else a code holds. Values that a single sample has are not drawn. Not a
@@ -705,7 +707,7 @@ def _clipped(score: float) -> float:
     return max(0.0, score) if np.isfinite(score) else 0.0
 
 
-def _entropy(counts: Floats) -> float:
+def _entropy(counts: NDArray[Any]) -> float:
     p = counts[counts > 0] / counts.sum()
     return float(-np.sum(p * np.log(p)))
 

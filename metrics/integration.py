@@ -1,7 +1,7 @@
 """Metrics of integration: are batches mixed, and labels kept? All computed by scib-metrics (Luecken et al. 2022).
 
-Batch removal alone is gameable: a constant code has perfectly mixed batches, by ``bras``, ``silhouette_batch`` and
-``graph_connectivity``. Read each of these beside one that keeps the labels (``clisi``, ``nmi_leiden``).
+Batch removal alone is gameable: a constant code has mixed batches, by ``ilisi``, ``bras``, ``kbet_per_label`` and
+``silhouette_batch``. Read each of these beside one that asks for the labels (``clisi``, ``ari_leiden``).
 
 The metrics of a neighbour graph take one that ``neighbours`` has built, so that it is built once; each uses as many
 of its nearest as scib-metrics' benchmark does (LISI 90, kBET 50, the rest 15, the cell itself included), or all
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metrics.arrays import Floats, as_floats, as_labels
+from metrics.arrays import Floats, as_floats, as_labels, standardised
 from metrics.base import metric
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def neighbours(codes: ArrayLike, k: int = K_LISI) -> NeighborsResults:
     """Build the exact graph of nearest neighbours (Euclidean) that the metrics here share.
 
     Each cell comes first among its own neighbours, as scib-metrics wants it. Ties are broken at random, by a fixed
-    seed, never by the order of the cells, which may be sorted by batch.
+    seed, never by the order of the cells, which may be sorted by batch. In a constant code all cells tie: each
+    has neighbours drawn at random.
 
     Parameters
     ----------
@@ -64,14 +65,19 @@ def neighbours(codes: ArrayLike, k: int = K_LISI) -> NeighborsResults:
     if k < 2 or len(z) < 3:
         raise ValueError(f"k is {k} for {len(z)} cell(s); at least 2, the cell itself included, and 3 cells are needed")
     k = min(k, len(z) - 1)
-    order = np.random.default_rng(0).permutation(len(z))
-    near = NearestNeighbors(n_neighbors=k - 1).fit(z[order])
-    shuffled_distances, shuffled = near.kneighbors()
+    rng = np.random.default_rng(0)
     indices = np.empty((len(z), k), dtype=np.int64)
     distances = np.zeros((len(z), k))
-    indices[order, 0] = order
-    indices[order, 1:] = order[shuffled]
-    distances[order, 1:] = shuffled_distances
+    indices[:, 0] = np.arange(len(z))
+    if not standardised(z).any():
+        for cell in range(len(z)):
+            others = rng.choice(len(z) - 1, k - 1, replace=False)
+            indices[cell, 1:] = others + (others >= cell)
+        return NeighborsResults(indices=indices, distances=distances)
+    order = rng.permutation(len(z))
+    near = NearestNeighbors(n_neighbors=k - 1).fit(z[order])
+    distances[order, 1:], found = near.kneighbors()
+    indices[order, 1:] = order[found]
     return NeighborsResults(indices=indices, distances=distances)
 
 
@@ -239,7 +245,7 @@ def bras(codes: ArrayLike, labels: ArrayLike, batch: ArrayLike) -> float:
 
     ``1 - |s|`` with s the silhouette of batches within a label, where the distance to other batches is the mean over
     all their cells, not to the nearest batch; mean over cells, then labels. Cosine distance, so it depends on where
-    the origin is: the codes are taken as they are. 1 is mixed, and a constant code: it cannot be read alone. Labels
+    the origin is: the codes are taken as they are. 1 is mixed, and so is a constant code, up to rounding. Labels
     in one batch are left out; not a number if all are.
 
     Parameters
@@ -292,8 +298,8 @@ def silhouette_batch(codes: ArrayLike, labels: ArrayLike, batch: ArrayLike) -> f
 def graph_connectivity(codes: ArrayLike, labels: ArrayLike, graph: NeighborsResults | None = None) -> float:
     """Share of each label's cells that lie in one connected piece of the label's graph.
 
-    Mean over labels of ``largest strongly connected component / cells`` in the graph of 15 neighbours, restricted to the
-    label. 1 if every label is in one piece, as it is in most codes, good and bad: its range is small.
+    Mean over labels of ``largest strongly connected component / cells`` in the graph of 15 neighbours, restricted
+    to the label. 1 if every label is in one piece, as it is in most codes that know the labels at all.
 
     Parameters
     ----------
@@ -323,7 +329,8 @@ def kbet_per_label(
 
     Acceptance rate of a χ² test at 5 % in each label's neighbourhoods by diffusion distance on the graph of 50
     neighbours; mean over labels. A label whose graph falls to pieces scores 0. Labels in one batch, or with
-    under 10 cells, are left out; not a number if all are. 1 is mixed.
+    under 10 cells, are left out; not a number if all are. 1 is mixed. The first call in a process takes half a
+    minute, in which pynndescent compiles.
 
     Parameters
     ----------

@@ -159,7 +159,7 @@ class _Probe:
         from sklearn.preprocessing import StandardScaler
 
         network = MLPRegressor(
-            hidden_layer_sizes=(128,), batch_size=128, max_iter=30, early_stopping=True, random_state=seed
+            hidden_layer_sizes=(128,), batch_size=128, max_iter=200, early_stopping=True, random_state=seed
         )
         self.probe = make_pipeline(StandardScaler(), network).fit(x, z)
 

@@ -126,7 +126,7 @@ class Reembedding(Task):
     def inner(self, unit: str) -> Task:
         """Return the task on the other cancers."""
         left = Memory(handed(self.data, ~self._of_unit(unit)), f"{self.dataset.name} without {unit}")
-        return Reembedding(left, self.preset, primary_only=True)
+        return Reembedding(left, "default", primary_only=True)
 
     @property
     def _cancers(self) -> np.ndarray:

@@ -186,9 +186,9 @@ class UnseenCellType(Task):
         return fit
 
     def inner(self, unit: str) -> Task:
-        """Return the task on the other cell types."""
+        """Return the task on all other cell types."""
         left = Memory(handed(self.data, self._contents != unit), f"{self.dataset.name} without {unit}")
-        return UnseenCellType(left, self.preset, primary_only=True)
+        return UnseenCellType(left, "default", primary_only=True)
 
     @property
     def _contents(self) -> np.ndarray:

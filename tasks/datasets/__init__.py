@@ -16,6 +16,22 @@ DATASETS = Registry(
         # public data
         "tcga-paired": "tasks.datasets.tcga:TCGA_PAIRED",
         "tcga-mirna": "tasks.datasets.tcga:TCGA_MIRNA",
+        "gtex": "tasks.datasets.gtex:GTEX",
+        "tcga-gtex": "tasks.datasets.toil:TCGA_GTEX",
         "kang": "tasks.datasets.kang:KANG",
+        "kang-full": "tasks.datasets.kang:KANG_FULL",
+        "norman-mini": "tasks.datasets.norman:NORMAN_MINI",
+        "norman": "tasks.datasets.norman:NORMAN",
+        "replogle": "tasks.datasets.replogle:REPLOGLE",
+        "marques": "tasks.datasets.marques:MARQUES",
+        "pbmc-3tech": "tasks.datasets.pbmc:PBMC",
+        "haber-regions": "tasks.datasets.haber:HABER_REGIONS",
+        "haber-infection": "tasks.datasets.haber:HABER_INFECTION",
+        "larry-mini": "tasks.datasets.larry:LARRY_MINI",
+        "larry": "tasks.datasets.larry:LARRY",
+        "morpho-mnist": "tasks.datasets.morpho:MORPHO_MNIST",
+        # local files, which no address serves
+        "paul15": "tasks.datasets.paul:PAUL",
+        "morpho-mnist-global": "tasks.datasets.morpho:MORPHO_MNIST_GLOBAL",
     },
 )

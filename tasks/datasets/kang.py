@@ -1,19 +1,21 @@
 """Peripheral blood cells of eight lupus patients, with and without interferon beta (Kang et al. 2018).
 
-The 1,975 cells and 6,998 genes of scGen's validation file, with the patient of each cell from demuxlet.
+- ``kang``: the 1,975 cells and 6,998 genes of scGen's validation file, with the patient of each cell from
+  demuxlet.
+- ``kang-full``: the curated file of all 24,673 cells, UMI counts.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.datasets.base import Fields
+from tasks.datasets.base import DataError, Fields
 from tasks.datasets.catalogue import RealDataset, Source
+from tasks.datasets.reading import are_counts, keep_labelled, note_dropped, read_h5ad, require_columns
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,9 +35,7 @@ def build(raw: Sequence[Path]) -> AnnData:
     import pandas as pd
 
     expression, *calls = raw
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # anndata says of every element that the file is of 2018
-        shipped = anndata.read_h5ad(expression)
+    shipped = read_h5ad(expression)
     obs = shipped.obs.copy()
     # An observation's name is its barcode, the number of the sample and the condition: AAAC-1-control.
     barcode = obs.index.str.rsplit("-", n=1).str[0]
@@ -67,6 +67,29 @@ def prepare(built: AnnData) -> AnnData:
     built.layers["counts"] = built.layers["counts"].toarray()
     built.uns["X_units"] = f"log1p of counts per {LIBRARY:g} (over all genes), as shipped by scGen"
     return built
+
+
+def build_full(raw: Sequence[Path]) -> AnnData:
+    """Build ``kang-full`` from the curated ``.h5ad``: UMI counts, and the columns as shipped."""
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
+    (file,) = raw
+    shipped = read_h5ad(file)
+    labels = ["label", "cell_type", "replicate"]
+    require_columns(shipped.obs, labels, file)
+    if not are_counts(shipped.X):
+        raise DataError(
+            f"{file}: X has values that are not whole numbers from zero up, expected UMI counts; get the curated file "
+            "that the catalogue names, before normalisation"
+        )
+    dropped: dict[str, int] = {}
+    shipped = keep_labelled(shipped, labels, dropped)
+    for column in labels:
+        shipped.obs[column] = shipped.obs[column].astype(str).astype("category")
+    counts = csr_matrix(shipped.X, dtype=np.float32)
+    data = AnnData(counts, obs=shipped.obs, var=shipped.var, uns={"X_units": "raw UMI counts"})
+    return note_dropped(data, dropped, "kang-full")
 
 
 _DEMUXLET = ("yelabucsf/demuxlet_paper_code", "ec493d3a4fdb78a1141588c196358dfab1030935")
@@ -103,4 +126,17 @@ KANG = RealDataset(
     ),
     builder="tasks.datasets.kang:build",
     prepare="tasks.datasets.kang:prepare",
+)
+
+KANG_FULL = RealDataset(
+    name="kang-full",
+    summary="blood cells of 8 patients, control and interferon beta, all of the study: 24,673 cells",
+    reference="Kang et al. 2018, Nat Biotechnol 36:89 (GSE96583); the curated file on figshare",
+    licence="as stated on figshare; the data are open-access GEO",
+    fields=Fields(environment="label", content="cell_type", replicate="replicate", control="ctrl"),
+    sources=(
+        Source.first_use("https://figshare.com/ndownloader/files/34464122", "figshare/34464122", "kang_2018.h5ad"),
+    ),
+    builder="tasks.datasets.kang:build_full",
+    prepare="tasks.datasets.reading:prepare_counts",
 )

@@ -17,6 +17,7 @@ import numpy as np
 
 from tasks.datasets.base import DataError, Fields
 from tasks.datasets.catalogue import RealDataset, Source
+from tasks.datasets.reading import read_rda, reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,12 +44,11 @@ def build_paired(raw: Sequence[Path]) -> AnnData:
     shipped: nine cancers have a floor of -2, COAD and STAD go below it (and have the missing values).
     """
     import pandas as pd
-    import rdata
     from anndata import AnnData
 
     matrices = {}
     for file in raw:
-        (values,) = rdata.read_rda(file).values()
+        (values,) = read_rda(file).values()
         matrix = values.to_pandas().T
         matrix.index = matrix.index.str.replace(".", "-")
         matrices[file.stem] = matrix
@@ -95,7 +95,7 @@ def build_mirna(raw: Sequence[Path]) -> AnnData:
     first = ~pd.Index(barcode).duplicated()
     matrix = np.concatenate(counts)[first]
     obs = _describe(pd.Index(barcode[first]), np.concatenate(cancers)[first])
-    obs.insert(3, "platform", pd.Categorical(np.concatenate(platforms)[first]))
+    obs.insert(3, "platform", pd.Series(np.concatenate(platforms)[first], index=obs.index, dtype="category"))
     obs["n_counts"] = matrix.sum(axis=1, dtype=np.int64).astype(np.float32)
     return AnnData(
         csr_matrix(matrix, dtype=np.float32),
@@ -125,8 +125,8 @@ def _describe(barcodes: pd.Index, cancers: np.ndarray) -> pd.DataFrame:
 
     parts = [barcode.split("-") for barcode in barcodes]
     sample_type = [_SAMPLE_TYPES[part[3][:2]] for part in parts]
-    columns = {
-        "cancer_type": cancers,
+    columns: dict[str, list[str]] = {
+        "cancer_type": cancers.tolist(),
         "patient": ["-".join(part[:3]) for part in parts],
         "sample_type": sample_type,
         "tss": [part[1] for part in parts],
@@ -154,7 +154,8 @@ def read_factors(file: Path) -> tuple[dict[str, _Column], np.ndarray]:
     rows
         The row names.
     """
-    data = lzma.decompress(file.read_bytes())
+    with reading(file, "an xz-compressed R data file"):
+        data = lzma.decompress(file.read_bytes())
     if not data.startswith(b"RDX2\nX\n"):
         raise DataError(f"{file}: starts with {data[:7]!r}, not with the b'RDX2\\nX\\n' of R's binary format 2")
     ((columns, attributes),) = _Serialised(data, start=19).item().values()

@@ -209,7 +209,7 @@ def test_training_data_hold_no_held_out_cell_and_all_others(entry, task_of):
         expected = {
             "reembedding": 0,
             "unseen-cell-type": 30,  # half of the type's 60 control cells, as near as whole donors allow
-            "latent-recovery": 0.2 * 24 * 40,
+            "latent-recovery": 24 * 8,  # a fifth of the 40 cells of each seen perturbation
         }[task.name]
         assert abs(n_scoring - expected) <= (15 if task.name == "unseen-cell-type" else 0)
 
@@ -422,9 +422,11 @@ def test_evaluate_again_gives_the_same_scores(entry, task_of):
 @pytest.mark.parametrize("entry", [name for name in SIMULATED if not name.startswith("reembedding")])
 def test_another_seed_splits_the_cells_differently(entry, task_of):
     task = task_of(entry)
-    unit = task.units()[0]
-    first, second = (set(task.training_data(unit, seed).obs_names) for seed in (0, 1))
-    assert first != second
+    # donors are dealt by size, so that only donors of one size change places: not for every unit and seed
+    splits = {
+        unit: {frozenset(task.training_data(unit, seed).obs_names) for seed in range(4)} for unit in task.units()
+    }
+    assert any(len(of_unit) > 1 for of_unit in splits.values())
 
 
 @pytest.mark.parametrize("entry", [name for name in SIMULATED if not name.startswith("latent-recovery")])

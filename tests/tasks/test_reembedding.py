@@ -1,0 +1,108 @@
+"""Units, strict units and families of re-embedding, and what its controls do."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from tasks.datasets.base import DataError, Fields
+from tasks.datasets.memory import Memory
+from tasks.reembedding import Reembedding
+
+
+def cohort(sizes, n_genes=30):
+    """Tumours and five normals of each cancer."""
+    rng = np.random.default_rng(0)
+    cancers = np.concatenate([[name] * (n + 5) for name, n in sizes.items()])
+    tumour = np.concatenate([[True] * n + [False] * 5 for n in sizes.values()])
+    obs = pd.DataFrame({"cancer": cancers, "tissue": np.where(tumour, "tumor", "normal")})
+    obs.index = [f"sample{i}" for i in range(len(obs))]
+    data = AnnData(rng.normal(5, 1, (len(obs), n_genes)).astype(np.float32), obs=obs)
+    data.uns["X_units"] = "log2 expression"
+    return Memory(Fields("tissue", "cancer", control="normal").attach(data), "cohort")
+
+
+SIZES = {"COAD": 25, "READ": 20, "LUAD": 30, "LUSC": 19, "BRCA": 40}
+
+
+def test_a_cancer_with_under_twenty_tumours_is_no_unit_but_stays_in_training():
+    task = Reembedding(cohort(SIZES))
+    assert task.units() == ["BRCA", "COAD", "LUAD", "READ"]
+    assert (task.training_data("BRCA", 0).obs["cancer"] == "LUSC").sum() == 24
+
+
+def test_smoke_takes_two_and_paper_adds_families_and_strict_units():
+    assert Reembedding(cohort(SIZES), "smoke").units() == ["BRCA", "COAD"]
+    named = ["BRCA", "COAD", "LUAD", "READ"]
+    # LUSC is too small to be held out with LUAD, and one cancer is no family
+    assert Reembedding(cohort(SIZES), "paper").units() == [*named, "COAD+READ", *(f"{name} strict" for name in named)]
+
+
+def training_labels(unit):
+    obs = Reembedding(cohort(SIZES), "paper").training_data(unit, 0).obs
+    return set(zip(obs["cancer"], obs["tissue"], strict=True))
+
+
+def test_a_cancers_normal_tissue_stays_unless_the_unit_is_strict():
+    everything = {(cancer, tissue) for cancer in SIZES for tissue in ("tumor", "normal")}
+    assert everything - training_labels("COAD") == {("COAD", "tumor")}
+    assert everything - training_labels("COAD strict") == {("COAD", "tumor"), ("COAD", "normal")}
+    assert everything - training_labels("COAD+READ") == {("COAD", "tumor"), ("READ", "tumor")}
+
+
+def queries_of(unit):
+    task = Reembedding(cohort(SIZES), "paper")
+    asked = []
+
+    class Codes:
+        def embed(self, data):
+            asked.append(data.obs)
+            return np.asarray(data.X)[:, :5]
+
+    scores = task.evaluate(lambda data: Codes(), unit, 0)
+    return asked[0], scores
+
+
+@pytest.mark.parametrize(("unit", "n"), [("COAD", 25), ("COAD strict", 25), ("COAD+READ", 45)])
+def test_scores_are_of_the_units_tumours_alone(unit, n):
+    asked, scores = queries_of(unit)
+    assert len(asked) == n
+    assert set(asked["tissue"]) == {"tumor"}
+    assert set(asked["cancer"]) == set(unit.removesuffix(" strict").split("+"))
+    # the same codes from both fits
+    assert scores["displacement"] == pytest.approx(0, abs=1e-12)
+    assert scores["training_drift"] == pytest.approx(0, abs=1e-12)
+    assert "reconstruction_error" not in scores
+
+
+def test_inner_units_of_a_family_lack_the_whole_family():
+    task = Reembedding(cohort(SIZES), "paper")
+    assert set(task.inner("COAD+READ").data.obs["cancer"]) == {"BRCA", "LUAD", "LUSC"}
+    assert set(task.inner("COAD strict").data.obs["cancer"]) == {"BRCA", "READ", "LUAD", "LUSC"}
+
+
+def test_too_few_cancers_are_refused_naming_data_set_and_column():
+    with pytest.raises(DataError, match=r"cohort: obs\['cancer'\] has 1 labels with 20 or more"):
+        Reembedding(cohort({"COAD": 30, "READ": 10})).units()
+
+
+def test_n0_permutes_the_held_out_samples_and_leaves_the_others():
+    task = Reembedding(cohort(SIZES))
+    unit = "COAD"
+    fitted = task.control_fit("N0", unit, 0)(task.training_data(unit, 0))
+    held_out = task.data[task._held_out(unit)]
+    permuted, true = fitted.embed(held_out), fitted.pca.transform(held_out.X)
+    assert not np.allclose(permuted, true)
+    np.testing.assert_allclose(np.sort(permuted, axis=0), np.sort(true, axis=0))
+    others = task.training_data(unit, 0)
+    np.testing.assert_array_equal(fitted.embed(others), fitted.pca.transform(others.X))
+    # the fit that has the unit is an ordinary one
+    inside = task.control_fit("N0", unit, 0)(task.data)
+    np.testing.assert_array_equal(inside.embed(held_out), inside.pca.transform(held_out.X))
+
+
+def test_p_never_lacks_the_unit():
+    task = Reembedding(cohort(SIZES))
+    fit = task.control_fit("P", "COAD", 0)
+    without, full = fit(task.training_data("COAD", 0)), fit(task.data)
+    np.testing.assert_array_equal(without.embed(task.data), full.embed(task.data))

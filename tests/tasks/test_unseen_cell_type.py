@@ -1,0 +1,131 @@
+"""Known answers of the unseen cell type task: mean shift scores 0, the truth 1, half of the gap three quarters."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from methods import METHODS
+from tasks.datasets.base import DataError
+from tasks.datasets.memory import Memory
+from tasks.simulate.ifn import IFN
+from tasks.unseen_cell_type import UnseenCellType
+
+
+def simulated(**changes):
+    parameters = {"n_types": 4, "n_cells": 60, "n_genes": 100, "n_truth": 100, **changes}
+    return dataclasses.replace(IFN, parameters=parameters, sizes={}).load()
+
+
+@pytest.fixture(scope="module")
+def task():
+    return UnseenCellType(Memory(simulated(), "stimulation"))
+
+
+class AddsShift:
+    def __init__(self, shift):
+        self.shift = shift
+
+    def predict(self, data, target):
+        assert target == "stimulated"
+        return np.asarray(data.X) + self.shift.astype(np.float32)
+
+
+def truth_of(task, unit):
+    """Δ and the mean shift of the other types, by hand."""
+    parts, x, obs = task.cells(unit, 0), np.asarray(task.data.X, dtype=float), task.data.obs
+    delta = x[parts.truth].mean(axis=0) - x[parts.control].mean(axis=0)
+    shifts = []
+    for other in sorted(set(obs["cell_type"]) - {unit}):
+        of_type, perturbed = (obs["cell_type"] == other).to_numpy(), (obs["condition"] == "stimulated").to_numpy()
+        shifts.append(x[of_type & perturbed].mean(axis=0) - x[of_type & ~perturbed].mean(axis=0))
+    return delta, np.mean(shifts, axis=0)
+
+
+@pytest.mark.parametrize("unit", ["type0", "type3"])
+def test_skill_is_zero_for_the_mean_shift_one_for_the_truth_and_quadratic_between(task, unit):
+    delta, mean_shift = truth_of(task, unit)
+    for share, skill in ((0.0, 0.0), (0.5, 0.75), (1.0, 1.0), (-1.0, -3.0)):
+        shift = mean_shift + share * (delta - mean_shift)
+        scores = task.evaluate(lambda data, shift=shift: AddsShift(shift), unit, 0)
+        assert scores["skill"] == pytest.approx(skill, abs=1e-4)
+    baseline = task.evaluate(lambda data: METHODS["mean-shift"]().fit(data, 0), unit, 0)
+    assert baseline["skill"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_legacy_r2_is_shown_beside_its_value_for_no_change(task):
+    scores = task.evaluate(lambda data: METHODS["no-change"]().fit(data, 0), "type0", 0)
+    # no change predicts the source half; the value beside it uses all control cells
+    assert scores["legacy_r2"] == pytest.approx(scores["legacy_r2_no_change"], abs=0.05)
+    assert scores["delta_cosine"] == 0.0
+    assert scores["delta_pearson"] == 0.0
+
+
+@pytest.mark.parametrize("unit", ["type0", "type1", "type2", "type3"])
+def test_cells_play_one_part_each_and_donors_are_apart(task, unit):
+    obs = task.data.obs
+    parts = task.cells(unit, 0)
+    named = {field.name: getattr(parts, field.name) for field in dataclasses.fields(parts)}
+    for name, condition in (
+        ("source", "control"),
+        ("control", "control"),
+        ("weights", "stimulated"),
+        ("truth", "stimulated"),
+    ):
+        assert set(obs["cell_type"].iloc[named[name]]) == {unit}
+        assert set(obs["condition"].iloc[named[name]]) == {condition}
+        assert len(named[name]) >= 15
+    together = np.concatenate(list(named.values()))
+    assert len(together) == len(set(together)) == 120
+    donors = {name: set(obs["donor"].iloc[cells]) for name, cells in named.items()}
+    assert donors["source"].isdisjoint(donors["control"])
+    assert donors["weights"].isdisjoint(donors["truth"])
+
+
+def test_smoke_takes_two_types_and_a_small_type_is_no_unit():
+    data = simulated(n_types=5)
+    rare = ((data.obs["cell_type"] == "type0") & (data.obs["condition"] == "stimulated")).to_numpy()
+    kept = data[~rare | (np.cumsum(rare) <= 19)].copy()
+    task = UnseenCellType(Memory(kept, "x"))
+    assert task.units() == ["type1", "type2", "type3", "type4"]
+    assert UnseenCellType(Memory(kept, "x"), "smoke").units() == ["type1", "type2"]
+    # it still teaches
+    assert (task.training_data("type1", 0).obs["cell_type"] == "type0").sum() == 60 + 19
+
+
+def test_fewer_than_three_types_are_refused():
+    task = UnseenCellType(Memory(simulated(n_types=2), "x"))
+    with pytest.raises(DataError, match=r"x: obs\['cell_type'\] has 2 labels .* at least 3 are needed"):
+        task.units()
+
+
+def test_two_perturbations_are_refused():
+    data = simulated()
+    condition = data.obs["condition"].to_numpy(object)
+    condition[np.flatnonzero(condition == "stimulated")[::2]] = "other"
+    data.obs["condition"] = condition
+    with pytest.raises(DataError, match=r"2 values besides the control 'control' \(other, stimulated\)"):
+        UnseenCellType(Memory(data, "x")).units()
+
+
+def test_a_type_in_one_condition_alone_is_refused():
+    data = simulated()
+    gone = ((data.obs["cell_type"] == "type2") & (data.obs["condition"] == "control")).to_numpy()
+    with pytest.raises(DataError, match="type2"):
+        UnseenCellType(Memory(data[~gone].copy(), "x")).units()
+
+
+def test_ceiling_is_the_noiseless_shift_where_it_is_known_and_half_a_elsewhere(task):
+    unit = "type1"
+    known = task.control_fit("P", unit, 0)(task.training_data(unit, 0))
+    truth = task.data.uns["truth"]
+    np.testing.assert_array_equal(known.shift, truth["type1|stimulated"] - truth["type1|control"])
+    data = task.data.copy()
+    del data.uns["truth"]
+    real = UnseenCellType(Memory(data, "real"))
+    parts = real.cells(unit, 0)
+    duplicate = real.control_fit("P", unit, 0)(real.training_data(unit, 0))
+    x = np.asarray(data.X, dtype=float)
+    expected = x[parts.weights].mean(axis=0) - x[parts.source].mean(axis=0)
+    np.testing.assert_allclose(duplicate.shift, expected, atol=1e-6)
+    assert real.evaluate(lambda cells: duplicate, unit, 0)["skill"] > 0
