@@ -31,18 +31,31 @@ class Estimate:
         self.sizes = sizes
         ok = rows[rows["status"] == "ok"].drop_duplicates("cell_id")
         spent = ok["fit_seconds"] + ok["evaluate_seconds"]
-        self._measured = spent.groupby([ok["task"], ok["preset"], ok["method"]]).mean().to_dict()
+        groups = spent.groupby([ok["task"], ok["preset"], ok["method"]])
+        self._spent: dict[tuple[str, str, str], tuple[float, int]] = {
+            key: (group.sum(), len(group)) for key, group in groups
+        }
+
+    def learn(self, cell: Cell, seconds: float) -> None:
+        """Take in how long a cell took."""
+        total, number = self._spent.get(_kind(cell), (0.0, 0))
+        self._spent[_kind(cell)] = total + seconds, number + 1
 
     def seconds(self, cell: Cell) -> float:
         """Return the mean of the method's cells on that task and preset, or the guess."""
-        measured = self._measured.get((cell.task, cell.preset, cell.method))
-        if measured is not None:
-            return measured
+        if _kind(cell) in self._spent:
+            total, number = self._spent[_kind(cell)]
+            return total / number
         trained = cell.name in METHODS and "vae" in METHODS[cell.name].tags
         return ROUGH[cell.preset][0 if trained else 1] * max(1.0, self.sizes[cell.task])
 
     def total(self, cells: Iterable[Cell], jobs: int) -> tuple[float, bool]:
         """Return the seconds of all cells on ``jobs`` processes, and whether all of them have been measured."""
         cells = list(cells)
-        measured = all((cell.task, cell.preset, cell.method) in self._measured for cell in cells)
+        measured = all(_kind(cell) in self._spent for cell in cells)
         return sum(self.seconds(cell) for cell in cells) / jobs, measured
+
+
+def _kind(cell: Cell) -> tuple[str, str, str]:
+    """Return what cells have in common that take about as long."""
+    return cell.task, cell.preset, cell.method

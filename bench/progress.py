@@ -55,6 +55,7 @@ class RunProgress:
         status = result["status"]
         self.running.pop(cell.id, None)
         self.left.pop(cell.id, None)
+        self.estimate.learn(cell, result["fit_seconds"] + result["evaluate_seconds"])
         self.counts["done" if status == "ok" else "skipped" if status == "skipped" else "failed"] += 1
         self._bar.advance(self._task)
         if status not in ("ok", "skipped"):

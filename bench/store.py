@@ -25,7 +25,8 @@ class StoreError(Exception):
 class Store:
     """An out directory.
 
-    Layout: ``cells/<id>.json`` results, ``fits/`` the fit cache, ``results.parquet`` the tidy table,
+    Layout: ``cells/<id>.json`` results, ``fits/`` the fit cache, ``logs/`` what cells
+    printed, ``results.parquet`` the tidy table,
     ``leaderboard.md`` and ``.csv``, ``mlflow.db`` and ``artifacts/``, ``index.json`` units and sizes of
     tasks, ``store.json`` the format of all this.
 

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,7 +69,7 @@ def write(leaderboard: Leaderboard, directory: str | Path, header_lines: Sequenc
     return markdown, csv
 
 
-def escape(text: object) -> str:
+def escape(text: Any) -> str:
     """Plain text for any place in Markdown, a table cell included; NaN and None become a dash."""
     if pd.isna(text):
         return DASH
@@ -132,7 +133,7 @@ def _raw(value: float) -> str:
     return _fixed(value, 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0)
 
 
-def _code(text: object) -> str:
+def _code(text: Any) -> str:
     if pd.isna(text) or not str(text) or "`" in str(text):
         return escape(text)
     one_line = " ".join(str(text).split())

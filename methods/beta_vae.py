@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from methods.vae import VAE
 
@@ -15,26 +15,34 @@ if TYPE_CHECKING:
 class BetaVAE(VAE):
     """β-VAE (Higgins et al. 2017, Eq. 4): a VAE whose KL to the prior weighs β.
 
-    loss = −E_q(z|x) log p(x | z) + β·KL(q(z | x) ‖ N(0, I)), summed over genes and latents, averaged over cells.
-    β has no meaning without that reduction. Network of the single-cell β-VAE of Lotfollahi et al.: bias-free
-    linear, batch norm, LeakyReLU, dropout. Ours differs from theirs in the learned gene variances of
-    :class:`methods.vae.VAE` (theirs is a plain squared error) and in early stopping. At β = 1 with the VAE's
-    network it is the VAE, bit for bit.
+    loss = −E_q(z|x) log p(x | z) + β·KL(q(z | x) ‖ N(0, I)), summed over genes and latents, averaged over cells;
+    β has no meaning without that reduction. At β = 1 it is the VAE, bit for bit.
+
+    By default its network is that of :class:`methods.vae.VAE`, so that their two rows differ by β alone; the
+    ``paper`` preset has the network of the single-cell β-VAE of Lotfollahi et al. (bias-free linear, batch norm,
+    LeakyReLU, dropout, five latents). Ours differs from theirs in the learned gene variances (theirs is a
+    plain squared error) and in early stopping.
     """
 
     name = "beta-vae"
     tags = VAE.tags | {"disentanglement"}
     reference = "Higgins et al. 2017, ICLR, beta-VAE"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": VAE.presets["smoke"],
+        "paper": {
+            **VAE.presets["paper"],
+            "n_latent": 5,
+            "hidden": (800, 800),
+            "activation": "leaky_relu",
+            "dropout": 0.2,
+        },
+    }
 
     @dataclass(frozen=True)
     class Config(VAE.Config):
-        """The VAE's, with β and the single-cell network."""
+        """The VAE's, with β."""
 
         beta: float = 4.0  # Higgins et al. 2017, 2-D shapes; 1 to 500 were swept on single cells
-        n_latent: int = 5  # Lotfollahi et al., single-cell β-VAE
-        hidden: tuple[int, ...] = (800, 800)  # Lotfollahi et al.
-        activation: str = "leaky_relu"  # Lotfollahi et al.
-        dropout: float = 0.2  # Lotfollahi et al.
 
     def penalties(
         self, mean: Tensor, log_variance: Tensor, z: Tensor, minibatch: Mapping[str, Tensor]

@@ -41,7 +41,7 @@ class FastICA(LinearFactors):
         from sklearn.exceptions import ConvergenceWarning
 
         x = np.asarray(data.X)
-        n_latent = _n_dimensions(x, self.config.n_latent, seed)
+        n_latent = min(self.config.n_latent, _n_dimensions(x))
         if n_latent < 1:
             raise CannotFit(f"FastICA needs cells that differ; all of the {data.n_obs} are alike")
         ica = SklearnFastICA(
@@ -63,13 +63,10 @@ class FastICA(LinearFactors):
         return self
 
 
-def _n_dimensions(x: np.ndarray, most: int, seed: int) -> int:
-    """Return how many dimensions the centred ``x`` (n_cells, n_genes) spans, counting up to ``most``."""
-    from sklearn.decomposition import PCA
-
-    most = min(most, len(x) - 1, x.shape[1])
-    if most < 1 or (x == x[0]).all():
-        return 0
-    # against one cell, a constant gene is exactly zero; against the mean it is rounding noise
-    singular = PCA(most, random_state=seed).fit(x - x[0]).singular_values_
-    return int((singular > singular[0] * max(x.shape) * np.finfo(np.float32).eps).sum())
+def _n_dimensions(x: np.ndarray) -> int:
+    """Return how many dimensions the centred ``x`` (n_cells, n_genes) spans, beyond the rounding of float32."""
+    # against one cell, a constant gene is exactly zero; against the mean it would be rounding noise
+    spread = x - x[0]
+    singular = np.linalg.svd(spread - spread.mean(axis=0), compute_uv=False)
+    noise = 10 * np.finfo(np.float32).eps * np.sqrt(max(x.shape)) * singular[0]
+    return min(int((singular > noise).sum()), len(x) - 1)

@@ -779,9 +779,9 @@ def _probabilities(x_fit: Floats, labels: NDArray[Any], x_score: Floats) -> tupl
     """The fitted labels, (n_labels,), and the probability of each for the scored samples, (n_score, n_labels)."""
     from sklearn.linear_model import LogisticRegression
 
-    names = np.unique(labels)
-    if len(names) < 2:
-        return names, np.ones((len(x_score), len(names)))
+    names, counts = np.unique(labels, return_counts=True)
+    if len(names) < 2 or not x_fit.any():
+        return names, np.tile(counts / counts.sum(), (len(x_score), 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it may stop before it has converged: what counts is the held-out half
         model = LogisticRegression(C=WEAK_PENALTY, max_iter=1_000).fit(x_fit, labels)

@@ -1,7 +1,7 @@
 """Metrics of integration: are batches mixed, and labels kept? All computed by scib-metrics (Luecken et al. 2022).
 
-Batch removal alone is gameable: a constant code has mixed batches, by ``ilisi``, ``bras``, ``kbet_per_label`` and
-``silhouette_batch``. Read each of these beside one that asks for the labels (``clisi``, ``ari_leiden``).
+Batch removal alone is gameable: a constant code has mixed batches, by ``ilisi``, ``bras``, ``kbet_per_label``,
+``silhouette_batch`` and, nearly, ``graph_connectivity``. Read each of these beside one that asks for the labels (``clisi``, ``ari_leiden``).
 
 The metrics of a neighbour graph take one that ``neighbours`` has built, so that it is built once; each uses as many
 of its nearest as scib-metrics' benchmark does (LISI 90, kBET 50, the rest 15, the cell itself included), or all
@@ -299,7 +299,8 @@ def graph_connectivity(codes: ArrayLike, labels: ArrayLike, graph: NeighborsResu
     """Share of each label's cells that lie in one connected piece of the label's graph.
 
     Mean over labels of ``largest strongly connected component / cells`` in the graph of 15 neighbours, restricted
-    to the label. 1 if every label is in one piece, as it is in most codes that know the labels at all.
+    to the label. 1 if every label is in one piece. That is so for most codes that know the labels, and nearly so
+    for a constant code, whose graph is random.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -17,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from bench.cell import result_of, run_cell, write_json
+from bench.cell import result_of, run_cell
 from bench.executors import OnDone, OnStart
 from bench.plan import Cell
 from bench.store import Store
@@ -63,6 +64,7 @@ class LocalExecutor:
         os.environ[PRELOAD] = ",".join(sorted({cell.name for cell in cells if _is_ours(cell.name)}))
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["bench.executors.preload"])
+        (store.out / "logs").mkdir(exist_ok=True)
         waiting, running = list(reversed(cells)), list[_Running]()
         try:
             while waiting or running:
@@ -81,7 +83,7 @@ class LocalExecutor:
     def _start(self, context: Any, cell: Cell, store: Store, on_start: OnStart) -> _Running:
         # what an earlier attempt left must not be taken for this one's result
         store.file(cell.id).unlink(missing_ok=True)
-        process = context.Process(target=_work, args=(cell, store.file(cell.id), store.fits), name=cell.title)
+        process = context.Process(target=_work, args=(cell, store.out), name=cell.title)
         process.start()
         on_start(cell)
         return _Running(cell, process, time.monotonic() + self.time_limit)
@@ -105,24 +107,37 @@ class LocalExecutor:
     def _result(self, one: _Running, store: Store) -> dict[str, Any]:
         """Return what the process wrote, or a result that says how it ended without writing one."""
         result = store.read(one.cell.id)
-        if result is None:
+        log = _log(store.out, one.cell)
+        if result is not None:
+            if log.exists() and not log.stat().st_size:
+                log.unlink()
+        else:
             code = one.process.exitcode or 0
             if one.ended:
                 status, reason = one.ended
             elif code < 0:
-                status, reason = "killed", f"the process was ended by {signal.Signals(-code).name}"
+                status, reason = "killed", f"the process was ended by {signal.Signals(-code).name}; it printed to {log}"
             else:
-                status, reason = "failed", f"the process ended with code {code} and no result"
+                status, reason = "failed", f"the process ended with code {code} and no result; it printed to {log}"
             result = result_of(one.cell, status, reason, peak_memory_mb=one.peak_mb)
             store.write(result)
         return result
 
 
-def _work(cell: Cell, file: Path, fits: Path) -> None:
-    """Run one cell in this process, which is its own."""
+def _work(cell: Cell, out: Path) -> None:
+    """Run one cell in this process, which is its own; what it prints goes to a file of its own."""
     os.setsid()  # so that the cell's own children can be ended with it
     threading.Thread(target=_die_with_head, daemon=True).start()
-    write_json(run_cell(cell, fits), file)
+    log = os.open(_log(out, cell), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    faulthandler.enable()
+    store = Store(out)
+    store.write(run_cell(cell, store.fits))
+
+
+def _log(out: Path, cell: Cell) -> Path:
+    return out / "logs" / f"{cell.id}.log"
 
 
 def _die_with_head() -> None:

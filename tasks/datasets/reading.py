@@ -177,10 +177,13 @@ def read_h5ad(file: Path) -> AnnData:
 
 
 def read_rda(file: Path) -> dict[str, Any]:
-    """Read the objects of an R data file, by name."""
+    """Read the objects of an R data file, by name; of an S4 object, a namespace of its slots."""
+    import warnings
+
     import rdata
 
-    with reading(file, "an R data file"):
+    with reading(file, "an R data file"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Missing constructor for R class")
         return rdata.read_rda(file)
 
 

@@ -19,8 +19,8 @@ N_FACTORS = 8
 def simulate(
     rng: np.random.Generator,
     n_types: int = 8,
-    n_cells: int = 150,
-    n_genes: int = 1000,
+    n_cells: int = 100,
+    n_genes: int = 800,
     n_donors: int = 6,
     strength: float = 2.0,
     interaction: float = 0.6,

@@ -169,11 +169,6 @@ def change_field(data):
     data.uns["fields"]["control"] = "stimulated"
 
 
-def move_between_labels(data):
-    # the same text when columns are strung together without a mark between the cells
-    data.obs["donor"] = ["1", "11", *data.obs["donor"][2:]]
-
-
 CHANGES = [change_x, change_counts, drop_counts, change_label, rename_column, rename_gene, swap_genes, change_field]
 
 

@@ -15,6 +15,7 @@ def tiny(tmp_path, monkeypatch) -> ModuleType:
     monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("TINY_LOG", str(tmp_path / "builds.log"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("tasks.datasets.catalogue.RETRIES", 0)  # else each failed download waits some seconds
     monkeypatch.syspath_prepend(Path(__file__).parent)
     return import_module("tiny_loader")
 

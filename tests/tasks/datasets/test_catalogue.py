@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks.datasets import DATASETS
 from tasks.datasets.base import DataError, Fields
-from tasks.datasets.catalogue import Source, built_directory, data_directory
+from tasks.datasets.catalogue import RealDataset, Source, add, built_directory, data_directory
 
 ROOT = Path(__file__).parents[3]
 
@@ -72,9 +73,15 @@ def builds(tmp_path: Path) -> int:
 
 def test_address_and_place(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path))
-    source = Source("owner/name", "c0ffee", "data/a.rda", 3, "00")
+    source = Source.github("owner/name", "c0ffee", "data/a.rda", 3, "00")
     assert source.url == "https://raw.githubusercontent.com/owner/name/c0ffee/data/a.rda"
     assert source.place == tmp_path / "raw/owner/name/c0ffee/data/a.rda"
+    assert (source.bytes, source.sha256) == (3, "00")
+    elsewhere = Source.first_use("https://site.org/a/b.gz", "site")
+    assert elsewhere.url == "https://site.org/a/b.gz"
+    assert elsewhere.place == tmp_path / "raw/site/b.gz"
+    assert Source.first_use("https://site.org/files/12", "site", "b.h5ad").place == tmp_path / "raw/site/b.h5ad"
+    assert Source("b.h5ad", 3, "00").place == tmp_path / "b.h5ad"
 
 
 def test_directories_without_environment_variables(monkeypatch):
@@ -120,7 +127,7 @@ def test_verify_gives_both_sums(placed):
         placed.load()
     message = str(caught.value)
     assert str(source.place) in message
-    assert f"has SHA-256 {hashlib.sha256(wrong).hexdigest()}, expected {source.sha256}" in message
+    assert f"has SHA-256 {hashlib.sha256(wrong).hexdigest()}, expected SHA-256 {source.sha256}" in message
     assert "data fetch tiny" in message
 
 
@@ -135,7 +142,7 @@ def test_load_is_canonical(placed, tmp_path):
     assert Fields.of(data) == placed.fields
     placed.load("smoke")
     assert builds(tmp_path) == 1
-    assert files(tmp_path / "cache") == sorted([placed.path().name, placed.path().with_suffix(".lock").name])
+    assert files(tmp_path / "cache") == [placed.path().name]
 
 
 def test_load_checks_the_columns(placed):
@@ -165,6 +172,23 @@ def test_digest_follows_sources_loader_and_fields(tiny, tmp_path, monkeypatch):
         dataclasses.replace(dataset, prepare="other_loader:prepare"),
     ]
     assert len({each.digest() for each in [dataset, *others]}) == 5
+
+
+def test_a_newer_build_replaces_the_older_one_alone(placed, tmp_path):
+    older = placed.build()
+    neighbours = ["tiny-large-0123456789ab.h5ad", "tiny-0123456789ab.h5ad.part", "other-0123456789ab.lock"]
+    for name in [*neighbours, "tiny-0123456789ab.lock"]:
+        (older.parent / name).write_bytes(b"")
+    newer = dataclasses.replace(placed, fields=Fields("condition", "cell_type")).build()
+    assert newer != older
+    assert files(older.parent) == sorted([newer.name, *neighbours])
+
+
+def test_a_failed_build_keeps_the_older_one(placed):
+    older = placed.build()
+    with pytest.raises(RuntimeError):
+        dataclasses.replace(placed, builder="tiny_loader:build_nothing").build()
+    assert older.is_file()
 
 
 def test_failed_build_leaves_nothing(placed, tmp_path):
@@ -290,6 +314,17 @@ def test_no_network(tiny, server, tmp_path):
     assert files(tmp_path) == []
 
 
+def test_a_failed_download_is_tried_again(tiny, server, monkeypatch):
+    pauses = []
+    monkeypatch.setattr("tasks.datasets.catalogue.RETRIES", 2)
+    monkeypatch.setattr("pooch.core.time.sleep", pauses.append)
+    server.answers["/matrix.txt"] = (503, 0, b"")
+    with pytest.raises(DataError, match="could not be downloaded"):
+        tiny.dataset(server.url).fetch()
+    assert server.requests == ["/matrix.txt"] * 3
+    assert pauses == [1, 2]
+
+
 def test_data_directory_that_cannot_be_written(tiny, server, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a directory")
     monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path / "file" / "data"))
@@ -338,3 +373,230 @@ def test_add_compares_with_the_file_of_the_same_name(tiny, tmp_path):
         dataset.add(given)
     assert dataset.sources[1].sha256 in str(caught.value)
     assert dataset.sources[0].sha256 not in str(caught.value)
+
+
+def test_add_of_a_file_that_is_not_there(tiny, tmp_path):
+    for absent in (tmp_path / "nowhere.txt", tmp_path):
+        with pytest.raises(DataError, match=f"{absent}: cannot be read .*give the path of a file"):
+            tiny.dataset().add(absent)
+        with pytest.raises(DataError, match=f"{absent}: cannot be read"):
+            add(absent)
+
+
+# --- files that no address serves
+
+
+def test_a_local_file_is_asked_for_by_name(tiny, tmp_path):
+    dataset = tiny.dataset(server="")
+    message = dataset.missing()
+    assert "give matrix.txt, cells.txt with `python -m bench data add FILE`" in message
+    assert "data fetch" not in message
+    with pytest.raises(DataError, match="data add FILE"):
+        dataset.fetch()
+
+
+def test_a_local_file_and_a_served_one(tiny):
+    dataset = tiny.dataset()
+    mixed = dataclasses.replace(
+        dataset, sources=(dataset.sources[0], dataclasses.replace(dataset.sources[1], url="", sha256=None))
+    )
+    message = mixed.missing()
+    assert "run `python -m bench data fetch tiny` and give cells.txt with" in message
+    assert "`python -m bench data add FILE --name tiny`" in message
+
+
+def test_a_wrong_local_file_is_not_said_to_be_downloadable(placed, tiny):
+    dataset = tiny.dataset(server="")
+    dataset.sources[0].place.write_bytes(b"1 2\n")
+    with pytest.raises(DataError, match="give the right file with `python -m bench data add FILE`"):
+        dataset.fetch()
+
+
+# --- files without a published checksum
+
+
+@pytest.fixture
+def trusted(tiny, server):
+    return tiny.dataset(server.url, published=False)
+
+
+def test_the_first_download_is_recorded(tiny, trusted):
+    trusted.fetch()
+    for source, content in zip(trusted.sources, tiny.CONTENTS.values(), strict=True):
+        assert source.record.read_text() == f"{hashlib.sha256(content).hexdigest()}  {source.place.name}\n"
+    digest = trusted.digest()
+    trusted.sources[0].record.write_text("0" * 64 + "  matrix.txt\n")
+    assert trusted.digest() != digest
+
+
+def test_the_record_holds_ever_after(tiny, trusted, server, tmp_path):
+    trusted.fetch()
+    source = trusted.sources[0]
+    recorded = source.expected()
+    source.place.write_bytes(b"1 2\n3")
+    trusted.path().unlink()
+    with pytest.raises(DataError) as caught:
+        trusted.build()
+    message = str(caught.value)
+    assert f"expected SHA-256 {recorded}, which it had when it was first used" in message
+    assert f"delete {source.record}" in message
+    trusted.fetch()  # downloads it again
+    assert source.place.read_bytes() == tiny.CONTENTS["matrix.txt"]
+
+    other = tiny.CONTENTS["matrix.txt"].replace(b"1", b"9")
+    server.answers["/matrix.txt"] = (200, len(other), other)
+    source.place.unlink()
+    with pytest.raises(DataError, match=f"was refused, expected SHA-256 {recorded}"):
+        trusted.fetch()
+    source.record.unlink()
+    trusted.fetch()  # the new version is accepted
+    assert source.expected() == hashlib.sha256(other).hexdigest()
+    assert trusted.load().X[0, 0] == np.float32(np.log1p(9))
+
+
+def test_a_second_fetch_of_trusted_files_downloads_nothing(trusted, server):
+    trusted.fetch()
+    server.requests.clear()
+    trusted.fetch()
+    assert server.requests == []
+
+
+def test_a_file_put_in_place_by_hand_is_recorded_at_its_first_use(tiny, trusted, server):
+    for source, content in zip(trusted.sources, tiny.CONTENTS.values(), strict=True):
+        source.place.parent.mkdir(parents=True, exist_ok=True)
+        source.place.write_bytes(content)
+    assert trusted.missing() is None
+    assert trusted.load().shape == (4, 2)
+    assert all(source.record.is_file() for source in trusted.sources)
+    assert server.requests == []
+    assert trusted.path().is_file()
+
+
+def test_a_first_use_needs_a_place_for_the_record(tiny, trusted, monkeypatch):
+    for source, content in zip(trusted.sources, tiny.CONTENTS.values(), strict=True):
+        source.place.parent.mkdir(parents=True, exist_ok=True)
+        source.place.write_bytes(content)
+
+    def refuse(*arguments):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("tasks.datasets.catalogue._replacing", refuse)
+    with pytest.raises(DataError, match=r"tiny: cannot write .*matrix\.txt\.sha256.*read-only.*sha256sum"):
+        trusted.load()
+
+
+def test_a_broken_record(trusted):
+    trusted.fetch()
+    trusted.sources[0].record.write_text("oops\n")
+    with pytest.raises(DataError, match=r"matrix\.txt\.sha256: starts with 'oops'"):
+        trusted.load()
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".h5ad"])
+def test_a_page_is_not_taken_for_the_file(trusted, server, suffix, tmp_path):
+    page = b"<html>are you human?</html>"
+    server.answers[f"/matrix{suffix}"] = (200, len(page), page)
+    source = Source.first_use(f"{server.url}/matrix{suffix}", "tiny")
+    dataset = dataclasses.replace(trusted, sources=(source,))
+    with pytest.raises(DataError) as caught:
+        dataset.fetch()
+    message = str(caught.value)
+    assert f"{source.url} sent was refused" in message
+    assert "b'<html>are you hu'" in message
+    assert "data add FILE --name tiny" in message
+    assert files(tmp_path / "data") == []
+    given = tmp_path / "given"
+    given.write_bytes(page)
+    with pytest.raises(DataError, match="given is not matrix"):
+        dataset.add(given)
+    assert files(tmp_path / "data") == []
+
+
+def test_add_takes_a_file_without_a_checksum_by_its_name(tiny, trusted, tmp_path):
+    given = tmp_path / "matrix.txt"
+    given.write_bytes(tiny.CONTENTS["matrix.txt"])
+    assert trusted.add(given) == trusted.sources[0].place
+    assert trusted.sources[0].expected() == hashlib.sha256(tiny.CONTENTS["matrix.txt"]).hexdigest()
+    renamed = given.rename(tmp_path / "again.txt")
+    assert trusted.add(renamed) == trusted.sources[0].place  # its sum is known now
+    renamed.write_bytes(b"other")
+    with pytest.raises(DataError, match="none of its original files"):
+        trusted.add(renamed)
+    with pytest.raises(DataError, match=r"delete .*matrix\.txt\.sha256 if another version"):
+        trusted.add(renamed.rename(given))
+
+
+def test_the_only_file_of_a_data_set_may_have_any_name(tiny, trusted, tmp_path):
+    single = dataclasses.replace(trusted, sources=trusted.sources[:1])
+    given = tmp_path / "34464122"
+    given.write_bytes(b"1 2\n")
+    assert single.add(given).name == "matrix.txt"
+
+
+# --- add, for all data sets
+
+
+@pytest.fixture
+def registered(tiny, server, monkeypatch):
+    """The registry holds two data sets: tiny, and trusted without published checksums."""
+    trusted = dataclasses.replace(
+        tiny.dataset(server.url, published=False),
+        name="trusted",
+        sources=(Source.first_use(f"{server.url}/cells_of_another.txt", "trusted"),),
+    )
+    sim = type("Simulated", (), {"simulated": True})()
+    monkeypatch.setattr(DATASETS, "_entries", {"sim": sim, "tiny": tiny.dataset(server.url), "trusted": trusted})
+
+
+def test_add_finds_the_data_set(registered, tiny, tmp_path):
+    given = tmp_path / "download(3)"
+    given.write_bytes(tiny.CONTENTS["cells.txt"])
+    assert add(given) == ("tiny", DATASETS["tiny"].sources[1].place)
+    assert DATASETS["tiny"].sources[1].place.read_bytes() == tiny.CONTENTS["cells.txt"]
+
+
+def test_add_names_the_nearest_and_both_sums(registered, tiny, tmp_path):
+    given = tmp_path / "matrix (1).txt"
+    given.write_bytes(b"1 2\n")
+    with pytest.raises(DataError) as caught:
+        add(given)
+    message = str(caught.value)
+    assert hashlib.sha256(b"1 2\n").hexdigest() in message
+    assert DATASETS["tiny"].sources[0].sha256 in message
+    assert "matrix.txt of tiny" in message
+    assert "\n" not in message
+
+
+def test_add_without_a_published_checksum_needs_the_name(registered, tmp_path):
+    given = tmp_path / "cells_of_another.txt"
+    given.write_bytes(b"x")
+    with pytest.raises(DataError, match=r"no published checksum: `python -m bench data add .* --name trusted`"):
+        add(given)
+    assert add(given, "trusted") == ("trusted", DATASETS["trusted"].sources[0].place)
+    assert add(given) == ("trusted", DATASETS["trusted"].sources[0].place)  # recorded now
+
+
+def test_add_with_nothing_near(registered, tmp_path):
+    given = tmp_path / "zzz"
+    given.write_bytes(b"x")
+    with pytest.raises(DataError, match="no original file has a similar name; `python -m bench data list`"):
+        add(given)
+
+
+def test_add_to_a_simulator(registered, tmp_path):
+    with pytest.raises(DataError, match="sim: is simulated"):
+        add(tmp_path / "any", "sim")
+
+
+def test_every_entry_is_complete():
+    for name in DATASETS:
+        dataset = DATASETS[name]
+        assert dataset.name == name
+        if not isinstance(dataset, RealDataset):
+            continue
+        assert len(dataset.digest()) == 64
+        assert dataset.summary
+        assert dataset.reference
+        assert dataset.licence
+        places = [source.path for source in dataset.sources]
+        assert len(set(places)) == len(places)

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +15,8 @@ from tasks.datasets.catalogue import RealDataset, Source
 CONTENTS = {"matrix.txt": b"1 2\n3 4\n5 6\n7 8\n", "cells.txt": b"B control\nB treated\nNK control\nNK treated\n"}
 
 
-@dataclass(frozen=True)
-class LocalSource(Source):
-    """A source on a server of the test."""
-
-    server: str = ""
-
-    @property
-    def url(self) -> str:
-        return f"{self.server}/{self.path}"
-
-
-def dataset(server: str = "http://127.0.0.1:9") -> RealDataset:
+def dataset(server: str = "http://127.0.0.1:9", published: bool = True) -> RealDataset:
+    """``published`` False: no checksums are known; ``server`` empty: the user brings the files."""
     return RealDataset(
         name="tiny",
         summary="four cells",
@@ -35,8 +24,13 @@ def dataset(server: str = "http://127.0.0.1:9") -> RealDataset:
         licence="none",
         fields=Fields(environment="condition", content="cell_type", control="control"),
         sources=tuple(
-            LocalSource("owner/name", "c0ffee", path, len(content), hashlib.sha256(content).hexdigest(), server)
-            for path, content in CONTENTS.items()
+            Source(
+                f"raw/tiny/{name}",
+                len(content) if published else None,
+                hashlib.sha256(content).hexdigest() if published else None,
+                f"{server}/{name}" if server else "",
+            )
+            for name, content in CONTENTS.items()
         ),
         builder="tiny_loader:build",
         prepare="tiny_loader:prepare",

@@ -1,0 +1,42 @@
+# Everything a fresh machine with Python 3.11 and make needs; a second call of any target starts at once.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: env run test check benchmark lock clean
+
+env: $(VENV)/.ready
+
+# The lock pins every package, torch's CPU build among them; the project itself is installed in place.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+run: env
+	$(BIN)/python -m bench run --methods all --tasks ood $(ARGS)
+
+test: env
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: env
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only $(ARGS)
+
+# Resolve the newest versions anew in a throw-away environment and pin them.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet torch==2.13.0
+	build/lock/bin/pip install --quiet '.[dev]' 'setuptools>=77' wheel
+	( echo '# Exact versions that the suite is tested with; made by `make lock`.'; \
+	  build/lock/bin/pip freeze --all --exclude disentanglement-ood-bench --exclude pip | sed 's/+cpu$$//' ) > requirements.lock
+	rm -rf build/lock
+
+clean:
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache

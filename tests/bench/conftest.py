@@ -1,0 +1,68 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def cli(tmp_path):
+    """Run ``python -m bench`` with arguments in a directory of its own; returns the finished process."""
+
+    def run(*arguments, timeout=240, **environment):
+        return subprocess.run(
+            [sys.executable, "-m", "bench", *map(str, arguments)],
+            cwd=tmp_path,
+            env=process_environment(tmp_path, **environment),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start ``python -m bench`` and return the process; it is ended with the test."""
+    started = []
+
+    def run(*arguments, **environment):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench", *map(str, arguments)],
+            cwd=tmp_path,
+            env=process_environment(tmp_path, **environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def process_environment(tmp_path, **changes):
+    """The environment of a child: the checkout importable, an empty data directory unless one is given."""
+    empty = tmp_path / "no-data"
+    empty.mkdir(exist_ok=True)
+    return {**os.environ, "PYTHONPATH": str(ROOT), "BENCH_DATA_DIR": str(empty), **changes}
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """Write a plugin file and return its path."""
+
+    def write(text, name="plugin.py"):
+        file = tmp_path / name
+        file.write_text(text)
+        return file
+
+    return write

@@ -1,0 +1,60 @@
+import ast
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.bench.conftest import ROOT
+
+PACKAGES = ("bench", "methods", "tasks", "metrics", "leaderboard")
+ALLOWED = {
+    "metrics": {"metrics"},
+    "leaderboard": {"leaderboard"},
+    "methods": {"methods", "metrics"},
+    "tasks": {"tasks", "metrics"},
+    "bench": set(PACKAGES),
+}
+HEAVY = ("torch", "jax", "umap", "mlflow", "anndata", "sklearn", "pandas", "scipy")
+
+
+def imported_packages(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_one_way(package):
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in (ROOT / package).rglob("*.py")
+        for name in imported_packages(file)
+        if name in PACKAGES and name not in ALLOWED[package]
+    ]
+    assert wrong == []
+
+
+def test_listing_imports_no_heavy_library():
+    code = f"""
+import sys
+sys.argv = ["bench", "list", "methods"]
+from bench.cli import app
+app(standalone_mode=False)
+print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("what", ["methods", "tasks", "metrics"])
+def test_list_answers_in_under_a_second(what):
+    def seconds():
+        clock = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "bench", "list", what], cwd=ROOT, capture_output=True, check=True)
+        return time.perf_counter() - clock
+
+    # the fastest of a few: a busy machine may delay any one of them
+    assert min(seconds() for _ in range(5)) < 1.0

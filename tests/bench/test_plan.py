@@ -1,0 +1,140 @@
+import dataclasses
+
+import pytest
+
+from bench.plan import WHOLE, PlanError, PluginError, choose, choose_methods, choose_tasks, make_plan
+from methods.base import ConfigError
+from metrics import UnknownName
+
+NAMES = ["a/x", "a/y", "b/x"]
+TAGS = {"a/x": {"ood", "real"}, "a/y": {"ood"}, "b/x": {"real"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("all", NAMES),
+        ("a/x", ["a/x"]),
+        ("b/x, a/x", ["a/x", "b/x"]),
+        ("ood", ["a/x", "a/y"]),
+        ("*/x", ["a/x", "b/x"]),
+        ("a", ["a/x", "a/y"]),
+        ("real,a/y", NAMES),
+    ],
+)
+def test_choose(spec, expected):
+    assert choose("task", spec, NAMES, TAGS) == expected
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(UnknownName, match=r"unknown method 'beta-vea'; did you mean 'beta-vae'"):
+        choose_methods("beta-vea", "smoke", [])
+    with pytest.raises(UnknownName, match="did you mean .*unseen-cell-type"):
+        choose_tasks("unseen-cel-type")
+
+
+def test_an_empty_choice_is_refused():
+    with pytest.raises(PlanError, match="--methods is empty"):
+        choose_methods(" , ", "smoke", [])
+
+
+def test_settings_are_read_as_the_type_of_the_default():
+    settings = ["beta-vae.beta=8", "beta-vae.hidden=[64, 32]", "beta-vae.activation=elu"]
+    (spec,), _ = choose_methods("beta-vae", "smoke", settings)
+    assert spec.changes == {"beta": 8, "hidden": [64, 32], "activation": "elu"}
+    assert spec.label == "beta-vae@activation=elu@beta=8@hidden=[64, 32]"
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "message"),
+    [
+        ("beta-vae.bta=8", ConfigError, "beta-vae has no config key 'bta'"),
+        ("beta-vae.beta=high", ConfigError, "beta-vae.beta='high'"),
+        ("beta-vae.n_latent=2.5", ConfigError, "beta-vae.n_latent=2.5"),
+        ("beta=8", PlanError, "method.key=value"),
+        ("vae.n_latent", PlanError, "method.key=value"),
+        ("pca.n_latent=3", UnknownName, "'pca'"),
+    ],
+)
+def test_a_wrong_setting_is_refused(setting, error, message):
+    with pytest.raises(error, match=message):
+        choose_methods("beta-vae", "smoke", [setting])
+
+
+def plan(methods="pca,no-change", tasks="reembedding/pancancer-sim", seeds=2, settings=()):
+    specs, plugins = choose_methods(methods, "smoke", settings)
+    return make_plan(specs, choose_tasks(tasks), "smoke", seeds, plugins, {})
+
+
+def test_the_cross_has_every_method_unit_seed_and_control_once():
+    cells = plan().cells
+    run = [(cell.role, cell.method, cell.unit, cell.seed) for cell in cells if not cell.skip]
+    methods = [("method", "pca"), ("control", "N0"), ("control", "N1"), ("control", "P")]
+    assert sorted(run) == sorted((*m, f"cancer{unit}", seed) for m in methods for unit in (0, 1) for seed in (0, 1))
+    (skipped,) = [cell for cell in cells if cell.skip]
+    assert (skipped.method, skipped.unit) == ("no-change", WHOLE)
+    assert skipped.skip == "no-change cannot embed, which reembedding needs"
+
+
+def test_ids_are_unique_and_the_same_each_time():
+    first, second = plan().cells, plan().cells
+    assert len({cell.id for cell in first}) == len(first)
+    assert [cell.id for cell in first] == [cell.id for cell in second]
+    assert plan().invocation == plan().invocation != plan(seeds=1).invocation
+
+
+def test_an_id_changes_with_all_that_a_result_depends_on():
+    cell = plan().cells[0]
+    for field, value in {
+        "config": {"n_latent": 3},
+        "task_version": 99,
+        "unit": "other",
+        "seed": 7,
+        "preset": "paper",
+        "method_digest": "x",
+        "task_digest": "x",
+        "data_digest": "x",
+    }.items():
+        assert dataclasses.replace(cell, **{field: value}).with_id().id != cell.id
+    assert dataclasses.replace(cell, plugins=("elsewhere.py",)).with_id().id == cell.id
+
+
+def test_what_a_task_fixes_gives_way_to_what_the_user_sets():
+    def sizes(settings):
+        cells = plan("pca", "latent-recovery/sparse-shift", settings=settings).cells
+        return {cell.config["n_latent"] for cell in cells if cell.role == "method"}
+
+    assert sizes([]) == {15}
+    assert sizes(["pca.n_latent=4"]) == {4}
+
+
+def test_absent_data_are_said_with_the_command_that_gets_them(monkeypatch, tmp_path):
+    monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path))
+    made = plan(tasks="reembedding/pancancer-sim,reembedding/tcga-paired")
+    assert {cell.task for cell in made.cells} == {"reembedding/pancancer-sim"}
+    assert "python -m bench data fetch tcga-paired" in made.absent["reembedding/tcga-paired"]
+
+
+def test_a_plugin_that_raises_is_its_cause(plugin):
+    file = plugin("raise RuntimeError('not today')")
+    with pytest.raises(PluginError) as raised:
+        choose_methods("pca", "smoke", [], [str(file)])
+    assert str(raised.value.__cause__) == "not today"
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "message"),
+    [
+        (None, "absent.py:A", "there is no file"),
+        ("class A: pass", "plugin.py:A", "'A' is no Method in that file; it has none"),
+        ("from methods.base import Method\nclass A(Method): pass", "plugin.py:B", "'B' is no Method .* it has Method, A"),
+        ("from methods.base import Method\nclass A(Method): pass", "plugin.py:A", "the class has no name"),
+    ],
+)
+def test_a_file_without_the_method_is_refused(plugin, tmp_path, monkeypatch, text, address, message):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        plugin(text)
+    with pytest.raises(PlanError, match=message):
+        choose_methods(address, "smoke", [])

@@ -1,0 +1,82 @@
+"""Latent vector arithmetic on a linear model, where it can be worked out by hand."""
+
+import numpy as np
+import pytest
+
+from methods.base import CannotFit
+from methods.latent_arithmetic import LatentArithmetic
+
+TO_GENES = np.array([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])
+PROFILES = np.array([[1.0, 0.0], [0.0, 3.0], [2.0, 2.0]]) @ TO_GENES
+CODE_SHIFTS = np.array([[1.0, 0.0], [3.0, -2.0], [2.0, 5.0]])
+
+
+class Toy(LatentArithmetic):
+    """Codes are the first two genes; decoding is linear."""
+
+    name = "toy"
+
+    def fit(self, data, seed):
+        self.remember_latents(data)
+        return self
+
+    def embed(self, data):
+        return np.asarray(data.X)[:, :2]
+
+    def decode(self, codes):
+        return codes @ TO_GENES.astype(np.float32)
+
+
+@pytest.fixture
+def training(crossed):
+    return crossed(PROFILES, CODE_SHIFTS @ TO_GENES, n_cells=[40, 5, 3])
+
+
+@pytest.fixture
+def queries(labelled):
+    codes = np.random.default_rng(0).standard_normal((6, 2))
+    return labelled(codes @ TO_GENES, ["control", "stimulated"] * 3, ["new"] * 6)
+
+
+def test_shift_is_exact_and_every_type_weighs_the_same_with_unequal_cell_numbers(training):
+    toy = Toy().fit(training, 0)
+    np.testing.assert_allclose(toy.latent_shift("control", "stimulated"), [2.0, 1.0], atol=1e-5)
+    np.testing.assert_allclose(toy.latent_shift("stimulated", "control"), [-2.0, -1.0], atol=1e-5)
+    np.testing.assert_allclose(toy.latent_shift("control", "control"), 0.0, atol=1e-12)
+
+
+def test_prediction_encodes_shifts_by_the_cells_own_environment_and_decodes(training, queries):
+    found = Toy().fit(training, 0).predict(queries, "stimulated")
+    assert found.shape == queries.shape
+    expected = np.array(queries.X, dtype=float)
+    expected[::2] += np.array([2.0, 1.0]) @ TO_GENES
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_prediction_changes_neither_cells_nor_means(training, queries):
+    toy = Toy().fit(training, 0)
+    before, means = queries.X.copy(), {pair: mean.copy() for pair, mean in toy.latent_means.items()}
+    toy.predict(queries, "stimulated")
+    np.testing.assert_array_equal(queries.X, before)
+    for pair, mean in means.items():
+        np.testing.assert_array_equal(toy.latent_means[pair], mean)
+
+
+def test_types_in_one_environment_alone_do_not_count(crossed):
+    toy = Toy().fit(crossed(PROFILES, CODE_SHIFTS @ TO_GENES, lacking=(2,)), 0)
+    np.testing.assert_allclose(toy.latent_shift("control", "stimulated"), [2.0, -1.0], atol=1e-5)
+
+
+@pytest.mark.parametrize("pair", [("control", "gone"), ("gone", "control")])
+def test_an_untrained_environment_is_refused_with_those_that_were_trained(training, pair):
+    with pytest.raises(CannotFit, match="'gone'.*trained environments: control, stimulated"):
+        Toy().fit(training, 0).latent_shift(*pair)
+
+
+def test_remembered_means_survive_their_state(training):
+    first, second = Toy().fit(training, 0), Toy()
+    second.restore_latents(first.latent_state())
+    assert list(first.latent_means) == list(second.latent_means)
+    np.testing.assert_array_equal(
+        first.latent_shift("control", "stimulated"), second.latent_shift("control", "stimulated")
+    )

@@ -1,0 +1,224 @@
+"""The training loop, on models whose course is known."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from methods.base import CannotFit
+from methods.nn.training import NonFiniteLoss, Schedule, train
+
+STEP = 0.5
+
+
+class Walk(nn.Module):
+    """One parameter that starts at 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(()))
+
+
+class Course:
+    """The gradient of the training loss is −1 forever, so that Adam takes one step of STEP an epoch.
+
+    The validation loss is (w − 5)²: it falls for ten epochs and then rises.
+    """
+
+    def __init__(self):
+        self.sizes = {True: [], False: []}
+
+    def loss_terms(self, network, minibatch):
+        self.sizes[network.training].append(len(minibatch["x"]))
+        if network.training:
+            return {"climb": -network.w}
+        return {"climb": (network.w - 5.0).square()}
+
+
+def run(model=None, n_cells=40, seed=0, network=None, **changes):
+    schedule = {"max_epochs": 60, "learning_rate": STEP, "minibatch": 128, "validation": 0.1, "patience": 7}
+    network = network or Walk()
+    tensors = {"x": torch.arange(float(n_cells))[:, None]}
+    outcome = train(model or Course(), network, tensors, Schedule(**{**schedule, **changes}), seed, "toy")
+    return outcome, network
+
+
+def test_the_weights_of_the_best_epoch_are_restored():
+    outcome, network = run()
+    assert outcome.best_epoch == 9
+    assert network.w.item() == pytest.approx(5.0, abs=1e-4)
+    assert not network.training
+    # training did go on, and did get worse
+    assert len(outcome.history["validation"]) == 9 + 7 + 1
+    assert outcome.history["validation"][-1] == pytest.approx((7 * STEP) ** 2, abs=1e-2)
+    assert np.argmin(outcome.history["validation"]) == 9
+
+
+def test_early_stopping_is_recorded_with_its_reason():
+    outcome, _ = run()
+    assert outcome.stopped == "no improvement for 7 epochs after epoch 9"
+    assert outcome.converged
+
+
+def test_running_out_of_epochs_is_recorded_and_no_convergence():
+    outcome, network = run(max_epochs=4)
+    assert outcome.stopped == "max_epochs=4"
+    assert not outcome.converged
+    assert outcome.best_epoch == 3
+    assert network.w.item() == pytest.approx(4 * STEP, abs=1e-4)
+
+
+def test_the_best_epoch_may_lie_before_the_last_when_epochs_run_out():
+    outcome, network = run(max_epochs=12)
+    assert not outcome.converged
+    assert outcome.best_epoch == 9
+    assert network.w.item() == pytest.approx(5.0, abs=1e-4)
+
+
+def test_buffers_are_restored_with_the_weights():
+    class Counting(Course):
+        def loss_terms(self, network, minibatch):
+            if network.training:
+                network.seen += 1
+            return super().loss_terms(network, minibatch)
+
+    network = Walk()
+    network.register_buffer("seen", torch.zeros(()))
+    outcome, network = run(Counting(), network=network)
+    assert len(outcome.history["climb"]) == 17
+    assert network.seen.item() == 10
+
+
+def test_no_epochs_leave_the_network_as_it_was():
+    outcome, network = run(max_epochs=0)
+    assert network.w.item() == 0.0
+    assert outcome.history == {}
+    assert not network.training
+
+
+def test_with_few_cells_the_training_loss_is_watched():
+    class Valley(Course):
+        def loss_terms(self, network, minibatch):
+            self.sizes[network.training].append(len(minibatch["x"]))
+            return {"valley": (network.w - 1.0).abs()}
+
+    model = Valley()
+    outcome, _ = run(model, n_cells=19, patience=5)
+    assert model.sizes[False] == []
+    assert set(model.sizes[True]) == {19}
+    assert set(outcome.history) == {"valley"}
+    assert outcome.stopped.startswith("no improvement for 5 epochs")
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "minibatch", "validation", "sizes", "held"),
+    [
+        (129, 128, 0.0, {64, 65}, 0),
+        (128, 128, 0.0, {128}, 0),
+        (257, 128, 0.0, {85, 86}, 0),
+        (144, 128, 0.1, {65}, 14),
+        (20, 128, 0.1, {18}, 2),
+        (19, 128, 0.5, {19}, 0),
+        (13, 4, 0.0, {3, 4}, 0),
+    ],
+)
+def test_minibatches_are_spread_so_that_none_is_tiny(n_cells, minibatch, validation, sizes, held):
+    model = Course()
+    run(model, n_cells=n_cells, minibatch=minibatch, validation=validation, max_epochs=2)
+    assert set(model.sizes[True]) == sizes
+    assert sum(model.sizes[True]) == 2 * (n_cells - held)
+    assert set(model.sizes[False]) == ({held} if held else set())
+
+
+class Record(Course):
+    """Notes the cells of each minibatch."""
+
+    def __init__(self):
+        self.cells = {True: [], False: []}
+
+    def loss_terms(self, network, minibatch):
+        self.cells[network.training].append(minibatch["x"][:, 0].tolist())
+        return {"climb": -network.w}
+
+
+def test_an_epoch_shows_every_training_cell_once_in_an_order_of_its_own():
+    model = Record()
+    run(model, n_cells=50, minibatch=16, max_epochs=3, validation=0.2)
+    epochs = [sum(model.cells[True][i : i + 3], []) for i in (0, 3, 6)]
+    held = model.cells[False][0]
+    assert len(held) == 10
+    assert model.cells[False] == [held] * 3
+    for shown in epochs:
+        assert sorted(shown + held) == list(range(50))
+    assert epochs[0] != epochs[1] != epochs[2]
+    # a split that is shuffled, not the last or first cells
+    assert sorted(held) not in (list(range(10)), list(range(40, 50)))
+
+
+def test_the_seed_sets_the_split_and_the_order():
+    first, again, other = Record(), Record(), Record()
+    for model, seed in ((first, 0), (again, 0), (other, 1)):
+        run(model, n_cells=50, minibatch=16, max_epochs=2, seed=seed)
+    assert first.cells == again.cells
+    assert sorted(first.cells[False][0]) != sorted(other.cells[False][0])
+
+
+def test_the_loss_is_the_sum_of_its_terms_and_each_is_logged_as_its_mean_over_cells():
+    class Terms:
+        def loss_terms(self, network, minibatch):
+            mean = minibatch["x"].mean()
+            return {"mean": mean + 0 * network.w, "three": 3.0 + network.w - network.w.detach()}
+
+    # batches of unequal size: 13 cells as 4, 3, 3, 3
+    outcome, network = run(Terms(), n_cells=13, minibatch=4, max_epochs=1)
+    assert outcome.history["mean"] == [pytest.approx(6.0, abs=1e-5)]
+    assert outcome.history["three"] == [pytest.approx(3.0, abs=1e-5)]
+    assert network.w.item() < 0
+
+
+@pytest.mark.parametrize(("value", "text"), [(float("nan"), "nan"), (float("inf"), "inf"), (-float("inf"), "-inf")])
+def test_a_non_finite_term_is_raised_with_method_term_and_epoch(value, text):
+    class Breaks(Course):
+        epoch = -1
+
+        def loss_terms(self, network, minibatch):
+            self.epoch += 1
+            return {"fine": -network.w, "broken": torch.tensor(value if self.epoch == 2 else 1.0)}
+
+    with pytest.raises(NonFiniteLoss, match=f"toy: loss term 'broken' is {text} at epoch 2.*learning_rate"):
+        run(Breaks(), n_cells=19)
+
+
+def test_a_non_finite_validation_loss_is_raised():
+    class Breaks(Course):
+        def loss_terms(self, network, minibatch):
+            return {"climb": -network.w if network.training else torch.tensor(float("nan"))}
+
+    with pytest.raises(NonFiniteLoss, match="toy: loss term 'validation' is nan at epoch 0"):
+        run(Breaks())
+
+
+def test_one_cell_is_refused():
+    with pytest.raises(CannotFit, match="toy needs at least 2 cells, got 1"):
+        run(n_cells=1)
+
+
+def test_global_random_state_is_left_alone_and_draws_depend_on_the_seed():
+    class Draws(Course):
+        def __init__(self):
+            self.drawn = []
+
+        def loss_terms(self, network, minibatch):
+            self.drawn.append(torch.randn(()).item())
+            return {"climb": -network.w}
+
+    found = {}
+    for key, seed in (("first", 0), ("again", 0), ("other", 1)):
+        torch.manual_seed(hash(key) % 1000)
+        before = torch.get_rng_state()
+        model = Draws()
+        run(model, n_cells=30, max_epochs=2, seed=seed)
+        assert torch.equal(before, torch.get_rng_state())
+        found[key] = model.drawn
+    assert found["first"] == found["again"]
+    assert found["first"] != found["other"]

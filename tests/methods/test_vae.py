@@ -1,0 +1,270 @@
+"""The VAE, the β-VAE and the parts that they are made of."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Independent, Normal, kl_divergence
+
+from methods import METHODS, CannotFit
+from methods.base import ConfigError
+from methods.beta_vae import BetaVAE
+from methods.nn.likelihoods import Gaussian
+from methods.nn.networks import ACTIVATIONS, Decoder, GaussianEncoder, Standardiser, hidden_layers
+from methods.nn.penalties import kl_standard_normal
+from methods.vae import VAE
+
+SMALL = {"n_latent": 3, "hidden": (32,)}
+
+
+def fit_vae(data, seed=0, cls=VAE, **changes):
+    return cls(cls.configure(**{**SMALL, "max_epochs": 5, **changes})).fit(data, seed)
+
+
+# --- penalties
+
+
+def test_kl_of_a_unit_mean_in_ten_dimensions_is_five():
+    kl = kl_standard_normal(torch.ones(4, 10), torch.zeros(4, 10))
+    assert kl.shape == (4,)
+    torch.testing.assert_close(kl, torch.full((4,), 5.0))
+    assert (kl_standard_normal(torch.zeros(4, 10), torch.zeros(4, 10)) == 0).all()
+
+
+def test_kl_agrees_with_torch_distributions():
+    torch.manual_seed(0)
+    mean, log_variance = torch.randn(7, 4, dtype=torch.float64) * 2, torch.randn(7, 4, dtype=torch.float64) * 2
+    prior = Independent(Normal(torch.zeros_like(mean), torch.ones_like(mean)), 1)
+    posterior = Independent(Normal(mean, torch.exp(0.5 * log_variance)), 1)
+    torch.testing.assert_close(
+        kl_standard_normal(mean, log_variance), kl_divergence(posterior, prior), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_kl_gradients_agree_with_finite_differences():
+    torch.manual_seed(0)
+    mean = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    log_variance = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(kl_standard_normal, (mean, log_variance))
+    kl_standard_normal(mean, log_variance).sum().backward()
+    torch.testing.assert_close(mean.grad, mean.detach())
+
+
+# --- likelihood
+
+
+def gaussian(log_variance):
+    likelihood = Gaussian(len(log_variance)).double()
+    with torch.no_grad():
+        likelihood.log_variance.copy_(torch.as_tensor(log_variance, dtype=torch.float64))
+    return likelihood
+
+
+def test_gaussian_log_prob_agrees_with_torch_distributions():
+    torch.manual_seed(0)
+    x, mean, log_variance = torch.randn(6, 5).double(), torch.randn(6, 5).double(), torch.randn(5).double()
+    expected = Normal(mean, torch.exp(0.5 * log_variance)).log_prob(x).sum(-1)
+    found = gaussian(log_variance).log_prob(x, mean)
+    assert found.shape == (6,)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    single = Gaussian(5)
+    torch.testing.assert_close(
+        single.log_prob(x.float(), mean.float()), Normal(mean, 1.0).log_prob(x).sum(-1).float(), rtol=1e-6, atol=1e-5
+    )
+
+
+def test_gaussian_gradients_agree_with_finite_differences():
+    torch.manual_seed(0)
+    likelihood = gaussian([0.3, -0.5, 1.0])
+    x, mean = torch.randn(4, 3).double(), torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda m: likelihood.log_prob(x, m), (mean,))
+
+    def of_variance(log_variance):
+        return torch.func.functional_call(
+            _LogProb(likelihood), {"likelihood.log_variance": log_variance}, (x, mean.detach())
+        )
+
+    assert torch.autograd.gradcheck(of_variance, (likelihood.log_variance.detach().clone().requires_grad_(),))
+
+
+class _LogProb(torch.nn.Module):
+    def __init__(self, likelihood):
+        super().__init__()
+        self.likelihood = likelihood
+
+    def forward(self, x, mean):
+        return self.likelihood.log_prob(x, mean)
+
+
+def test_a_gene_reproduced_exactly_has_a_bounded_density():
+    x = torch.zeros(2, 1).double()
+    assert gaussian([-50.0]).log_prob(x, x)[0] == gaussian([-10.0]).log_prob(x, x)[0]
+
+
+# --- networks
+
+
+def test_standardiser_undoes_itself_and_leaves_constant_genes():
+    torch.manual_seed(0)
+    x = torch.randn(50, 4) * torch.tensor([1.0, 3.0, 0.1, 0.0]) + torch.tensor([0.0, 5.0, -2.0, 8.3])
+    standardiser = Standardiser(4)
+    standardiser.set(x)
+    z = standardiser(x)
+    torch.testing.assert_close(z.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.std(0, correction=0)[:3], torch.ones(3), atol=1e-4, rtol=0)
+    assert standardiser.std[3] == 1.0
+    torch.testing.assert_close(standardiser.inverse(z), x, atol=1e-5, rtol=1e-5)
+    assert not list(standardiser.parameters())
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("norm", ["none", "layer", "batch"])
+def test_networks_have_the_stated_shapes(activation, norm):
+    encoder = GaussianEncoder(6, (8, 7), 3, activation, norm, 0.1)
+    decoder = Decoder(3, (7, 8), 6, activation, norm, 0.1)
+    mean, log_variance = encoder(torch.randn(5, 6))
+    assert mean.shape == log_variance.shape == (5, 3)
+    assert decoder(mean).shape == (5, 6)
+
+
+def test_hidden_layers_have_no_bias_before_batch_norm_and_no_dropout_at_zero():
+    batch = hidden_layers((4, 8), "relu", "batch", 0.5)
+    assert [type(layer).__name__ for layer in batch] == ["Linear", "BatchNorm1d", "ReLU", "Dropout"]
+    assert batch[0].bias is None
+    plain = hidden_layers((4, 8), "softplus", "none", 0.0)
+    assert [type(layer).__name__ for layer in plain] == ["Linear", "Softplus"]
+    assert plain[0].bias is not None
+
+
+def test_posterior_variance_is_bounded():
+    encoder = GaussianEncoder(2, (4,), 3, "relu", "none", 0.0)
+    with torch.no_grad():
+        encoder.log_variance.bias.fill_(1e4)
+    assert encoder(torch.zeros(1, 2))[1].max() == 10.0
+
+
+# --- the method
+
+
+def test_training_lowers_the_loss_and_reconstructs_better_than_the_mean(structured):
+    # measured: 1 − .13 of the variance explained, of .97 that three factors can
+    vae = fit_vae(structured, max_epochs=80, dropout=0.0, learning_rate=5e-3)
+    totals = np.add(vae.history["reconstruction"], vae.history["kl"])
+    assert len(totals) > 20
+    assert totals[-1] < totals[0] - 5
+    x = np.asarray(structured.X)
+    explained = 1 - np.square(vae.decode(vae.embed(structured)) - x).sum() / np.square(x - x.mean(axis=0)).sum()
+    print("explained", explained)
+    assert explained > 0.6
+
+
+def test_prediction_moves_cells_toward_the_target(structured):
+    vae = fit_vae(structured, max_epochs=80, dropout=0.0, learning_rate=5e-3)
+    control = (structured.obs["condition"] == "control").to_numpy()
+    x = np.asarray(structured.X)
+    predicted = vae.predict(structured[control].copy(), "stimulated").mean(axis=0)
+    before, after = x[control].mean(axis=0), x[~control].mean(axis=0)
+    print("left", np.linalg.norm(predicted - after) / np.linalg.norm(before - after))
+    assert np.linalg.norm(predicted - after) < 0.4 * np.linalg.norm(before - after)
+
+
+def test_history_has_every_loss_term_and_the_validation_loss(structured):
+    vae = fit_vae(structured, max_epochs=4)
+    assert set(vae.history) == {"reconstruction", "kl", "validation"}
+    assert {len(curve) for curve in vae.history.values()} == {4}
+    assert vae.unconverged == "stopped by max_epochs=4"
+
+
+def test_embed_is_the_posterior_mean_in_eval_mode(structured):
+    vae = fit_vae(structured, dropout=0.5)
+    assert not any(module.training for module in vae.network.modules())
+    first = vae.embed(structured)
+    np.testing.assert_array_equal(first, vae.embed(structured))
+    with torch.no_grad():
+        standardised = vae.network["standardiser"](torch.from_numpy(structured.X))
+        body = vae.network["encoder"].body
+        assert any(isinstance(layer, torch.nn.Dropout) for layer in body)
+        mean = vae.network["encoder"].mean(body(standardised))
+    np.testing.assert_array_equal(first, mean.numpy())
+
+
+def test_genes_are_standardised_by_training_cells_and_decoded_on_the_scale_of_x(structured):
+    scaled = structured.copy()
+    factor = np.logspace(-2, 2, 30).astype(np.float32)
+    scaled.X = structured.X * factor + 7
+    plain, other = fit_vae(structured, max_epochs=3), fit_vae(scaled, max_epochs=3)
+    # the same network in standardised units, up to rounding
+    np.testing.assert_allclose(other.embed(scaled), plain.embed(structured), atol=1e-2)
+    np.testing.assert_allclose(
+        (other.decode(other.embed(scaled)) - 7) / factor, plain.decode(plain.embed(structured)), atol=0.1
+    )
+
+
+def test_fewer_than_twenty_cells_train_without_a_validation_split(structured):
+    few = structured[:19].copy()
+    vae = fit_vae(few)
+    assert set(vae.history) == {"reconstruction", "kl"}
+    assert vae.embed(few).shape == (19, 3)
+    assert "validation" in fit_vae(structured[:20].copy()).history
+
+
+def test_too_small_data_are_refused(structured):
+    with pytest.raises(CannotFit, match="at least 2 cells, got 1"):
+        fit_vae(structured[:1].copy())
+    with pytest.raises(CannotFit, match="n_latent=3 is more than the 2 genes"):
+        fit_vae(structured[:, :2].copy())
+    with pytest.raises(ConfigError, match="vae.n_latent=0"):
+        fit_vae(structured, n_latent=0)
+
+
+def test_state_is_of_the_network_that_embeds(structured):
+    vae = fit_vae(structured)
+    restored = VAE(vae.config)
+    restored.restore({key: np.array(value) for key, value in vae.state().items() if key != "latent_pairs"} | {
+        "latent_pairs": vae.state()["latent_pairs"]
+    })  # fmt: skip
+    np.testing.assert_array_equal(restored.embed(structured), vae.embed(structured))
+    assert not any(module.training for module in restored.network.modules())
+
+
+# --- β-VAE
+
+NETWORK = {"hidden": (16,), "n_latent": 3, "activation": "relu", "dropout": 0.1, "max_epochs": 6}
+
+
+def test_beta_one_with_the_network_of_the_vae_is_the_vae_bit_for_bit(structured):
+    defaults = {field.name: getattr(VAE.Config(), field.name) for field in dataclasses.fields(VAE.Config)}
+    plain = VAE(VAE.configure(**{**defaults, **NETWORK})).fit(structured, 3)
+    beta = BetaVAE(BetaVAE.configure(**{**defaults, **NETWORK}, beta=1.0)).fit(structured, 3)
+    assert plain.history == beta.history
+    first, second = plain.state(), beta.state()
+    assert first.keys() == second.keys()
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key], err_msg=key)
+    np.testing.assert_array_equal(plain.embed(structured), beta.embed(structured))
+    np.testing.assert_array_equal(plain.predict(structured, "stimulated"), beta.predict(structured, "stimulated"))
+    other = BetaVAE(BetaVAE.configure(**{**defaults, **NETWORK}, beta=1.01)).fit(structured, 3)
+    assert not np.array_equal(other.embed(structured), plain.embed(structured))
+
+
+def test_a_larger_beta_leaves_less_information_in_the_code(structured):
+    spread = [
+        fit_vae(structured, cls=BetaVAE, beta=beta, max_epochs=40, dropout=0.0, learning_rate=5e-3, activation="relu")
+        .embed(structured)
+        .var()
+        for beta in (0.1, 4.0, 400.0)
+    ]
+    print("spread", spread)
+    assert spread[0] > spread[1] > spread[2]
+    # a posterior equal to the prior: the code is constant
+    assert spread[2] < 0.02 * spread[0]
+
+
+def test_beta_zero_has_no_kl_term_in_the_loss(structured):
+    assert set(fit_vae(structured, cls=BetaVAE, beta=0.0).history["kl"]) == {0.0}
+
+
+@pytest.mark.parametrize("name", ["vae", "beta-vae"])
+def test_the_order_of_loss_terms_and_their_names(name, structured):
+    assert list(fit_vae(structured, cls=METHODS[name], max_epochs=1).history)[:2] == ["reconstruction", "kl"]
