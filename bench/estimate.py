@@ -31,15 +31,17 @@ class Estimate:
         self.sizes = sizes
         ok = rows[rows["status"] == "ok"].drop_duplicates("cell_id")
         spent = ok["fit_seconds"] + ok["evaluate_seconds"]
-        groups = spent.groupby([ok["task"], ok["preset"], ok["method"]])
-        self._spent: dict[tuple[str, str, str], tuple[float, int]] = {
-            key: (group.sum(), len(group)) for key, group in groups
-        }
+        self._spent: dict[tuple[str, ...], tuple[float, int]] = {}
+        for *kind, seconds in zip(ok["task"], ok["preset"], ok["method"], spent, strict=True):
+            self._add(tuple(kind), seconds)
 
     def learn(self, cell: Cell, seconds: float) -> None:
         """Take in how long a cell took."""
-        total, number = self._spent.get(_kind(cell), (0.0, 0))
-        self._spent[_kind(cell)] = total + seconds, number + 1
+        self._add(_kind(cell), seconds)
+
+    def _add(self, kind: tuple[str, ...], seconds: float) -> None:
+        total, number = self._spent.get(kind, (0.0, 0))
+        self._spent[kind] = total + seconds, number + 1
 
     def seconds(self, cell: Cell) -> float:
         """Return the mean of the method's cells on that task and preset, or the guess."""
@@ -56,6 +58,6 @@ class Estimate:
         return sum(self.seconds(cell) for cell in cells) / jobs, measured
 
 
-def _kind(cell: Cell) -> tuple[str, str, str]:
+def _kind(cell: Cell) -> tuple[str, ...]:
     """Return what cells have in common that take about as long."""
     return cell.task, cell.preset, cell.method

@@ -66,8 +66,8 @@ class Method(ABC):
         #: Set by an iterative method whose fit ended without converging, with the reason.
         self.unconverged: str = ""
 
-    @classmethod
-    def preload(cls) -> None:  # noqa: B027 - nothing is a fine thing to do
+    @classmethod  # noqa: B027 - doing nothing is a fine thing to do
+    def preload(cls) -> None:
         """Import or compile, once for all cells, what every fit needs; called where nothing else runs."""
 
     @abstractmethod

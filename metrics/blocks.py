@@ -48,7 +48,7 @@ def probe_r2(codes: ArrayLike, values: ArrayLike, probe: Probe = "linear", seed:
     ``1 - Σ(y - ŷ)² / Σ(y - mean y)²`` on each of ``N_FOLDS`` random parts of the cells, predicted by the probe that
     was fitted on the other parts; their mean. Below 0 where the probe overfits. The probes: ridge regression
     (penalty 1) on standardised codes; scikit-learn's HistGradientBoostingRegressor, 100 trees, no early
-    stopping (leaves of 20 cells at least: on under some 100 cells it sees little).
+    stopping, leaves of at least 1/20 of the cells, or 20.
 
     Parameters
     ----------
@@ -89,7 +89,12 @@ def probe_r2(codes: ArrayLike, values: ArrayLike, probe: Probe = "linear", seed:
         model = (
             Ridge(alpha=1.0)
             if probe == "linear"
-            else HistGradientBoostingRegressor(max_iter=100, early_stopping=False, random_state=seed)
+            else HistGradientBoostingRegressor(
+                max_iter=100,
+                early_stopping=False,
+                min_samples_leaf=int(np.clip(len(fit) // 20, 1, 20)),
+                random_state=seed,
+            )
         )
         scores.append(r2(y[score], model.fit(z[fit], y[fit]).predict(z[score])))
     return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
@@ -101,8 +106,8 @@ def probe_accuracy(codes: ArrayLike, labels: ArrayLike, probe: Probe = "linear",
     ``(mean recall - 1/C) / (1 - 1/C)`` over the C labels, on each of ``N_FOLDS`` parts of the cells, stratified by
     label, predicted by the probe that was fitted on the other parts; their mean. 0 is chance whatever the
     labels' sizes, 1 perfect. The probes weigh all labels alike: logistic regression (penalty 1) on
-    standardised codes; scikit-learn's HistGradientBoostingClassifier, 100 rounds, no early stopping (leaves
-    of 20 cells at least: on under some 100 cells it sees little).
+    standardised codes; scikit-learn's HistGradientBoostingClassifier, 100 rounds, no early stopping, leaves of
+    at least half the rarest label's cells, or 20 (20 throughout, its default, would see no rare label).
 
     Parameters
     ----------
@@ -145,7 +150,11 @@ def probe_accuracy(codes: ArrayLike, labels: ArrayLike, probe: Probe = "linear",
             LogisticRegression(class_weight="balanced", max_iter=1_000)
             if probe == "linear"
             else HistGradientBoostingClassifier(
-                class_weight="balanced", max_iter=100, early_stopping=False, random_state=seed
+                class_weight="balanced",
+                max_iter=100,
+                early_stopping=False,
+                min_samples_leaf=int(np.clip(np.unique(y[fit], return_counts=True)[1].min() // 2, 1, 20)),
+                random_state=seed,
             )
         )
         with warnings.catch_warnings():

@@ -1,7 +1,8 @@
 """Metrics of integration: are batches mixed, and labels kept? All computed by scib-metrics (Luecken et al. 2022).
 
 Batch removal alone is gameable: a constant code has mixed batches, by ``ilisi``, ``bras``, ``kbet_per_label``,
-``silhouette_batch`` and, nearly, ``graph_connectivity``. Read each of these beside one that asks for the labels (``clisi``, ``ari_leiden``).
+``silhouette_batch`` and, nearly, ``graph_connectivity``. Read each of these beside one that asks for the labels
+(``clisi``, ``ari_leiden``).
 
 The metrics of a neighbour graph take one that ``neighbours`` has built, so that it is built once; each uses as many
 of its nearest as scib-metrics' benchmark does (LISI 90, kBET 50, the rest 15, the cell itself included), or all

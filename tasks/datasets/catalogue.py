@@ -161,7 +161,10 @@ class RealDataset:
 
     def missing(self) -> str | None:
         """Return None if ``load`` can work, else one sentence with the command that gets the data."""
-        return None if self.path().is_file() else self._absent()
+        try:
+            return None if self.path().is_file() else self._absent()
+        except DataError as error:  # a checksum's record is broken
+            return f"{self.name}: {error}"
 
     def _absent(self) -> str | None:
         absent = [source for source in self.sources if not source.place.is_file()]

@@ -21,6 +21,7 @@ from tasks.datasets.reading import are_counts, categories, keep_labelled, matrix
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from scipy.sparse import csr_matrix
 
 REGIONS = ("Duodenum", "Ileum", "Jejunum")
 CONDITIONS = ("Control", "Hpoly.Day10", "Hpoly.Day3", "Salmonella")
@@ -51,7 +52,7 @@ def build_infection(raw: Sequence[Path]) -> AnnData:
     return _made(names, columns, counts, genes, "haber-infection")
 
 
-def _read(file: Path) -> tuple[list[str], np.ndarray, list[str]]:
+def _read(file: Path) -> tuple[list[str], csr_matrix, list[str]]:
     """Return the columns' names, the counts (sparse, cells x genes) and the genes."""
     from scipy.sparse import csc_matrix
 
@@ -103,7 +104,7 @@ def _parts(file: Path, names: list[str], what: str, which: int, allowed: tuple[s
 
 
 def _made(
-    names: list[str], columns: dict[str, tuple[str, ...]], counts: np.ndarray, genes: list[str], name: str
+    names: list[str], columns: dict[str, tuple[str, ...]], counts: csr_matrix, genes: list[str], name: str
 ) -> AnnData:
     import pandas as pd
     from anndata import AnnData

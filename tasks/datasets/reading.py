@@ -150,7 +150,7 @@ def read_table(file: Path, columns: Iterable[str], encoding: str = "utf-8") -> p
         )
         table.columns = table.columns.str.strip()
     require_columns(table, columns, file)
-    return table.apply(lambda column: column.str.strip())
+    return table.fillna("").apply(lambda column: column.str.strip())  # a short row lacks its last values
 
 
 def require_columns(table: pd.DataFrame, columns: Iterable[str], file: Path) -> None:

@@ -1,4 +1,5 @@
 import textwrap
+from pathlib import Path
 
 from bench.digests import source_digest
 from bench.plan import load_plugin
@@ -33,7 +34,7 @@ def test_what_is_imported_inside_a_function_counts(tmp_path, monkeypatch):
     cls = METHODS["beta-vae"]
     before = source_digest(cls)
     copy = tmp_path / "penalties.py"
-    copy.write_text(open(penalties.__file__).read() + "\n# changed\n")
+    copy.write_text(Path(penalties.__file__).read_text() + "\n# changed\n")
     monkeypatch.setattr(penalties.__spec__, "origin", str(copy))
     assert source_digest(cls) != before
 

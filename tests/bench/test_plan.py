@@ -29,7 +29,7 @@ def test_choose(spec, expected):
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(UnknownName, match=r"unknown method 'beta-vea'; did you mean 'beta-vae'"):
         choose_methods("beta-vea", "smoke", [])
-    with pytest.raises(UnknownName, match="did you mean .*unseen-cell-type"):
+    with pytest.raises(UnknownName, match=r"did you mean .*unseen-cell-type"):
         choose_tasks("unseen-cel-type")
 
 
@@ -128,7 +128,11 @@ def test_a_plugin_that_raises_is_its_cause(plugin):
     [
         (None, "absent.py:A", "there is no file"),
         ("class A: pass", "plugin.py:A", "'A' is no Method in that file; it has none"),
-        ("from methods.base import Method\nclass A(Method): pass", "plugin.py:B", "'B' is no Method .* it has Method, A"),
+        (
+            "from methods.base import Method\nclass A(Method): pass",
+            "plugin.py:B",
+            "'B' is no Method .* it has Method, A",
+        ),
         ("from methods.base import Method\nclass A(Method): pass", "plugin.py:A", "the class has no name"),
     ],
 )

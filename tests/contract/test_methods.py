@@ -163,7 +163,7 @@ def fields_without_source(cls):
         node.target.id
         for node in annotated
         if not comments & set(range(node.lineno, node.end_lineno + 1))
-        and not (node.lineno - 1 in comments & standing_alone)
+        and node.lineno - 1 not in comments & standing_alone
     ]
     return [node.target.id for node in annotated], missing
 
@@ -432,6 +432,14 @@ def extreme(case, whole):
     return out
 
 
+def attempt(do):
+    """Return what ``do`` returns and no reason, or nothing and the reason of a refusal."""
+    try:
+        return do(), ""
+    except (CannotFit, ConfigError) as refusal:
+        return None, str(refusal)
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -452,10 +460,9 @@ def extreme(case, whole):
 def test_extreme_data_work_or_are_refused_with_a_reason(name, case, whole):
     data = extreme(case, whole)
     cls = METHODS[name]
-    try:
-        method = cls(fast_config(cls)).fit(data, 0)
-    except (CannotFit, ConfigError) as refusal:
-        assert len(str(refusal)) > 10
+    method, refusal = attempt(lambda: cls(fast_config(cls)).fit(data, 0))
+    if refusal:
+        assert len(refusal) > 10
         # data of many cells and genes that vary are no reason to refuse
         assert case not in ("most genes zero", "most genes constant", "30 environments")
         return
@@ -465,11 +472,10 @@ def test_extreme_data_work_or_are_refused_with_a_reason(name, case, whole):
         assert np.isfinite(codes).all()
     if hasattr(method, "predict"):
         controls = data[data.obs["condition"] == "control"].copy()
-        try:
-            predicted = method.predict(controls, TARGET)
-        except CannotFit as refusal:
+        predicted, refusal = attempt(lambda: method.predict(controls, TARGET))
+        if refusal:
             assert case == "one cell"
-            assert TARGET in str(refusal)
+            assert TARGET in refusal
             return
         assert predicted.shape == controls.shape
         assert np.isfinite(predicted).all()

@@ -423,9 +423,7 @@ def test_evaluate_again_gives_the_same_scores(entry, task_of):
 def test_another_seed_splits_the_cells_differently(entry, task_of):
     task = task_of(entry)
     # donors are dealt by size, so that only donors of one size change places: not for every unit and seed
-    splits = {
-        unit: {frozenset(task.training_data(unit, seed).obs_names) for seed in range(4)} for unit in task.units()
-    }
+    splits = {unit: {frozenset(task.training_data(unit, seed).obs_names) for seed in range(4)} for unit in task.units()}
     assert any(len(of_unit) > 1 for of_unit in splits.values())
 
 
@@ -499,7 +497,6 @@ def test_n0_is_below_n1_is_below_p(entry, metric, control_means):
     means = control_means(entry)
     sign = 1 if METRICS[metric].info.better == "higher" else -1
     n0, n1, p = (sign * means[control, metric] for control in ("N0", "N1", "P"))
-    print(f"{entry} {metric}: N0 {n0:.3f} N1 {n1:.3f} P {p:.3f}")
     assert n1 - n0 > GAPS[entry, metric][0]
     assert p - n1 > GAPS[entry, metric][1]
 
@@ -540,7 +537,7 @@ class Fixed:
     """Codes known beforehand, by the cell's name."""
 
     def __init__(self, names, codes):
-        self.rows = {name: code for name, code in zip(names, codes, strict=True)}
+        self.rows = dict(zip(names, codes, strict=True))
 
     def embed(self, data):
         return np.stack([self.rows[name] for name in data.obs_names])

@@ -1,6 +1,8 @@
 """Configuration and the helpers that methods share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from methods.base import ABILITIES, ConfigError, column, control, group_means
 
 class Mine(Method):
     name = "mine"
-    presets = {"smoke": {"n_latent": 2}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"smoke": {"n_latent": 2}}
 
     @dataclass(frozen=True)
     class Config:

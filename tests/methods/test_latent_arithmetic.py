@@ -69,7 +69,7 @@ def test_types_in_one_environment_alone_do_not_count(crossed):
 
 @pytest.mark.parametrize("pair", [("control", "gone"), ("gone", "control")])
 def test_an_untrained_environment_is_refused_with_those_that_were_trained(training, pair):
-    with pytest.raises(CannotFit, match="'gone'.*trained environments: control, stimulated"):
+    with pytest.raises(CannotFit, match=r"'gone'.*trained environments: control, stimulated"):
         Toy().fit(training, 0).latent_shift(*pair)
 
 

@@ -144,7 +144,7 @@ class Record(Course):
 def test_an_epoch_shows_every_training_cell_once_in_an_order_of_its_own():
     model = Record()
     run(model, n_cells=50, minibatch=16, max_epochs=3, validation=0.2)
-    epochs = [sum(model.cells[True][i : i + 3], []) for i in (0, 3, 6)]
+    epochs = [[cell for shown in model.cells[True][i : i + 3] for cell in shown] for i in (0, 3, 6)]
     held = model.cells[False][0]
     assert len(held) == 10
     assert model.cells[False] == [held] * 3

@@ -148,15 +148,13 @@ def test_posterior_variance_is_bounded():
 
 
 def test_training_lowers_the_loss_and_reconstructs_better_than_the_mean(structured):
-    # measured: 1 − .13 of the variance explained, of .97 that three factors can
     vae = fit_vae(structured, max_epochs=80, dropout=0.0, learning_rate=5e-3)
     totals = np.add(vae.history["reconstruction"], vae.history["kl"])
     assert len(totals) > 20
     assert totals[-1] < totals[0] - 5
     x = np.asarray(structured.X)
     explained = 1 - np.square(vae.decode(vae.embed(structured)) - x).sum() / np.square(x - x.mean(axis=0)).sum()
-    print("explained", explained)
-    assert explained > 0.6
+    assert explained > 0.85  # measured .976, about what is not noise
 
 
 def test_prediction_moves_cells_toward_the_target(structured):
@@ -165,8 +163,8 @@ def test_prediction_moves_cells_toward_the_target(structured):
     x = np.asarray(structured.X)
     predicted = vae.predict(structured[control].copy(), "stimulated").mean(axis=0)
     before, after = x[control].mean(axis=0), x[~control].mean(axis=0)
-    print("left", np.linalg.norm(predicted - after) / np.linalg.norm(before - after))
-    assert np.linalg.norm(predicted - after) < 0.4 * np.linalg.norm(before - after)
+    # measured .03 of the way left
+    assert np.linalg.norm(predicted - after) < 0.2 * np.linalg.norm(before - after)
 
 
 def test_history_has_every_loss_term_and_the_validation_loss(structured):
@@ -214,16 +212,14 @@ def test_too_small_data_are_refused(structured):
         fit_vae(structured[:1].copy())
     with pytest.raises(CannotFit, match="n_latent=3 is more than the 2 genes"):
         fit_vae(structured[:, :2].copy())
-    with pytest.raises(ConfigError, match="vae.n_latent=0"):
+    with pytest.raises(ConfigError, match=r"vae\.n_latent=0"):
         fit_vae(structured, n_latent=0)
 
 
 def test_state_is_of_the_network_that_embeds(structured):
     vae = fit_vae(structured)
     restored = VAE(vae.config)
-    restored.restore({key: np.array(value) for key, value in vae.state().items() if key != "latent_pairs"} | {
-        "latent_pairs": vae.state()["latent_pairs"]
-    })  # fmt: skip
+    restored.restore(vae.state())
     np.testing.assert_array_equal(restored.embed(structured), vae.embed(structured))
     assert not any(module.training for module in restored.network.modules())
 
@@ -255,7 +251,7 @@ def test_a_larger_beta_leaves_less_information_in_the_code(structured):
         .var()
         for beta in (0.1, 4.0, 400.0)
     ]
-    print("spread", spread)
+    # measured 2.07, .85, .0004
     assert spread[0] > spread[1] > spread[2]
     # a posterior equal to the prior: the code is constant
     assert spread[2] < 0.02 * spread[0]

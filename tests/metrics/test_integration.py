@@ -124,7 +124,7 @@ def test_a_given_graph_changes_nothing(mixed):
 def test_silhouette_agrees_with_scikit_learn(mixed):
     within = [
         np.mean(1 - np.abs(silhouette_samples(mixed[own], BATCH[own])))
-        for own in (LABELS == name for name in np.unique(LABELS))
+        for own in (name == LABELS for name in np.unique(LABELS))
     ]
     assert_allclose(silhouette_batch(mixed, LABELS, BATCH), np.mean(within), atol=1e-5)
     every = silhouette_samples(mixed, LABELS)

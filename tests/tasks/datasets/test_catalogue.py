@@ -490,6 +490,7 @@ def test_a_broken_record(trusted):
     trusted.sources[0].record.write_text("oops\n")
     with pytest.raises(DataError, match=r"matrix\.txt\.sha256: starts with 'oops'"):
         trusted.load()
+    assert "starts with 'oops'" in trusted.missing()
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".h5ad"])
@@ -586,6 +587,15 @@ def test_add_with_nothing_near(registered, tmp_path):
 def test_add_to_a_simulator(registered, tmp_path):
     with pytest.raises(DataError, match="sim: is simulated"):
         add(tmp_path / "any", "sim")
+
+
+def test_the_catalogue_is_light():
+    script = (
+        "import sys; from tasks.datasets import DATASETS; [DATASETS[name].summary for name in DATASETS]; "
+        "print(sorted({'pandas', 'anndata', 'scipy', 'rdata', 'pooch', 'h5py', 'torch'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout == "[]\n"
 
 
 def test_every_entry_is_complete():

@@ -212,9 +212,8 @@ def test_tcga_gtex_cut_off(tmp_path):
 
 
 def kang_file(tmp_path: Path, **changes) -> Path:
-    counts = csr_matrix(RNG.poisson(0.5, (40, 12)).astype(np.float32))
+    counts = RNG.poisson(0.5, (40, 12)).astype(np.float32)
     counts[:, 3] = 0
-    counts.eliminate_zeros()
     obs = pd.DataFrame(
         {
             "nCount_RNA": 10.0,
@@ -226,7 +225,7 @@ def kang_file(tmp_path: Path, **changes) -> Path:
     )
     var = pd.DataFrame({"name": [f"g{i}" for i in range(12)]}, index=[f"G{i}" for i in range(12)])
     file = tmp_path / "kang.h5ad"
-    AnnData(**{"X": counts, "obs": obs, "var": var, **changes}).write_h5ad(file)
+    AnnData(**{"X": csr_matrix(counts), "obs": obs, "var": var, **changes}).write_h5ad(file)
     return file
 
 
@@ -357,8 +356,8 @@ class Larry:
 
 def larry_files(tmp_path: Path, counts_turned: bool = False, clones_turned: bool = False) -> Larry:
     counts = RNG.poisson(2, (30, 7)).astype(float) + 1
+    counts[4:, 6] = 0  # expressed by one of the cells that are kept
     counts = counts / counts.sum(axis=1, keepdims=True) * 3000
-    counts[:, 6] = 0
     clones = np.zeros((30, 5))
     clones[np.arange(3, 30), np.arange(3, 30) % 5] = 1  # three cells have none
     clones[29] = [1, 1, 0, 0, 0]  # and one has two
@@ -380,7 +379,8 @@ def larry_files(tmp_path: Path, counts_turned: bool = False, clones_turned: bool
 
 @pytest.mark.parametrize("counts_turned", [False, True])
 @pytest.mark.parametrize("clones_turned", [False, True])
-def test_larry(tmp_path, counts_turned, clones_turned):
+def test_larry(tmp_path, monkeypatch, counts_turned, clones_turned):
+    monkeypatch.setattr(larry, "MIN_SHARE", 0.1)
     written = larry_files(tmp_path, counts_turned, clones_turned)
     data = loaded("larry", written.files)
     kept = np.arange(3, 29)
@@ -414,6 +414,9 @@ def test_larry_bad(tmp_path):
     day = gz(tmp_path / "day.txt.gz", table.replace("GCGTG-4\t4", "GCGTG-4\tday 4"))
     message = refusal(larry.build, [expression, genes, clones, day])
     assert f"{day}: line 6, column 'Time point' has 'day 4', expected 2, 4 or 6" in message
+    table_cut = gz(tmp_path / "table_cut.txt.gz", table[: table.rindex("GCGTG-29") + 8])
+    message = refusal(larry.build, [expression, genes, clones, table_cut])
+    assert f"{table_cut}: line 31, column 'Time point' has '', expected 2, 4 or 6" in message
     column = gz(tmp_path / "column.txt.gz", table.replace("Time point", "Day"))
     assert "has no column 'Time point'" in refusal(larry.build, [expression, genes, clones, column])
 
@@ -518,7 +521,7 @@ def test_replogle(tmp_path, monkeypatch, form, caplog):
 
 def test_replogle_reads_only_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(replogle, "_BLOCK", 10)
-    file, counts, _ = replogle_file(tmp_path, "dense")
+    file, _, _ = replogle_file(tmp_path, "dense")
     sizes = []
     original = h5py.Dataset.__getitem__
 

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+
+from bench.fits import Fits
+from bench.plan import load_plugin
+from tasks import load_task
+
+COUNTING = """
+from methods.base import Method
+import numpy as np
+
+class Counting(Method):
+    '''Counts its fits.'''
+    name = "counting"
+    fits = 0
+
+    def fit(self, data, seed):
+        type(self).fits += 1
+        self.mean = np.asarray(data.X).mean(0)
+        self.history = {"loss": [2.0, 1.0]}
+        self.unconverged = "stopped early"
+        return self
+
+    def embed(self, data):
+        return np.asarray(data.X) - self.mean
+
+    def state(self):
+        return {"mean": self.mean, "names": ["a", "b"], "number": 3}
+
+    def restore(self, state):
+        assert state["names"] == ["a", "b"] and state["number"] == 3
+        self.mean = state["mean"]
+"""
+
+
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory):
+    file = tmp_path_factory.mktemp("plugin") / "counting.py"
+    file.write_text(COUNTING)
+    load_plugin(f"{file}:Counting")
+    from methods import METHODS
+
+    return METHODS["counting"]
+
+
+@pytest.fixture(scope="module")
+def data():
+    task = load_task("reembedding/pancancer-sim", "smoke")
+    return task.training_data(task.units()[0], 0)
+
+
+def test_a_fit_is_made_once_and_comes_back_as_it_was(counting, data, tmp_path):
+    counting.fits = 0
+    first = Fits(tmp_path)
+    made = first.of("counting", {}, 0)(data)
+    second = Fits(tmp_path)
+    stored = second.of("counting", {}, 0)(data)
+    assert counting.fits == 1
+    np.testing.assert_array_equal(made.embed(data), stored.embed(data))
+    assert second.history == {"loss": [2.0, 1.0]}
+    assert second.warnings == {"stopped early"}
+    assert second.seconds == first.seconds  # what the fit took when it was made
+
+
+def test_another_seed_or_other_data_is_another_fit(counting, data, tmp_path):
+    counting.fits = 0
+    Fits(tmp_path).of("counting", {}, 0)(data)
+    Fits(tmp_path).of("counting", {}, 1)(data)
+    Fits(tmp_path).of("counting", {}, 0)(data[:-1].copy())
+    changed = data.copy()
+    changed.X[0, 0] += 1
+    Fits(tmp_path).of("counting", {}, 0)(changed)
+    assert counting.fits == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
+def test_a_spoilt_file_is_fitted_anew(counting, data, tmp_path, content):
+    Fits(tmp_path).of("counting", {}, 0)(data)
+    (file,) = tmp_path.glob("*.safetensors")
+    file.write_bytes(content)
+    counting.fits = 0
+    Fits(tmp_path).of("counting", {}, 0)(data)
+    assert counting.fits == 1
+    Fits(tmp_path).of("counting", {}, 0)(data)
+    assert counting.fits == 1
+
+
+def test_without_a_directory_nothing_is_kept(counting, data, tmp_path):
+    counting.fits = 0
+    for _ in range(2):
+        Fits(None).of("counting", {}, 0)(data)
+    assert counting.fits == 2
+
+
+@pytest.mark.parametrize("name", ["pca", "fastica", "random-projection", "vae", "no-change"])
+def test_registered_methods_come_back_bit_for_bit(name, data, tmp_path):
+    from dataclasses import asdict
+
+    from methods import METHODS
+
+    config = asdict(METHODS[name].configure("smoke"))
+    made, stored = (Fits(tmp_path).of(name, config, 0)(data) for _ in range(2))
+    assert made is not stored
+    for ability in ("embed", "predict"):
+        if hasattr(made, ability):
+            arguments = (data, "tumor") if ability == "predict" else (data,)
+            np.testing.assert_array_equal(getattr(made, ability)(*arguments), getattr(stored, ability)(*arguments))
+    assert made.history == stored.history

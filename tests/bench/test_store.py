@@ -1,0 +1,93 @@
+import json
+import math
+
+import pytest
+
+from bench.cell import FORMAT, result_of
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.store import COLUMNS, Store, StoreError, tidy
+
+
+@pytest.fixture
+def cells():
+    specs, plugins = choose_methods("pca,no-change", "smoke", [])
+    return make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {}).cells
+
+
+def test_a_directory_of_another_format_is_refused(tmp_path):
+    Store(tmp_path)
+    (tmp_path / "store.json").write_text(json.dumps({"format": FORMAT + 1}))
+    with pytest.raises(StoreError, match=f"written in format {FORMAT + 1}, this version reads {FORMAT}"):
+        Store(tmp_path)
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match=r"no store\.json"):
+        Store(tmp_path)
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="not writable"):
+        Store(tmp_path / "file" / "out")
+
+
+def test_a_spoilt_stamp_is_refused(tmp_path):
+    Store(tmp_path)
+    (tmp_path / "store.json").write_text("{")
+    with pytest.raises(StoreError, match=r"store\.json: not readable"):
+        Store(tmp_path)
+
+
+def test_one_head_at_a_time(tmp_path):
+    first = Store(tmp_path).lock()
+    with pytest.raises(StoreError, match="another run is at work"):
+        Store(tmp_path).lock()
+    first.release()
+    Store(tmp_path).lock().release()
+
+
+def test_only_ok_and_skipped_are_finished(tmp_path, cells):
+    store = Store(tmp_path)
+    cell = cells[0]
+    for status in ("ok", "skipped", "failed", "timeout", "out_of_memory", "killed"):
+        store.write(result_of(cell, status, "why"))
+        assert store.read(cell.id)["reason"] == "why"
+        assert (store.finished(cell.id) is not None) == (status in ("ok", "skipped"))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0}', "\x00\x00"])
+def test_a_spoilt_result_is_as_none(tmp_path, cells, content):
+    store = Store(tmp_path)
+    store.file(cells[0].id).write_text(content)
+    assert store.finished(cells[0].id) is None
+    assert len(store.gather()) == 0
+
+
+def test_tidy_rows(tmp_path, cells):
+    ok = next(cell for cell in cells if cell.method == "pca")
+    skipped = next(cell for cell in cells if cell.skip)
+    control = next(cell for cell in cells if cell.method == "N1")
+    store = Store(tmp_path)
+    store.write(result_of(ok, "ok", "", scores={"displacement": 0.5, "knn_recall": None}, fit_seconds=2.0))
+    store.write(result_of(skipped, "skipped", skipped.skip))
+    store.write(result_of(control, "failed", "it broke"))
+    rows = store.gather()
+    assert list(rows.columns) == list(COLUMNS)
+    of_ok = rows[rows["cell_id"] == ok.id].set_index("metric")
+    assert of_ok.loc["displacement", "value"] == 0.5
+    assert of_ok.loc["displacement", "better"] == "lower"
+    assert of_ok["primary"].all()
+    assert math.isnan(of_ok.loc["knn_recall", "value"])
+    for cell, status in ((skipped, "skipped"), (control, "failed")):
+        rest = rows[rows["cell_id"] == cell.id]
+        assert sorted(rest["metric"]) == ["displacement", "knn_recall"]
+        assert rest["value"].isna().all()
+        assert (rest["status"] == status).all()
+    assert store.parquet.exists()
+
+
+def test_no_result_makes_an_empty_table_with_all_columns():
+    assert list(tidy([]).columns) == list(COLUMNS)
