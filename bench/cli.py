@@ -119,7 +119,11 @@ def run(
         )
         uri = mlflow_uri or default_uri(store.out)
         tracker = Tracker(uri, store, plan.invocation, f"{methods} × {tasks} ({preset})", command_line())
-        outcome = execute(plan, store, runner, tracker, n_jobs, console, command_line())
+        try:
+            outcome = execute(plan, store, runner, tracker, n_jobs, console, command_line())
+        except KeyboardInterrupt:
+            typer.echo("interrupted; run the same command again to go on", err=True)
+            raise typer.Exit(130) from None
     counts = ", ".join(f"{number} {status}" for status, number in sorted(outcome.counts.items()))
     console.print(f"{counts or 'no cells'}", highlight=False)
     console.print(
@@ -252,12 +256,16 @@ def data_fetch(name: str, data_dir: DataDir = None) -> None:
 
 
 @data_app.command("add")
-def data_add(file: Path, data_dir: DataDir = None) -> None:
+def data_add(
+    file: Path,
+    name: Annotated[str, typer.Option(help="Data set, for a file whose checksum nobody has published.")] = "",
+    data_dir: DataDir = None,
+) -> None:
     """Put a file that you have into the data directory, recognised by its checksum."""
     from tasks.datasets.catalogue import add
 
     _use_data_dir(data_dir)
-    typer.echo(add(file))
+    typer.echo(add(file, name))
 
 
 def main() -> None:
@@ -272,9 +280,6 @@ def main() -> None:
         _complain(str(error))
     except (ConfigError, DataError, PlanError, StoreError, UnknownName) as error:
         _complain(str(error))
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to go on", err=True)
-        raise SystemExit(130) from None
 
 
 def _complain(message: str) -> None:

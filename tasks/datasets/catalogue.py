@@ -371,8 +371,8 @@ class RealDataset:
             raise DataError(f"{self.name}: cannot write {source.place} ({error}); {_WRITABLE}") from error
 
 
-def add(file: Path, name: str = "") -> tuple[str, Path]:
-    """Give a file that the user has to the data set that it belongs to.
+def add(file: Path, name: str = "") -> Path:
+    """Give a file that the user has to the data set that it belongs to; return where it has been copied to.
 
     Parameters
     ----------
@@ -380,13 +380,6 @@ def add(file: Path, name: str = "") -> tuple[str, Path]:
         The file. Its SHA-256 says which registered data set it belongs to.
     name
         The data set, which must be named for a file that has no published checksum.
-
-    Returns
-    -------
-    name
-        The data set.
-    place
-        Where the file has been copied to.
     """
     from tasks.datasets import DATASETS
 
@@ -394,13 +387,13 @@ def add(file: Path, name: str = "") -> tuple[str, Path]:
         dataset = DATASETS[name]
         if not isinstance(dataset, RealDataset):
             raise DataError(f"{name}: is simulated and has no original files; leave {file} where it is")
-        return name, dataset.add(file)
+        return dataset.add(file)
     got = _sha256(file)
     real = [dataset for dataset in DATASETS.values() if isinstance(dataset, RealDataset)]
     places = [(dataset, source) for dataset in real for source in dataset.sources]
     for dataset, source in places:
         if source.expected() == got:
-            return dataset.name, dataset.add(file)
+            return dataset.add(file)
     close = difflib.get_close_matches(file.name, [source.place.name for _, source in places], n=1)
     if not close:
         raise DataError(

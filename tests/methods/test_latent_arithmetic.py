@@ -51,6 +51,10 @@ def test_prediction_encodes_shifts_by_the_cells_own_environment_and_decodes(trai
     expected = np.array(queries.X, dtype=float)
     expected[::2] += np.array([2.0, 1.0]) @ TO_GENES
     np.testing.assert_allclose(found, expected, atol=1e-5)
+    back = Toy().fit(training, 0).predict(queries, "control")
+    expected = np.array(queries.X, dtype=float)
+    expected[1::2] -= np.array([2.0, 1.0]) @ TO_GENES
+    np.testing.assert_allclose(back, expected, atol=1e-5)
 
 
 def test_prediction_changes_neither_cells_nor_means(training, queries):

@@ -552,7 +552,7 @@ def registered(tiny, server, monkeypatch):
 def test_add_finds_the_data_set(registered, tiny, tmp_path):
     given = tmp_path / "download(3)"
     given.write_bytes(tiny.CONTENTS["cells.txt"])
-    assert add(given) == ("tiny", DATASETS["tiny"].sources[1].place)
+    assert add(given) == DATASETS["tiny"].sources[1].place
     assert DATASETS["tiny"].sources[1].place.read_bytes() == tiny.CONTENTS["cells.txt"]
 
 
@@ -573,8 +573,8 @@ def test_add_without_a_published_checksum_needs_the_name(registered, tmp_path):
     given.write_bytes(b"x")
     with pytest.raises(DataError, match=r"no published checksum: `python -m bench data add .* --name trusted`"):
         add(given)
-    assert add(given, "trusted") == ("trusted", DATASETS["trusted"].sources[0].place)
-    assert add(given) == ("trusted", DATASETS["trusted"].sources[0].place)  # recorded now
+    assert add(given, "trusted") == DATASETS["trusted"].sources[0].place
+    assert add(given) == DATASETS["trusted"].sources[0].place  # recorded now
 
 
 def test_add_with_nothing_near(registered, tmp_path):
