@@ -15,6 +15,7 @@ METHODS = Registry(
         # simple baselines for prediction
         "no-change": "methods.controls:NoChange",
         "mean-shift": "methods.controls:MeanShift",
+        "additive-shift": "methods.controls:AdditiveShift",
         "nearest-type-shift": "methods.controls:NearestTypeShift",
         "ridge-shift": "methods.controls:RidgeShift",
         # linear and neighbour embeddings

@@ -17,6 +17,7 @@ ABILITIES = (
     "embed",
     "decode",
     "predict",
+    "adapt",
     "intervention_targets",
     "log_likelihood",
     "embed_blocks",
@@ -42,6 +43,8 @@ class Method(ABC):
     - ``embed(data) -> (n_cells, n_latent)`` codes, without changing the fitted state;
     - ``decode(codes) -> (n_cells, n_genes)`` expected expression on the scale of ``data.X``;
     - ``predict(data, target_environment) -> (n_cells, n_genes)`` the same cells in another environment;
+    - ``adapt(data) -> method``: a copy that also knows the environments of ``data``, from those few cells;
+      whatever is not of these environments alone (encoder, decoder) stays as it is, and so does this method;
     - ``intervention_targets() -> (n_perturbations, n_latent)`` in [0, 1];
     - ``log_likelihood(data, n_samples) -> (n_cells,)``;
     - ``embed_blocks(data) -> {"shared": codes, "private": codes}``.

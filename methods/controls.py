@@ -5,6 +5,7 @@ All of them add a shift to the cells they are given, x̂ = x + Δ̂(content). Th
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -41,6 +42,12 @@ class Shift(Method):
             )
         profiles = np.stack([self.means[source, content] for content in both])
         return profiles, np.stack([self.means[target, content] for content in both]) - profiles
+
+    def adapt(self, data: AnnData) -> Self:
+        """Return a copy that also knows the mean expression of ``data``'s environments."""
+        adapted = copy.copy(self).fit(data, 0)
+        adapted.means = {**self.means, **adapted.means}
+        return adapted
 
     @abstractmethod
     def shift(self, profile: np.ndarray, source: str, target: str) -> np.ndarray:
@@ -83,6 +90,18 @@ class MeanShift(Shift):
     def shift(self, profile: np.ndarray, source: str, target: str) -> np.ndarray:
         """Return the mean of the trained shifts."""
         return self.shifts(source, target)[1].mean(axis=0)
+
+
+class AdditiveShift(MeanShift):
+    """Predict the sum of the parts' mean shifts for an environment "A+B" that was not trained; else the mean shift."""
+
+    name = "additive-shift"
+
+    def shift(self, profile: np.ndarray, source: str, target: str) -> np.ndarray:
+        """Return Δ(A) + Δ(B), or Δ(target) where it was trained."""
+        trained = any(environment == target for environment, _ in self.means)
+        parts = [target] if trained else target.split("+")
+        return np.sum([super(AdditiveShift, self).shift(profile, source, part) for part in parts], axis=0)
 
 
 class NearestTypeShift(Shift):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -17,6 +18,8 @@ class LatentArithmetic(Method):
 
     The shift from environment a to b is the mean over content labels seen in both of
     mean z(b, content) − mean z(a, content): every label weighs the same, as scGen balances its cell types.
+    An environment "A+B" that was not trained is composed: its shift is the sum of A's and B's, as CPA adds the latent
+    effects of perturbations (Lotfollahi et al. 2023, Mol Syst Biol 19:e11517).
 
     A subclass has ``embed`` and ``decode`` and calls :meth:`remember_latents` at the end of ``fit``.
     """
@@ -26,8 +29,17 @@ class LatentArithmetic(Method):
         codes = self.embed(data)  # type: ignore[attr-defined]
         self.latent_means = group_means(codes, column(data, "environment"), column(data, "content"))
 
+    def adapt(self, data: AnnData) -> Self:
+        """Return a copy that also remembers the mean codes of ``data``; encoder and decoder are shared, unchanged."""
+        adapted = copy.copy(self)
+        adapted.remember_latents(data)
+        adapted.latent_means = {**self.latent_means, **adapted.latent_means}
+        return adapted
+
     def latent_shift(self, source: str, target: str) -> np.ndarray:
         """Return the mean shift (n_latent,) from ``source`` to ``target``, each content label weighing the same."""
+        if "+" in target and all(environment != target for environment, _ in self.latent_means):
+            return np.sum([self.latent_shift(source, part) for part in target.split("+")], axis=0)
         shifts = [
             mean - self.latent_means[source, content]
             for (environment, content), mean in self.latent_means.items()

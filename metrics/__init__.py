@@ -75,5 +75,14 @@ METRICS = Registry(
         # geometry
         "local_distortion": "metrics.geometry:local_distortion",
         "cka": "metrics.geometry:cka",
+        # transfer
+        "skill_half": "metrics.transfer:skill_half",
+        "likelihood_gain": "metrics.transfer:likelihood_gain",
+        "delta_pearson_top_degs": "metrics.transfer:delta_pearson_top_degs",
+        # fate
+        "fate_skill": "metrics.fate:fate_skill",
+        "fate_auroc": "metrics.fate:fate_auroc",
+        "fate_skill_knn": "metrics.fate:fate_skill_knn",
+        "fate_auroc_knn": "metrics.fate:fate_auroc_knn",
     },
 )

@@ -12,6 +12,9 @@ TASKS = Registry(
         "reembedding": "tasks.reembedding:Reembedding",
         "unseen-cell-type": "tasks.unseen_cell_type:UnseenCellType",
         "latent-recovery": "tasks.latent_recovery:LatentRecovery",
+        "unseen-perturbation": "tasks.unseen_perturbation:UnseenPerturbation",
+        "few-shot-perturbation": "tasks.unseen_perturbation:FewShotPerturbation",
+        "fate": "tasks.fate:Fate",
     },
 )
 

@@ -13,6 +13,8 @@ DATASETS = Registry(
         "ifn-sim": "tasks.simulate.ifn:IFN",
         "sparse-shift": "tasks.simulate.sparse_shift:SPARSE_SHIFT",
         "sparse-shift-published": "tasks.simulate.sparse_shift:SPARSE_SHIFT_PUBLISHED",
+        "doubles-sim": "tasks.simulate.doubles:DOUBLES",
+        "fate-sim": "tasks.simulate.fate_tree:FATE_TREE",
         # public data
         "tcga-paired": "tasks.datasets.tcga:TCGA_PAIRED",
         "tcga-mirna": "tasks.datasets.tcga:TCGA_MIRNA",

@@ -106,7 +106,13 @@ def build_mirna(raw: Sequence[Path]) -> AnnData:
 
 
 def prepare_mirna(built: AnnData) -> AnnData:
-    """Move the counts to ``layers["counts"]`` (dense); ``X`` is log1p of counts per million."""
+    """Move the counts to ``layers["counts"]`` (dense); ``X`` is log1p of counts per million.
+
+    The FPPP samples are left out: FPPP is no cancer but a pilot on formalin-fixed tumours of other cohorts, so
+    that a held-out cancer would leave samples of itself behind under that name.
+    """
+    built = built[(built.obs["cancer_type"] != "FPPP").to_numpy()].copy()
+    built.obs["cancer_type"] = built.obs["cancer_type"].cat.remove_unused_categories()
     counts = built.X.toarray()
     per_million = counts * (1e6 / counts.sum(axis=1, keepdims=True, dtype=np.float64))
     built.layers["counts"] = counts

@@ -1,0 +1,280 @@
+"""Metrics of fate separation: is a clone's later fate in the codes of its early cells?
+
+A probe is fitted on the early cells of some clones and asked about those of others, so that no clone is on both
+sides. All cells of a clone share one answer: every clone weighs the same in the fit, and is one prediction, the mean
+of its cells' probabilities. Two probes, both with their strength of shrinking towards the training clones' fates
+chosen on inner folds of clones, so that a code that knows nothing scores chance and not the price of overfitting:
+
+- linear: logistic regression on standardised codes, ridge penalty 1 / (2C), C of ``PENALTIES``;
+- kNN: p(fate) = (Σ_neighbours w [their fate] + m · base rate) / (Σ_neighbours w + m) over the ``N_NEIGHBOURS`` nearest
+  early cells (Euclidean, codes as they are), w one over the clone's number of cells, m of ``PSEUDOCOUNTS``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metrics.arrays import RESOLUTION, Floats, as_floats, require_same_length
+from metrics.base import metric
+
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""C of the linear probe, from the strongest penalty."""
+PSEUDOCOUNTS = (1000.0, 100.0, 10.0, 1.0, 0.1)
+"""m of the kNN probe, from the strongest shrinkage."""
+N_NEIGHBOURS = 30
+N_FOLDS = 5
+"""Inner folds of clones, dealt within each fate."""
+
+Probe = Literal["linear", "knn"]
+
+_SKILL = "Log-loss skill as in forecast verification (Benedetti 2010, Mon. Weather Rev. 138:203); task fate"
+_AUROC = "Hand & Till (2001), Machine Learning 45:171, one against the rest; fates: Weinreb et al. (2020), Science 367"
+
+
+@metric(better="higher", low=-np.inf, high=1.0, reference=_SKILL)
+def fate_skill(
+    train_codes: ArrayLike,
+    train_fates: ArrayLike,
+    train_clones: ArrayLike,
+    codes: ArrayLike,
+    fates: ArrayLike,
+    clones: ArrayLike,
+) -> float:
+    """Log-loss skill of the linear probe over the base rates.
+
+    ``1 - Σ_c log p_c(fate of c) / Σ_c log b(fate of c)`` over the scored clones c, b the share of each fate among
+    the training clones: 1 is certain and right, 0 is what the base rates give, negative is worse. Scored clones
+    of a fate that no training clone has are left out; not a number if none is left, or training has one fate.
+
+    Parameters
+    ----------
+    train_codes, train_fates, train_clones
+        Early cells that the probe is fitted on: codes (n_train, n_latent), labels (n_train,).
+    codes, fates, clones
+        Early cells that are scored: codes (n_cells, n_latent), labels (n_cells,).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, values are not finite, a clone has two fates or is on both sides, or a training
+        fate has a single clone.
+    """
+    return _skill("linear", train_codes, train_fates, train_clones, codes, fates, clones)
+
+
+@metric(better="higher", low=0.0, high=1.0, reference=_AUROC)
+def fate_auroc(
+    train_codes: ArrayLike,
+    train_fates: ArrayLike,
+    train_clones: ArrayLike,
+    codes: ArrayLike,
+    fates: ArrayLike,
+    clones: ArrayLike,
+) -> float:
+    """AUROC of the linear probe, each fate against the rest, averaged over fates.
+
+    The chance that a clone of the fate has a higher predicted probability of it than another clone, ties counting
+    half. 0.5 knows nothing. Fates that all or none of the scored clones have are left out; not a number if
+    none is left.
+
+    Parameters
+    ----------
+    train_codes, train_fates, train_clones
+        Early cells that the probe is fitted on: codes (n_train, n_latent), labels (n_train,).
+    codes, fates, clones
+        Early cells that are scored: codes (n_cells, n_latent), labels (n_cells,).
+
+    Raises
+    ------
+    ValueError
+        As ``fate_skill``.
+    """
+    return _auroc("linear", train_codes, train_fates, train_clones, codes, fates, clones)
+
+
+@metric(better="higher", low=-np.inf, high=1.0, reference=_SKILL)
+def fate_skill_knn(
+    train_codes: ArrayLike,
+    train_fates: ArrayLike,
+    train_clones: ArrayLike,
+    codes: ArrayLike,
+    fates: ArrayLike,
+    clones: ArrayLike,
+) -> float:
+    """``fate_skill`` of the kNN probe.
+
+    It asks for neighbours of one fate, which a direction of small variance does not give, however clear it is to
+    a linear probe.
+
+    Parameters
+    ----------
+    train_codes, train_fates, train_clones
+        Early cells that the probe is fitted on: codes (n_train, n_latent), labels (n_train,).
+    codes, fates, clones
+        Early cells that are scored: codes (n_cells, n_latent), labels (n_cells,).
+
+    Raises
+    ------
+    ValueError
+        As ``fate_skill``.
+    """
+    return _skill("knn", train_codes, train_fates, train_clones, codes, fates, clones)
+
+
+@metric(better="higher", low=0.0, high=1.0, reference=_AUROC)
+def fate_auroc_knn(
+    train_codes: ArrayLike,
+    train_fates: ArrayLike,
+    train_clones: ArrayLike,
+    codes: ArrayLike,
+    fates: ArrayLike,
+    clones: ArrayLike,
+) -> float:
+    """``fate_auroc`` of the kNN probe.
+
+    Parameters
+    ----------
+    train_codes, train_fates, train_clones
+        Early cells that the probe is fitted on: codes (n_train, n_latent), labels (n_train,).
+    codes, fates, clones
+        Early cells that are scored: codes (n_cells, n_latent), labels (n_cells,).
+
+    Raises
+    ------
+    ValueError
+        As ``fate_skill``.
+    """
+    return _auroc("knn", train_codes, train_fates, train_clones, codes, fates, clones)
+
+
+def _skill(probe: Probe, *cells: ArrayLike) -> float:
+    probabilities, base_rates, truth = clone_probabilities(probe, *cells)
+    known = truth >= 0
+    base = base_rates[truth[known]]
+    if not known.any() or (base == 1.0).all():
+        return float("nan")
+    return 1.0 - float(np.log(_own(probabilities[known], truth[known])).sum() / np.log(base).sum())
+
+
+def _auroc(probe: Probe, *cells: ArrayLike) -> float:
+    from scipy.stats import rankdata
+
+    probabilities, _, truth = clone_probabilities(probe, *cells)
+    areas = []
+    for fate, scores in enumerate(probabilities.T):
+        has = truth == fate
+        n_has, n_other = int(has.sum()), int((~has).sum())
+        if n_has and n_other:
+            areas.append((rankdata(scores)[has].sum() - n_has * (n_has + 1) / 2) / (n_has * n_other))
+    return float(np.mean(areas)) if areas else float("nan")
+
+
+def clone_probabilities(
+    probe: Probe,
+    train_codes: ArrayLike,
+    train_fates: ArrayLike,
+    train_clones: ArrayLike,
+    codes: ArrayLike,
+    fates: ArrayLike,
+    clones: ArrayLike,
+) -> tuple[Floats, Floats, NDArray[np.intp]]:
+    """Predict the fate of each scored clone from the codes of its early cells.
+
+    Parameters
+    ----------
+    probe
+        "linear" or "knn".
+    train_codes, train_fates, train_clones, codes, fates, clones
+        As ``fate_skill``.
+
+    Returns
+    -------
+    probabilities, base_rates, truth
+        Of the scored clones, sorted, and the training fates, sorted: probabilities (n_clones, n_fates); the fates'
+        shares among the training clones (n_fates,); the index of each scored clone's own fate, −1 where no
+        training clone has it (n_clones,).
+
+    Raises
+    ------
+    ValueError
+        As ``fate_skill``.
+    """
+    z_train, z = as_floats("train_codes", train_codes, 2), as_floats("codes", codes, 2)
+    require_same_length(1, train_codes=z_train, codes=z)
+    train_names, train_labels, train_group = _clones("train", train_fates, train_clones, len(z_train))
+    scored_names, labels, group = _clones("scored", fates, clones, len(z))
+    if both := sorted(set(train_names) & set(scored_names)):
+        raise ValueError(f"{len(both)} clones are fitted and scored, such as {both[0]!r}; each belongs to one side")
+    names, fate_of_clone, counts = np.unique(train_labels, return_inverse=True, return_counts=True)
+    if counts.min() < 2:
+        raise ValueError(f"fate {names.tolist()[counts.argmin()]!r} has 1 training clone; at least 2 are needed")
+    if probe == "linear":
+        spread = z_train.std(axis=0)
+        spread[spread <= RESOLUTION * np.abs(z_train).max(axis=0)] = np.inf
+        z_train, z = (z_train - z_train.mean(axis=0)) / spread, (z - z_train.mean(axis=0)) / spread
+    y = fate_of_clone[train_group]
+    weights = 1.0 / np.bincount(train_group)[train_group]
+    strengths = PENALTIES if probe == "linear" else PSEUDOCOUNTS
+
+    # the clones of a fate are dealt to the folds in turn, so that what is left without a fold has every fate
+    fold_of_clone = np.empty(len(fate_of_clone), dtype=np.intp)
+    fold_of_clone[np.argsort(fate_of_clone, kind="stable")] = np.concatenate([np.arange(n) % N_FOLDS for n in counts])
+    losses = np.zeros(len(strengths))
+    for fold in np.unique(fold_of_clone):
+        left_out = fold_of_clone[train_group] == fold
+        asked = np.unique(train_group[left_out], return_inverse=True)[1]
+        cells = (z_train[~left_out], y[~left_out], weights[~left_out], z_train[left_out])
+        for i, strength in enumerate(strengths):
+            right = _clone_means(_predict(probe, strength, *cells), asked)
+            losses[i] -= np.log(_own(right, fate_of_clone[fold_of_clone == fold])).sum()
+    predicted = _predict(probe, strengths[int(np.argmin(losses))], z_train, y, weights, z)
+    position = {name: i for i, name in enumerate(names.tolist())}
+    truth = np.array([position.get(label, -1) for label in labels.tolist()], dtype=np.intp)
+    return _clone_means(predicted, group), counts / counts.sum(), truth
+
+
+def _predict(probe: Probe, strength: float, z_train: Floats, y: NDArray[np.intp], w: Floats, z: Floats) -> Floats:
+    """Probabilities (n_cells, n_fates) of the fates 0, 1, ... in ``y``, at one strength of shrinking."""
+    fates = np.eye(y.max() + 1)[y]
+    if fates.shape[1] == 1:
+        return np.ones((len(z), 1))
+    if probe == "linear":
+        from sklearn.linear_model import LogisticRegression
+
+        fitted: Floats = LogisticRegression(C=strength, max_iter=1000).fit(z_train, y, sample_weight=w).predict_proba(z)
+        return fitted
+    from sklearn.neighbors import NearestNeighbors
+
+    k = min(N_NEIGHBOURS, len(z_train))
+    near = NearestNeighbors(n_neighbors=k).fit(z_train).kneighbors(z, return_distance=False)
+    base = w @ fates / w.sum()
+    votes: Floats = np.einsum("nk,nkf->nf", w[near], fates[near]) + strength * base
+    return votes / votes.sum(axis=1, keepdims=True)
+
+
+def _clones(side: str, fates: ArrayLike, clones: ArrayLike, n: int) -> tuple[list[Any], NDArray[Any], NDArray[np.intp]]:
+    """Names of the clones, sorted, the fate of each, and the clone of each of the n cells."""
+    labels, ids = np.asarray(fates), np.asarray(clones)
+    if labels.shape != (n,) or ids.shape != (n,):
+        raise ValueError(f"{side} fates {labels.shape} and clones {ids.shape} for {n} cells; one each is needed")
+    names, first, group = np.unique(ids, return_index=True, return_inverse=True)
+    two = names[np.unique(group[labels != labels[first][group]])]
+    if len(two):
+        raise ValueError(f"{len(two)} {side} clones have cells of two fates, such as {two.tolist()[0]!r}; a clone has one")
+    return names.tolist(), labels[first], group
+
+
+def _clone_means(probabilities: Floats, group: NDArray[np.intp]) -> Floats:
+    sums = np.zeros((group.max() + 1, probabilities.shape[1]))
+    np.add.at(sums, group, probabilities)
+    means: Floats = sums / np.bincount(group)[:, None]
+    return means
+
+
+def _own(probabilities: Floats, fates: NDArray[np.intp]) -> Floats:
+    """The probability of each clone's own fate; a logarithm needs it above zero."""
+    own: Floats = np.maximum(probabilities[np.arange(len(fates)), fates], np.finfo(np.float64).tiny)
+    return own

@@ -1,0 +1,206 @@
+"""Fate separation in lineage tracing: is what a progenitor will become in its code already?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from metrics import METRICS
+from tasks.base import Control, Fit, Task
+from tasks.datasets.base import DataError
+from tasks.splits import handed
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+N_FOLDS = 5
+#: Clones that a fate must have; two folds of five may then lack it, no training set will.
+MIN_CLONES = 10
+N_COMPONENTS = 10
+
+
+class Fate(Task):
+    """Predict the fate of clones from the codes of their early cells, by probes on a method that was told no fates.
+
+    The progenitor type is the most frequent cell type of the first day. Early cells are the progenitors of any day
+    but the last; the fate of a clone is the most frequent other cell type among its cells of the last day.
+    Clones with a tie, without early cells or with a fate of under 10 such clones have no fate; they stay
+    in training.
+
+    Units are fifths of the clones, dealt anew for each seed. All cells of a held-out clone are out of training, its
+    late ones too: the question is what a new progenitor becomes, and a method that saw its late sisters could place it
+    by them. Probes are fitted on the early cells of training clones, whose fates follow from late training cells.
+
+    Primary, both of the linear probe, as in the papers: ``fate_skill`` (log-loss against base rates: is the probability
+    right?) and ``fate_auroc`` (is the order right, whatever the calibration?). The kNN probe, shown beside them, orders
+    the controls alike with half of the range.
+
+    ``larry-mini`` does not resolve methods: 30 clones of two fates (17 Monocyte, 13 Neutrophil) are left, and over
+    5 folds x 3 seeds the skill is −.06 ± .26 for N0, .01 ± .12 for N1, .08 ± .18 for PCA, .84 ± .08 for P.
+    ``paul15`` has no clones and does not fit.
+    """
+
+    name = "fate"
+    version = 1
+    tags = frozenset({"disentanglement"})
+    reference = "Weinreb et al. 2020, Science 367:eaaw3381; Kim et al. 2024, arXiv 2403.01078: fate in latent space"
+    datasets = ("fate-sim", "larry-mini")
+    requires = ("embed",)
+    primary = ("fate_skill", "fate_auroc")
+    secondary = ("fate_skill_knn", "fate_auroc_knn")
+    controls = (
+        Control("N0", "PCA whose early cells are permuted"),
+        Control("N1", "the expression of all genes as the code, so that the probe is a logistic regression on genes"),
+        Control("P", "simulated: the clone's true early state as the code; real: its mean late sister"),
+    )
+    unit = "fold of clones"
+    folds: ClassVar[Mapping[str, int]] = {"smoke": 2, "default": N_FOLDS, "paper": N_FOLDS}
+
+    def check(self, data: AnnData) -> None:
+        """Ask also for clones and for days that are numbers."""
+        super().check(data)
+        fields = self.dataset.fields
+        if not (fields.replicate and fields.content):
+            raise DataError(f"{self.dataset.name}: no column of clones, or none of cell types, is named in its fields")
+        days = sorted(set(data.obs[fields.environment].astype(str)))
+        if len(days) < 2 or not all(day.replace(".", "", 1).isdigit() for day in days):
+            raise DataError(
+                f"{self.dataset.name}: obs[{fields.environment!r}] has {', '.join(days)}; at least 2 days, as numbers, "
+                "are needed"
+            )
+
+    def units(self) -> list[str]:
+        """Return the numbered folds; ``smoke`` takes two of them."""
+        found = np.unique(self._fates)
+        if (found != "").sum() < 2:
+            raise DataError(
+                f"{self.dataset.name}: {', '.join(found[found != '']) or 'no fate'} alone has {MIN_CLONES} or more "
+                "clones with progenitors before the last day and differentiated cells on it; at least 2 such fates "
+                "are needed"
+            )
+        return [f"fold{i}" for i in range(self.folds[self.preset])]
+
+    def training_data(self, unit: str, seed: int) -> AnnData:
+        """Return all cells, of all days, of the clones that are not held out."""
+        return handed(self.data, ~self._held_out(unit, seed))
+
+    def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
+        """Fit, embed the early cells of both sides, and probe the codes."""
+        fitted = fit(self.training_data(unit, seed))
+        held_out, early = self._held_out(unit, seed), self._fates != ""
+        cells: list[np.ndarray] = []
+        for side in (np.flatnonzero(early & ~held_out), np.flatnonzero(early & held_out)):
+            cells += [fitted.embed(handed(self.data, side)), self._fates[side], self._clones[side]]
+        metrics = self.primary if self.primary_only else (*self.primary, *self.secondary)
+        return {name: METRICS[name](*cells) for name in metrics}
+
+    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
+        """Return N0, permuted codes, N1, the genes themselves, or P, which knows a cell's early state or sisters."""
+        rng = np.random.default_rng([seed, 82])
+
+        def fit(data: AnnData) -> Any:
+            if control == "N1":
+                return _Genes()
+            if control == "N0":
+                return _Permuted(np.asarray(data.X), rng)
+            if "bias" in self.data.obsm:
+                return _Known(self.data.obs_names, self.data.obsm["bias"])
+            late = self._last_day & (self._types != self._progenitor)
+            return _LateSisters(np.asarray(self.data.X)[late], self._clones[late])
+
+        return fit
+
+    @property
+    def _clones(self) -> np.ndarray:
+        return self.data.obs[self.fields.replicate].to_numpy(str)
+
+    @property
+    def _types(self) -> np.ndarray:
+        return self.data.obs[self.fields.content].to_numpy(str)
+
+    @property
+    def _days(self) -> np.ndarray:
+        return self.data.obs[self.fields.environment].to_numpy(str).astype(float)
+
+    @property
+    def _last_day(self) -> np.ndarray:
+        return self._days == self._days.max()
+
+    @property
+    def _progenitor(self) -> str:
+        types, counts = np.unique(self._types[self._days == self._days.min()], return_counts=True)
+        return str(types[counts.argmax()])
+
+    @cached_property
+    def _fates(self) -> np.ndarray:
+        """The fate of each early cell's clone, (n_cells,); empty for every other cell."""
+        clones, clone = np.unique(self._clones, return_inverse=True)
+        types, kind = np.unique(self._types, return_inverse=True)
+        progenitor = self._types == self._progenitor
+        early, late = progenitor & ~self._last_day, ~progenitor & self._last_day
+        numbers = np.zeros((len(clones), len(types)), dtype=int)
+        np.add.at(numbers, (clone[late], kind[late]), 1)
+        most = numbers.max(axis=1)
+        tie = (numbers == most[:, None]).sum(axis=1) > 1
+        known = (most > 0) & ~tie & np.isin(np.arange(len(clones)), clone[early])
+        fate = np.where(known, types[numbers.argmax(axis=1)], "")
+        common, counts = np.unique(fate, return_counts=True)
+        fate[~np.isin(fate, common[counts >= MIN_CLONES])] = ""
+        return np.where(early, fate[clone], "")
+
+    def _held_out(self, unit: str, seed: int) -> np.ndarray:
+        """Return the cells of the fold's clones: a fifth of all, whatever their fates."""
+        clones, clone = np.unique(self._clones, return_inverse=True)
+        fold = np.random.default_rng([seed, 81]).permutation(len(clones)) % N_FOLDS
+        return fold[clone] == int(unit.removeprefix("fold"))
+
+
+class _Genes:
+    """The cells themselves as their codes."""
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return ``data.X``."""
+        return np.asarray(data.X)
+
+
+class _Permuted:
+    """Principal components whose cells change places."""
+
+    def __init__(self, x: np.ndarray, rng: np.random.Generator):
+        self.pca, self.rng = _components(x), rng
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the scores in random order, (n_cells, n_components)."""
+        return self.rng.permutation(self.pca.transform(np.asarray(data.X)))
+
+
+class _Known:
+    """Codes that are known beforehand, by the cell's name."""
+
+    def __init__(self, names: Iterable[str], codes: np.ndarray):
+        self.codes = dict(zip(names, codes, strict=True))
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the code of each cell."""
+        return np.stack([self.codes[name] for name in data.obs_names])
+
+
+class _LateSisters:
+    """Each cell's code is the mean of the late cells of its clone, in principal components of all late cells."""
+
+    def __init__(self, x: np.ndarray, clones: np.ndarray):
+        self.scores, self.clones = _components(x).transform(x), clones
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the mean score of each cell's late sisters, (n_cells, n_components)."""
+        clones = data.obs[data.uns["fields"]["replicate"]].to_numpy(str)
+        return np.stack([self.scores[self.clones == clone].mean(axis=0) for clone in clones])
+
+
+def _components(x: np.ndarray) -> Any:
+    from sklearn.decomposition import PCA
+
+    return PCA(min(N_COMPONENTS, *x.shape), random_state=0).fit(x)

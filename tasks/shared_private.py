@@ -1,0 +1,237 @@
+"""Shared against private variation: is what groups of cells have in common kept apart from what each has alone?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from metrics import METRICS
+from metrics.blocks import Probe, probe_accuracy
+from metrics.integration import neighbours
+from tasks.base import Control, Fit, Task
+from tasks.splits import handed
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: Share of the cells of each group and cell type that methods are trained on.
+TRAINING = 0.5
+#: Most held-out cells that are scored; of more, a random sample.
+MAX_SCORED = 1000
+#: Components that the linear baseline works in, and the widths of its blocks.
+N_COMPONENTS, N_SHARED, N_PRIVATE = 50, 10, 2
+
+
+class SharedPrivate(Task):
+    """Learn a shared block of codes (what all groups vary in) and a private one (what a group varies in alone).
+
+    Units are draws of the simulator; of a real data set, random splits of its cells. Methods train on half of the
+    cells of every group (environment) and cell type and embed the others, which score. Blocks are the method's
+    ``embed_blocks``. A method without it has one code, which stands for both blocks: what the one knows the other
+    knows, too, so it cannot separate, whatever it has learned, and scores 0 in ``block_diagonality``.
+
+    The cell type belongs to the shared block; the group, and the programs where the data have them
+    (``obs["program"]``, the truth, which no method sees; each program occurs in one group alone), to the private one.
+    Private latents have a meaning on the cells of their own group only. So cell type and program are asked for within
+    each group, in both blocks, and the mean over groups is taken; the group is asked for over all cells.
+
+    Primary, both needed:
+
+    - ``block_diagonality`` of the 2 x 2 matrix of linear probes, cell type and private factors (mean of program and
+      group) by shared and private block. Both rows weigh the same, so that any single code scores exactly 0:
+      everything in one block, everything in both, nothing at all. It is a score of what is there and where.
+    - ``conditional_leakage`` of the group from the shared block within cell types, boosted. The matrix has a linear
+      probe, from which a group can hide; this is the adversary who finds it. It is a score of what is not there, and an
+      empty shared block has it for nothing, which the first one punishes.
+
+    Boosted probes for the whole matrix take six times as long and rank no differently.
+    """
+
+    name = "shared-private"
+    version = 1
+    tags = frozenset({"disentanglement"})
+    reference = "Weinberger, Beebe-Wang, Lee 2022, arXiv 2210.04777: multiGroupVI"
+    datasets = ("splatter-groups", "marques", "pbmc-3tech", "haber-regions")
+    requires = ("embed",)
+    primary = ("block_diagonality", "conditional_leakage")
+    secondary = (
+        "leakage_linear",
+        "leakage_boosted",
+        "cluster_ari",
+        "cluster_nmi",
+        "clisi",
+        "ilisi",
+        "bras",
+        "silhouette_batch",
+    )
+    controls = (
+        Control("N0", "a frozen random projection", ("random-projection",)),
+        Control("N1", "PCA without group means, and contrastive PCA of each group as the private block"),
+        Control("P", "the true factors as blocks"),
+    )
+    unit = "simulation draw or split of the cells"
+    draws: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 3, "paper": 10}
+
+    def units(self) -> list[str]:
+        """Return the numbered draws, or splits."""
+        kind = "draw" if self.dataset.simulated else "split"
+        return [f"{kind}{i}" for i in range(self.draws[self.preset])]
+
+    def training_data(self, unit: str, seed: int) -> AnnData:
+        """Return half of the cells of every group and cell type."""
+        return handed(self._draw(unit), self._split(unit, seed)[0])
+
+    def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
+        """Fit, embed the other half in blocks, and ask each block for each factor."""
+        data = self._draw(unit)
+        fitted, test = fit(self.training_data(unit, seed)), self._split(unit, seed)[1]
+        held_out, fields = handed(data, test), self.dataset.fields
+        types, groups = (held_out.obs[name].to_numpy(str) for name in (fields.content, fields.environment))
+        programs = data.obs["program"].to_numpy(str)[test] if "program" in data.obs else None
+        shared, private = blocks(fitted, held_out)
+        matrix = block_matrix(shared, private, types, groups, programs)
+        scores = {
+            "block_diagonality": METRICS["block_diagonality"](matrix),
+            "conditional_leakage": METRICS["conditional_leakage"](shared, groups, types),
+        }
+        if self.primary_only:
+            return scores
+        graph = neighbours(shared)
+        return scores | {
+            "leakage_linear": METRICS["leakage_linear"](shared, groups),
+            "leakage_boosted": METRICS["leakage_boosted"](shared, groups),
+            "cluster_ari": METRICS["cluster_ari"](shared, types),
+            "cluster_nmi": METRICS["cluster_nmi"](shared, types),
+            "clisi": METRICS["clisi"](shared, types, graph),
+            "ilisi": METRICS["ilisi"](shared, groups, graph),
+            "bras": METRICS["bras"](shared, types, groups),
+            "silhouette_batch": METRICS["silhouette_batch"](shared, types, groups),
+        }
+
+    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
+        """Return N1, linear blocks, or P, blocks that are the true factors."""
+        fields = self.dataset.fields
+        if control == "N1":
+            return lambda data: _LinearBlocks(data, fields.environment)
+        return lambda data: _TrueBlocks(self._draw(unit), fields.content, fields.environment)
+
+    @lru_cache(maxsize=1)  # noqa: B019 - one task lives as long as the process of its cell
+    def _draw(self, unit: str) -> AnnData:
+        if not self.dataset.simulated:
+            return self.data
+        data = self.dataset.load(self.preset, int(unit.removeprefix("draw")))
+        self.check(data)
+        return data
+
+    def _split(self, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return training and scored cells (indices)."""
+        rng = np.random.default_rng([seed, 83, int(unit.removeprefix("draw").removeprefix("split"))])
+        obs, fields = self._draw(unit).obs, self.dataset.fields
+        pairs = np.array([f"{g}\x1f{c}" for g, c in zip(obs[fields.environment], obs[fields.content], strict=True)])
+        training = np.zeros(len(pairs), dtype=bool)
+        for pair in np.unique(pairs):
+            cells = rng.permutation(np.flatnonzero(pairs == pair))
+            training[cells[: int(np.ceil(TRAINING * len(cells)))]] = True
+        return np.flatnonzero(training), np.sort(rng.permutation(np.flatnonzero(~training))[:MAX_SCORED])
+
+
+def blocks(fitted: Any, data: AnnData) -> tuple[np.ndarray, np.ndarray]:
+    """Return the shared and the private codes of ``data``, the whole code for both where there are no blocks."""
+    if hasattr(fitted, "embed_blocks"):
+        codes = fitted.embed_blocks(data)
+        return codes["shared"], codes["private"]
+    code = fitted.embed(data)
+    return code, code
+
+
+def block_matrix(
+    shared: np.ndarray,
+    private: np.ndarray,
+    types: np.ndarray,
+    groups: np.ndarray,
+    programs: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return what the shared and the private block know of shared and private factors, (2, 2) in [0, 1].
+
+    Rows are the cell type (linear probe), and the mean of program, where given, and group (boosted); columns are the
+    blocks. Entries are held-out balanced accuracies between chance, 0, and perfect, 1; below chance counts as 0.
+
+    Parameters
+    ----------
+    shared, private
+        Codes (n_cells, n_latent of the block).
+    types, groups, programs
+        Labels (n_cells,).
+    """
+
+    def within(codes: np.ndarray, labels: np.ndarray, probe: Probe) -> float:
+        known = [probe_accuracy(codes[groups == g], labels[groups == g], probe) for g in np.unique(groups)]
+        return float(np.nanmean(np.maximum(known, 0.0)))
+
+    def private_factors(codes: np.ndarray) -> float:
+        group = max(0.0, probe_accuracy(codes, groups, "boosted"))
+        return group if programs is None else (group + within(codes, programs, "boosted")) / 2
+
+    columns = [(within(codes, types, "linear"), private_factors(codes)) for codes in (shared, private)]
+    return np.array(columns).T
+
+
+class _LinearBlocks:
+    """Group means removed, and contrastive PCA (Abid et al. 2018, Nature Communications 9:2134).
+
+    In the first components of the centred cells: the private directions of a group are the leading eigenvectors of
+    (its covariance − the mean covariance of the other groups); the shared ones are the principal components of what
+    is left when all private directions are projected out. Private codes are zero off-group.
+    """
+
+    def __init__(self, data: AnnData, environment: str):
+        from sklearn.decomposition import PCA
+
+        self.environment = environment
+        x, groups = np.asarray(data.X), data.obs[environment].to_numpy(str)
+        self.groups = np.unique(groups)
+        self.means = {g: x[groups == g].mean(axis=0) for g in self.groups}
+        centred = x - np.stack([self.means[g] for g in groups])
+        self.pca = PCA(min(N_COMPONENTS, *x.shape), svd_solver="randomized", random_state=0).fit(centred)
+        z = self.pca.transform(centred)
+        covariances = np.stack([np.cov(z[groups == g].T) for g in self.groups])
+        n_others = max(1, len(self.groups) - 1)
+        self.private = [
+            np.linalg.eigh(own - (covariances.sum(axis=0) - own) / n_others)[1][:, -N_PRIVATE:] for own in covariances
+        ]
+        span = np.linalg.svd(np.hstack(self.private), full_matrices=False)[0]
+        left = z - z @ span @ span.T
+        self.shared = np.linalg.svd(left, full_matrices=False)[2][:N_SHARED].T
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the shared block."""
+        return self.embed_blocks(data)["shared"]
+
+    def embed_blocks(self, data: AnnData) -> dict[str, np.ndarray]:
+        """Return both blocks; the private one holds each group's codes side by side."""
+        groups = data.obs[self.environment].to_numpy(str)
+        z = self.pca.transform(np.asarray(data.X) - np.stack([self.means[g] for g in groups]))
+        private = [
+            z @ own * (groups == g)[:, None] for g, own in zip(self.groups, self.private, strict=True)
+        ]
+        return {"shared": z @ self.shared, "private": np.hstack(private)}
+
+
+class _TrueBlocks:
+    """The true factors, one-hot: the cell type, and the program with its group, or the group alone."""
+
+    def __init__(self, data: AnnData, content: str, environment: str):
+        self.data = data
+        self.columns = {"shared": content, "private": "program" if "program" in data.obs else environment}
+
+    def embed_blocks(self, data: AnnData) -> dict[str, np.ndarray]:
+        """Return both blocks."""
+        return {name: self._one_hot(column, data) for name, column in self.columns.items()}
+
+    def _one_hot(self, column: str, data: AnnData) -> np.ndarray:
+        labels = self.data.obs[column].to_numpy(str)
+        own = self.data.obs.loc[data.obs_names, column].to_numpy(str)
+        return (own[:, None] == np.unique(labels)).astype(np.float32)
