@@ -24,6 +24,9 @@ ABILITIES = (
 )
 
 
+PRESETS = ("smoke", "default", "paper")
+
+
 class CannotFit(Exception):
     """A method meets data that it is not made for; the cell is skipped with this as the reason."""
 
@@ -89,8 +92,10 @@ class Method(ABC):
         Raises
         ------
         ConfigError
-            An unknown key, or a value of the wrong type.
+            An unknown preset or key, or a value of the wrong type or out of range.
         """
+        if preset not in PRESETS:
+            raise ConfigError(f"preset {preset!r}: one of {', '.join(PRESETS)} is needed")
         values = {**cls.presets.get(preset, {}), **changes}
         known = {field.name: field for field in fields(cls.Config)}
         for key, value in values.items():
@@ -101,12 +106,25 @@ class Method(ABC):
                 value = float(value)
             if isinstance(default, tuple) and isinstance(value, list):
                 value = tuple(value)
-            if type(value) is not type(default):
+            same = type(value) is type(default)
+            if same and isinstance(value, tuple) and default:
+                same = all(type(element) is type(default[0]) for element in value) and len(value) > 0
+            if not same:
                 raise ConfigError(
                     f"{cls.name}.{key}={value!r}: a {type(default).__name__} is needed, as in {default!r}"
                 )
             values[key] = value
-        return cls.Config(**values)
+        try:
+            require(values.get("n_latent", 1) > 0, "n_latent", values.get("n_latent"), "must be above 0")
+            return cls.Config(**values)
+        except ConfigError as error:
+            raise ConfigError(f"{cls.name}.{error}") from error
+
+
+def require(holds: bool, key: str, value: Any, rule: str) -> None:
+    """Raise ConfigError naming ``key`` and ``value`` unless ``holds``; for a ``Config``'s ``__post_init__``."""
+    if not holds:
+        raise ConfigError(f"{key}={value!r}: {rule}")
 
 
 def column(data: AnnData, field: str) -> np.ndarray:

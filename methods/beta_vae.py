@@ -20,8 +20,8 @@ class BetaVAE(VAE):
 
     By default its network is that of :class:`methods.vae.VAE`, so that their two rows differ by β alone; the
     ``paper`` preset has the network of the single-cell β-VAE of Lotfollahi et al. (bias-free linear, batch norm,
-    LeakyReLU, dropout, five latents). Ours differs from theirs in the learned gene variances (theirs is a
-    plain squared error) and in early stopping.
+    LeakyReLU, dropout, five latents). Ours differs from theirs in the learned variance (theirs is a plain
+    squared error) and in early stopping.
     """
 
     name = "beta-vae"

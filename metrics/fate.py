@@ -263,7 +263,7 @@ def _clones(side: str, fates: ArrayLike, clones: ArrayLike, n: int) -> tuple[lis
     names, first, group = np.unique(ids, return_index=True, return_inverse=True)
     two = names[np.unique(group[labels != labels[first][group]])]
     if len(two):
-        raise ValueError(f"{len(two)} {side} clones have cells of two fates, such as {two.tolist()[0]!r}; a clone has one")
+        raise ValueError(f"{len(two)} {side} clones have two fates, such as {two.tolist()[0]!r}; a clone has one")
     return names.tolist(), labels[first], group
 
 

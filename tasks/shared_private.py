@@ -30,24 +30,30 @@ class SharedPrivate(Task):
 
     Units are draws of the simulator; of a real data set, random splits of its cells. Methods train on half of the
     cells of every group (environment) and cell type and embed the others, which score. Blocks are the method's
-    ``embed_blocks``. A method without it has one code, which stands for both blocks: what the one knows the other
-    knows, too, so it cannot separate, whatever it has learned, and scores 0 in ``block_diagonality``.
+    ``embed_blocks``, whose private block holds the codes of all groups side by side, zero for cells of others. A
+    method without it has one code, which stands for both blocks: what the one knows the other knows, too, so it
+    cannot separate, whatever it has learned, and scores 0 in ``block_diagonality``.
 
     The cell type belongs to the shared block; the group, and the programs where the data have them
-    (``obs["program"]``, the truth, which no method sees; each program occurs in one group alone), to the private one.
-    Private latents have a meaning on the cells of their own group only. So cell type and program are asked for within
-    each group, in both blocks, and the mean over groups is taken; the group is asked for over all cells.
+    (``obs["program"]``, the truth, which no method sees; each occurs in one group alone), to the private one. Private
+    latents have a meaning on the cells of their own group only. So cell type and program are asked for within each
+    group, in both blocks, and the mean over groups is taken; the group is asked for over all cells.
 
     Primary, both needed:
 
-    - ``block_diagonality`` of the 2 x 2 matrix of linear probes, cell type and private factors (mean of program and
-      group) by shared and private block. Both rows weigh the same, so that any single code scores exactly 0:
-      everything in one block, everything in both, nothing at all. It is a score of what is there and where.
-    - ``conditional_leakage`` of the group from the shared block within cell types, boosted. The matrix has a linear
-      probe, from which a group can hide; this is the adversary who finds it. It is a score of what is not there, and an
-      empty shared block has it for nothing, which the first one punishes.
+    - ``block_diagonality`` of the matrix (:func:`block_matrix`) of shared and private factors by shared and private
+      block. Its two rows weigh the same, so that any single code scores 0: everything in one block, everything in
+      both, nothing at all. It asks that everything be there, and in its place.
+    - ``conditional_leakage`` of the group from the shared block, within cell types, so that groups may differ in their
+      composition. It asks that the shared block be the same for all groups, the one thing that an integrated
+      embedding is used for, and is half hidden in the other's mean of four. An empty shared block has
+      it for nothing, for which ``block_diagonality`` makes it pay.
 
-    Boosted probes for the whole matrix take six times as long and rank no differently.
+    N0 is the code that has everything and separates nothing. A random encoder would leave ``conditional_leakage``
+    without a scale: it leaks little because it knows little (measured .14, and ``block_diagonality`` 0).
+    N1 all but removes the group from its shared block, so that only ``block_diagonality`` resolves it from P:
+    measured over 3 draws and 2 seeds (mean and standard deviation), N0 .00 and .79 ± .16, N1 .82 ± .03 and
+    .03 ± .03, P .99 ± .01 and 0.
     """
 
     name = "shared-private"
@@ -68,7 +74,7 @@ class SharedPrivate(Task):
         "silhouette_batch",
     )
     controls = (
-        Control("N0", "a frozen random projection", ("random-projection",)),
+        Control("N0", "PCA, one code that stands for both blocks", ("pca",)),
         Control("N1", "PCA without group means, and contrastive PCA of each group as the private block"),
         Control("P", "the true factors as blocks"),
     )
@@ -175,7 +181,8 @@ def block_matrix(
         group = max(0.0, probe_accuracy(codes, groups, "boosted"))
         return group if programs is None else (group + within(codes, programs, "boosted")) / 2
 
-    columns = [(within(codes, types, "linear"), private_factors(codes)) for codes in (shared, private)]
+    columns = [(within(shared, types, "linear"), private_factors(shared))]
+    columns.append(columns[0] if private is shared else (within(private, types, "linear"), private_factors(private)))
     return np.array(columns).T
 
 
@@ -214,9 +221,7 @@ class _LinearBlocks:
         """Return both blocks; the private one holds each group's codes side by side."""
         groups = data.obs[self.environment].to_numpy(str)
         z = self.pca.transform(np.asarray(data.X) - np.stack([self.means[g] for g in groups]))
-        private = [
-            z @ own * (groups == g)[:, None] for g, own in zip(self.groups, self.private, strict=True)
-        ]
+        private = [z @ own * (groups == g)[:, None] for g, own in zip(self.groups, self.private, strict=True)]
         return {"shared": z @ self.shared, "private": np.hstack(private)}
 
 

@@ -43,20 +43,21 @@ def handed(data: AnnData, cells: np.ndarray) -> AnnData:
 def halves(cells: np.ndarray, replicates: np.ndarray | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Split ``cells`` (indices) into two disjoint halves, whole replicates to one side where that is possible.
 
-    Replicates are dealt, largest first and ties in random order, to the smaller half. When that leaves a half
-    with under a quarter of the cells (one donor dominates, or there is one donor), cells are split at random.
+    Replicates are dealt in random order, each to the smaller half, until neither half has under a quarter of
+    the cells. When none of 20 deals gives that (one donor dominates, or there is one donor), cells are split at
+    random.
     """
     if replicates is not None:
         labels, sizes = np.unique(replicates, return_counts=True)
-        order = rng.permutation(len(labels))
-        order = order[np.argsort(-sizes[order], kind="stable")]
-        totals, side = [0, 0], {}
-        for label in order:
-            smaller = int(totals[1] < totals[0])
-            side[labels[label]] = smaller
-            totals[smaller] += int(sizes[label])
-        if min(totals) >= len(cells) / 4:
-            first = np.array([side[label] == 0 for label in replicates])
-            return cells[first], cells[~first]
+        for _ in range(20):
+            totals = [0, 0]
+            of_first = np.zeros(len(labels), dtype=bool)
+            for label in rng.permutation(len(labels)):
+                side = int(totals[1] < totals[0])
+                of_first[label] = side == 0
+                totals[side] += int(sizes[label])
+            if min(totals) >= len(cells) / 4:
+                first = np.isin(replicates, labels[of_first])
+                return cells[first], cells[~first]
     shuffled = rng.permutation(cells)
     return np.sort(shuffled[: len(cells) // 2]), np.sort(shuffled[len(cells) // 2 :])

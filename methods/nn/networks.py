@@ -7,13 +7,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "softplus": nn.Softplus,
-    "elu": nn.ELU,
-}
-NORMS: dict[str, type[nn.Module]] = {"none": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
+from methods.nn import ACTIVATIONS, NORMS
+
+_ACTIVATION: dict[str, type[nn.Module]] = dict(
+    zip(ACTIVATIONS, (nn.ReLU, nn.LeakyReLU, nn.Softplus, nn.ELU), strict=True)
+)
+_NORM: dict[str, type[nn.Module]] = dict(zip(NORMS, (nn.Identity, nn.LayerNorm, nn.BatchNorm1d), strict=True))
 
 
 def hidden_layers(sizes: tuple[int, ...], activation: str, norm: str, dropout: float) -> nn.Sequential:
@@ -25,8 +24,8 @@ def hidden_layers(sizes: tuple[int, ...], activation: str, norm: str, dropout: f
     for fan_in, fan_out in pairwise(sizes):
         layers.append(nn.Linear(fan_in, fan_out, bias=norm != "batch"))
         if norm != "none":
-            layers.append(NORMS[norm](fan_out))
-        layers.append(ACTIVATIONS[activation]())
+            layers.append(_NORM[norm](fan_out))
+        layers.append(_ACTIVATION[activation]())
         if dropout > 0:
             layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers)
@@ -61,30 +60,31 @@ class Decoder(nn.Module):
         return self.head(self.body(z))
 
 
-class Standardiser(nn.Module):
-    """Gene-wise mean and standard deviation of the training cells, as buffers.
+class Scaler(nn.Module):
+    """Centre each gene on its training mean and divide all genes by one number, their root mean variance.
 
-    A gene that is constant in training has standard deviation 1, so that it stays what it is.
+    One scale for all genes leaves their variances in proportion: dividing each gene by its own would blow the
+    noise of thousands of barely expressed genes up to the size of the signal.
     """
 
     mean: Tensor
-    std: Tensor
+    scale: Tensor
 
     def __init__(self, n_genes: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_genes))
-        self.register_buffer("std", torch.ones(n_genes))
+        self.register_buffer("scale", torch.ones(()))
 
     def set(self, x: Tensor) -> None:
-        """Take mean and standard deviation (ddof 0) from training expression (n_cells, n_genes)."""
+        """Take mean and scale from training expression (n_cells, n_genes); constant expression keeps scale 1."""
         self.mean.copy_(x.mean(0))
-        std = x.std(0, correction=0)
-        self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+        scale = x.var(0, correction=0).mean().sqrt()
+        self.scale.copy_(torch.where(scale > 1e-6, scale, torch.ones_like(scale)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Standardise."""
-        return (x - self.mean) / self.std
+        """Centre and scale."""
+        return (x - self.mean) / self.scale
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Undo the standardisation."""
-        return x * self.std + self.mean
+        """Undo :meth:`forward`."""
+        return x * self.scale + self.mean

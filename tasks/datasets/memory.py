@@ -53,6 +53,8 @@ def digest(data: AnnData) -> str:
             hashed.update(np.ascontiguousarray(part).data)
     for name in data.obs:
         hashed.update("\x1f".join([str(name), *data.obs[name].astype(str)]).encode())
-    hashed.update("\x1f".join(data.var_names).encode())
-    hashed.update(json.dumps(data.uns["fields"], sort_keys=True).encode())
+    for names in (data.obs_names, data.var_names):
+        hashed.update("\x1f".join(names).encode())
+    about = [data.uns["fields"], str(data.uns.get("X_units", ""))]
+    hashed.update(json.dumps(about, sort_keys=True).encode())
     return hashed.hexdigest()

@@ -59,7 +59,8 @@ def test_halves_fall_back_to_cells_when_one_donor_dominates(sizes):
 
 def test_halves_depend_on_the_generator_alone():
     cells, donors = np.arange(60), np.repeat([f"donor{i}" for i in range(6)], 10)
-    for replicates in (None, donors):
+    uneven = np.repeat([f"donor{i}" for i in range(5)], [20, 16, 12, 8, 4])
+    for replicates in (None, donors, uneven):
         splits = [halves(cells, replicates, np.random.default_rng(seed))[0] for seed in (0, 0, 1, 2, 3)]
         np.testing.assert_array_equal(splits[0], splits[1])
         assert any(not np.array_equal(splits[0], other) for other in splits[2:])

@@ -1,0 +1,164 @@
+"""Class against content: is the content code free of the class, and does changing the class change that alone?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metrics import METRICS
+from metrics.blocks import probe_accuracy
+from tasks.base import Control, Fit, Task
+from tasks.datasets.memory import Memory
+from tasks.shared_private import blocks
+from tasks.splits import handed
+from tasks.unseen_cell_type import UnseenCellType
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: Most training cells that are probed; of more, a random sample.
+MAX_PROBED = 800
+N_COMPONENTS = 10
+
+
+class ClassContent(UnseenCellType):
+    """Separate the class (environment: a known condition or style) from the content (all else), LORD's setting.
+
+    Units, held-out cells and training data are those of the task unseen-cell-type: one class × content combination is
+    never seen. So the same fit answers both tasks. The content code is ``embed_blocks()["shared"]`` where the
+    method has it, else ``embed``.
+
+    Primary, both needed:
+
+    - ``leakage_boosted``: the class, found by boosted trees in the content codes of the held-out combination and of
+      the control cells of the same content that are hidden from methods. No other content is among them, so
+      there is nothing but the class to find. Boosted rather than the mean of both probes: it is the stronger adversary,
+      and a mean would reward a code for hiding the class from straight lines. An empty code leaks nothing.
+    - ``skill`` of the swap: the class of control cells is swapped and the prediction is scored as in
+      unseen-cell-type; 0 is the mean shift of the other contents. An empty code cannot do it.
+
+    Where cells have replicates, the perturbed cells probed are those of the hidden control cells' replicates, or the
+    replicate would tell the class. Secondary, besides: ``conditional_leakage`` in training cells, each content by
+    itself; ``block_diagonality`` of content and class by shared and private block (leakage both ways; one code for
+    both scores 0) and ``cluster_ari`` of the contents, in training cells, too.
+    """
+
+    name = "class-content"
+    version = 1
+    tags = frozenset({"disentanglement", "ood"})
+    reference = "Gabbay & Hoshen 2020, ICLR: Demystifying Inter-Class Disentanglement (LORD)"
+    datasets = ("ifn-sim", "digits", "kang")
+    requires = ("embed", "predict")
+    primary = ("leakage_boosted", "skill")
+    secondary = (
+        "leakage_linear",
+        "conditional_leakage",
+        "block_diagonality",
+        "cluster_ari",
+        "delta_pearson",
+        "energy_distance",
+    )
+    controls = (
+        Control("N0", "PCA as the content code, and no change as the swap", ()),
+        Control("N1", "PCA of cells less their class's mean shift; the swap adds the other class's"),
+        Control("P", "the true content as the code, and the ceiling of unseen-cell-type as the swap"),
+    )
+    unit = "content of one class"
+
+    def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
+        """Fit, probe the content codes for the class, and score the swap."""
+        training = self.training_data(unit, seed)
+        fitted = fit(training)
+        swap = super().evaluate(lambda data: fitted, unit, seed)
+        held_out = handed(self.data, self._probed(unit, seed))
+        codes, classes = blocks(fitted, held_out)[0], held_out.obs[self.fields.environment].to_numpy(str)
+        scores = {"leakage_boosted": METRICS["leakage_boosted"](codes, classes), "skill": swap["skill"]}
+        if self.primary_only:
+            return scores
+        seen = np.random.default_rng([seed, 84]).permutation(training.n_obs)[:MAX_PROBED]
+        seen_cells = handed(training, seen)
+        shared, private = blocks(fitted, seen_cells)
+        seen_classes, contents = (
+            seen_cells.obs[name].to_numpy(str) for name in (self.fields.environment, self.fields.content)
+        )
+        matrix = [[max(0.0, probe_accuracy(b, y)) for b in (shared, private)] for y in (contents, seen_classes)]
+        return scores | {
+            "leakage_linear": METRICS["leakage_linear"](codes, classes),
+            "conditional_leakage": METRICS["conditional_leakage"](shared, seen_classes, contents),
+            "block_diagonality": METRICS["block_diagonality"](matrix),
+            "cluster_ari": METRICS["cluster_ari"](shared, contents),
+            "delta_pearson": swap["delta_pearson"],
+            "energy_distance": swap["energy_distance"],
+        }
+
+    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
+        """Return N0 and N1, linear models without and with the mean shift, or P, which knows content and shift."""
+        if control == "P":
+            swap = super().control_fit("P", unit, seed)
+            contents = np.unique(self._contents)
+            return lambda data: _Known(swap(data), contents, self.fields.content)
+        return lambda data: _Linear(data, self._target, shifted=control == "N1")
+
+    def inner(self, unit: str) -> Task:
+        """Return the task on all other contents."""
+        left = Memory(handed(self.data, self._contents != unit), f"{self.dataset.name} without {unit}")
+        return ClassContent(left, "default", primary_only=True)
+
+    def _probed(self, unit: str, seed: int) -> np.ndarray:
+        """Return the cells (indices) of one content, of both classes, that no method trained on."""
+        parts = self.cells(unit, seed)
+        held_out = np.concatenate([parts.weights, parts.truth])
+        if self.fields.replicate:
+            replicates = self.data.obs[self.fields.replicate].to_numpy(str)
+            alike = held_out[np.isin(replicates[held_out], replicates[parts.control])]
+            held_out = alike if len(alike) else held_out
+        return np.sort(np.concatenate([parts.control, held_out]))
+
+
+class _Linear:
+    """x ↦ z = E (x − δ(class)), and back, D z + δ(other class); E and D are those of PCA.
+
+    δ is the shift of the class from the control, the mean over the contents seen in both; or 0 throughout.
+    """
+
+    def __init__(self, data: AnnData, target: str, shifted: bool):
+        from sklearn.decomposition import PCA
+
+        fields = data.uns["fields"]
+        self.environment, self.target, self.shifted = fields["environment"], target, shifted
+        x = np.asarray(data.X)
+        perturbed, contents = self._perturbed(data), data.obs[fields["content"]].to_numpy(str)
+        self.shift = np.zeros(x.shape[1])
+        if shifted:
+            of_content = [
+                x[perturbed & (contents == c)].mean(axis=0) - x[~perturbed & (contents == c)].mean(axis=0)
+                for c in np.intersect1d(contents[perturbed], contents[~perturbed])
+            ]
+            self.shift = np.mean(of_content, axis=0)
+        self.pca = PCA(min(N_COMPONENTS, *x.shape), svd_solver="randomized", random_state=0)
+        self.pca.fit(x - np.outer(perturbed, self.shift))
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the content codes."""
+        return self.pca.transform(np.asarray(data.X) - np.outer(self._perturbed(data), self.shift))
+
+    def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
+        """Return the cells in the target class; unchanged where there is no shift."""
+        if not self.shifted:
+            return np.asarray(data.X)
+        return self.pca.inverse_transform(self.embed(data)) + self.shift * (target_environment == self.target)
+
+    def _perturbed(self, data: AnnData) -> np.ndarray:
+        return data.obs[self.environment].to_numpy(str) == self.target
+
+
+class _Known:
+    """The content, one-hot, and a swap that is known."""
+
+    def __init__(self, swap: Any, contents: np.ndarray, content: str):
+        self.predict, self.contents, self.content = swap.predict, contents, content
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the one-hot content (n_cells, n_contents)."""
+        return (data.obs[self.content].to_numpy(str)[:, None] == self.contents).astype(np.float32)
