@@ -39,7 +39,13 @@ class ClassContent(UnseenCellType):
       unseen-cell-type; 0 is the mean shift of the other contents. An empty code cannot do it.
 
     Where cells have replicates, the perturbed cells probed are those of the hidden control cells' replicates, or the
-    replicate would tell the class. Secondary, besides: ``conditional_leakage`` in training cells, each content by
+    replicate would tell the class.
+
+    N0 is a code that has everything and separates nothing: a random encoder leaks less than it, since it knows less
+    (measured on ifn-sim .36). Measured leakage and skill, mean over units and 2 seeds: ifn-sim N0 .99 and −3.9, N1
+    .90 and .02, P 0 and .95; digits N0 .99 and −6.8, N1 .79 and .26, P 0 and .97.
+
+    Secondary, besides: ``conditional_leakage`` in training cells, each content by
     itself; ``block_diagonality`` of content and class by shared and private block (leakage both ways; one code for
     both scores 0) and ``cluster_ari`` of the contents, in training cells, too.
     """
@@ -60,7 +66,7 @@ class ClassContent(UnseenCellType):
         "energy_distance",
     )
     controls = (
-        Control("N0", "PCA as the content code, and no change as the swap", ()),
+        Control("N0", "PCA as the content code, and no change as the swap"),
         Control("N1", "PCA of cells less their class's mean shift; the swap adds the other class's"),
         Control("P", "the true content as the code, and the ceiling of unseen-cell-type as the swap"),
     )
@@ -96,8 +102,8 @@ class ClassContent(UnseenCellType):
         """Return N0 and N1, linear models without and with the mean shift, or P, which knows content and shift."""
         if control == "P":
             swap = super().control_fit("P", unit, seed)
-            contents = np.unique(self._contents)
-            return lambda data: _Known(swap(data), contents, self.fields.content)
+            labels = {name: np.unique(self.data.obs[name]) for name in (self.fields.content, self.fields.environment)}
+            return lambda data: _Known(swap(data), labels)
         return lambda data: _Linear(data, self._target, shifted=control == "N1")
 
     def inner(self, unit: str) -> Task:
@@ -147,18 +153,26 @@ class _Linear:
         """Return the cells in the target class; unchanged where there is no shift."""
         if not self.shifted:
             return np.asarray(data.X)
-        return self.pca.inverse_transform(self.embed(data)) + self.shift * (target_environment == self.target)
+        return self.pca.inverse_transform(self.embed(data)) + self.shift
 
     def _perturbed(self, data: AnnData) -> np.ndarray:
         return data.obs[self.environment].to_numpy(str) == self.target
 
 
 class _Known:
-    """The content, one-hot, and a swap that is known."""
+    """The content and the class, one-hot, as blocks, and a swap that is known."""
 
-    def __init__(self, swap: Any, contents: np.ndarray, content: str):
-        self.predict, self.contents, self.content = swap.predict, contents, content
+    def __init__(self, swap: Any, labels: dict[str, np.ndarray]):
+        self.predict, self.labels = swap.predict, labels
 
     def embed(self, data: AnnData) -> np.ndarray:
-        """Return the one-hot content (n_cells, n_contents)."""
-        return (data.obs[self.content].to_numpy(str)[:, None] == self.contents).astype(np.float32)
+        """Return the content (n_cells, n_contents)."""
+        return self.embed_blocks(data)["shared"]
+
+    def embed_blocks(self, data: AnnData) -> dict[str, np.ndarray]:
+        """Return the content as the shared and the class as the private block."""
+        content, environment = (
+            (data.obs[name].to_numpy(str)[:, None] == values.astype(str)).astype(np.float32)
+            for name, values in self.labels.items()
+        )
+        return {"shared": content, "private": environment}

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 CONTROL = "control"
-N_PROGRAMS = 10
+N_PROGRAMS = 5
 N_TARGETS = 3
 #: Where a program saturates, in standard deviations of unperturbed cells.
-CEILING = 2.0
+CEILING = 1.0
 
 
 def simulate(
@@ -30,8 +30,8 @@ def simulate(
 ) -> AnnData:
     """Simulate control cells, single perturbations, and doubles whose latent shifts are the sum of their singles'.
 
-    z ~ N(Σ shifts, I) of 10 programs; a single shifts three of them by ±N(2, .4). Counts are negative binomial
-    with log mean = base + h(z) W, h(z) = (1 − interaction) · z + interaction · c tanh(z / c), c = 2: two perturbations
+    z ~ N(Σ shifts, I) of 5 programs; a single shifts three of them by ±N(2, .4). Counts are negative binomial
+    with log mean = base + h(z) W, h(z) = (1 − interaction) · z + interaction · tanh(z): two perturbations
     that push one program the same way give less than their sum. The library is log-normal about 2,000.
 
     Parameters
@@ -50,13 +50,13 @@ def simulate(
     -------
     AnnData
         ``layers["counts"]``, ``X`` their log1p(CP10k), ``obsm["z"]``; doubles are named "A+B"; ``uns["truth"]`` maps
-        each perturbation to the noiseless mean of X (n_genes,); ``uns["shifts"]`` (n_singles, 10).
+        each perturbation to the noiseless mean of X (n_genes,); ``uns["shifts"]`` (n_singles, 5).
     """
     import pandas as pd
     from anndata import AnnData
 
     base = rng.normal(-0.5, 1.2, n_genes)
-    loadings = rng.normal(0.0, 0.4, (N_PROGRAMS, n_genes)) * (rng.random((N_PROGRAMS, n_genes)) < 0.2)
+    loadings = rng.normal(0.0, 0.25, (N_PROGRAMS, n_genes)) * (rng.random((N_PROGRAMS, n_genes)) < 0.2)
     dispersion = rng.gamma(4.0, 0.5, n_genes)
     shifts = np.zeros((n_singles, N_PROGRAMS))
     for shift in shifts:
@@ -93,7 +93,7 @@ def simulate(
 
 DOUBLES = Simulated(
     name="doubles-sim",
-    summary="10 single and 6 double perturbations of 10 latent programs that saturate, and control; counts",
+    summary="10 single and 6 double perturbations of 5 latent programs that saturate, and control; counts",
     reference="this suite; modelled on Norman et al. 2019, Science 365:786",
     fields=Fields(environment="perturbation", content="", control=CONTROL),
     simulate=simulate,

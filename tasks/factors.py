@@ -1,0 +1,113 @@
+"""Classic disentanglement: known independent factors, discrete and continuous, against the learned codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from metrics import METRICS
+from metrics.disentanglement import dci
+from tasks.base import Control, Fit, Task
+from tasks.datasets.base import DataError
+from tasks.splits import handed
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: Share of the cells that methods are trained on.
+TRAINING = 2 / 3
+#: Most held-out cells that are scored; of more, a random sample.
+MAX_SCORED = 2000
+SEEDED = ("sap", "modularity", "explicitness", "infom", "infoc", "infoe", "factor_vae_score", "beta_vae_score")
+
+
+class Factors(Task):
+    """Recover independent factors, each in a code of its own.
+
+    A unit is one draw of the simulator. Methods train on two thirds of the cells, without the factors, and embed the
+    rest, which score. Every method has 10 codes, as usual on dSprites (Locatello et al. 2019), for 5 or 6 factors:
+    how many there are is not told.
+
+    Primary, both needed: ``mig``, which asks whether a factor sits in one code and is blind to a code that holds
+    several, and ``dci_disentanglement``, which asks whether a code holds one factor and is blind to a factor
+    spread over many codes. DCI's learner is gradient boosting, fitted once for its three scores; other learners'
+    scores cannot be compared with these.
+    """
+
+    name = "factors"
+    version = 1
+    tags = frozenset({"disentanglement"})
+    reference = "Locatello et al. 2019, ICML; Chen et al. 2018, NeurIPS (MIG); Eastwood & Williams 2018, ICLR (DCI)"
+    datasets = ("factor-images", "factor-expression")
+    requires = ("embed",)
+    primary = ("mig", "dci_disentanglement")
+    secondary = ("dci_completeness", "dci_informativeness", *SEEDED, "irs")
+    controls = (
+        Control("N0", "a frozen random projection", ("random-projection",)),
+        Control("N1", "FastICA", ("fastica",)),
+        Control("P", "the true factors as the codes"),
+    )
+    unit = "simulation draw"
+    settings: ClassVar[Mapping[str, Any]] = {"n_latent": 10}
+    draws: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 3, "paper": 10}
+
+    def check(self, data: AnnData) -> None:
+        """Ask also for the true factors."""
+        super().check(data)
+        if "factors" not in data.obsm:
+            raise DataError(f"{self.dataset.name}: obsm['factors'], the truth, is needed")
+
+    def units(self) -> list[str]:
+        """Return the numbered draws."""
+        return [f"draw{i}" for i in range(self.draws[self.preset])]
+
+    def training_data(self, unit: str, seed: int) -> AnnData:
+        """Return two thirds of the cells."""
+        return handed(self._draw(unit), self._split(unit, seed)[0])
+
+    def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
+        """Fit, embed the other cells, and compare the codes with the factors."""
+        test = self._split(unit, seed)[1]
+        codes = fit(self.training_data(unit, seed)).embed(handed(self._draw(unit), test))
+        factors = self._draw(unit).obsm["factors"][test]
+        fitted = dci(codes, factors, "boosting", seed)
+        scores = {"mig": METRICS["mig"](codes, factors), "dci_disentanglement": fitted["disentanglement"]}
+        if self.primary_only:
+            return scores
+        return scores | {
+            "dci_completeness": fitted["completeness"],
+            "dci_informativeness": fitted["informativeness"],
+            **{name: METRICS[name](codes, factors, seed=seed) for name in SEEDED},
+            "irs": METRICS["irs"](codes, factors),
+        }
+
+    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
+        """Return P, whose codes are the true factors."""
+        return lambda data: _Known(self._draw(unit))
+
+    @lru_cache(maxsize=1)  # noqa: B019 - one task lives as long as the process of its cell
+    def _draw(self, unit: str) -> AnnData:
+        data = self.dataset.load(self.preset, int(unit.removeprefix("draw")))
+        self.check(data)
+        return data
+
+    def _split(self, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return training and scored cells (indices)."""
+        n_cells = self._draw(unit).n_obs
+        order = np.random.default_rng([seed, 85]).permutation(n_cells)
+        n_training = int(TRAINING * n_cells)
+        return np.sort(order[:n_training]), np.sort(order[n_training:][:MAX_SCORED])
+
+
+class _Known:
+    """Codes that are the true factors."""
+
+    def __init__(self, data: AnnData):
+        self.data = data
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the factors (n_cells, n_factors)."""
+        return self.data[data.obs_names].obsm["factors"]
