@@ -39,7 +39,7 @@ def run_cell(cell: Cell, fits_directory: Path | None) -> dict[str, Any]:
     try:
         for plugin in cell.plugins:
             load_plugin(plugin)
-        task = load_task(cell.task, cell.preset)
+        task = load_task(cell.task, cell.preset, cell.own)
         raw, detail = _evaluate(cell, task, fits)
         # an undefined value is no number: it is stored as none and never reaches a mean
         scores = {name: float(value) if math.isfinite(value) else None for name, value in raw.items()}

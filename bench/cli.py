@@ -83,6 +83,14 @@ def run(
     time_limit: Annotated[float, typer.Option(min=0.1, help="Minutes a cell may take.")] = 120.0,
     memory_limit: Annotated[Optional[float], typer.Option(min=0.1, help="GiB a cell may hold; else its share.")] = None,  # noqa: UP045
     executor: Annotated[ExecutorName, typer.Option(help="A process a cell, or this process.")] = ExecutorName.local,
+    data: Annotated[Optional[Path], typer.Option(help="Your own .h5ad, for tasks named without a data set.")] = None,  # noqa: UP045
+    unit: Annotated[str, typer.Option(help="With --data: column of what is held out (reembedding).")] = "",
+    environment: Annotated[str, typer.Option(help="With --data: column of study or condition.")] = "",
+    condition: Annotated[str, typer.Option(help="With --data: column of the condition (unseen-cell-type).")] = "",
+    cell_type: Annotated[str, typer.Option(help="With --data: column of the cell type.")] = "",
+    group: Annotated[str, typer.Option(help="With --data: column of the group (shared-private).")] = "",
+    control: Annotated[str, typer.Option(help="With --data: value of the control condition.")] = "",
+    replicate: Annotated[str, typer.Option(help="With --data: column of the donor or patient.")] = "",
     mlflow_uri: Annotated[Optional[str], typer.Option(help="MLflow tracking address; else SQLite in --out.")] = None,  # noqa: UP045
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and an estimate of time; run nothing.")
@@ -93,7 +101,7 @@ def run(
 
     from bench.executors.inline import InlineExecutor
     from bench.executors.local import LocalExecutor
-    from bench.plan import choose_methods, choose_tasks, make_plan
+    from bench.plan import PlanError, choose_methods, choose_own_tasks, choose_tasks, make_plan
     from bench.run import command_line, execute, say_plan
     from bench.store import Store
     from bench.tracking import Tracker, default_uri
@@ -101,11 +109,25 @@ def run(
     _use_data_dir(data_dir)
     console = _console()
     specs, plugins = choose_methods(methods, preset, set_, plugin)
-    names = choose_tasks(tasks)
+    columns = {
+        "unit": unit,
+        "environment": environment,
+        "condition": condition,
+        "cell_type": cell_type,
+        "group": group,
+        "control": control,
+        "replicate": replicate,
+    }
+    columns = {key: value for key, value in columns.items() if value}
+    if data is None and columns:
+        raise PlanError(
+            f"--{next(iter(columns)).replace('_', '-')} describes the columns of --data, which is not given"
+        )
+    names, own = choose_own_tasks(tasks, str(data), columns) if data else (choose_tasks(tasks), None)
     store = Store(out)
     with store.lock():
         index = store.index()
-        plan = make_plan(specs, names, preset, seeds, plugins, index)
+        plan = make_plan(specs, names, preset, seeds, plugins, index, own)
         store.write_index(index)
         n_jobs = jobs or len(os.sched_getaffinity(0))
         if dry_run:

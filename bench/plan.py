@@ -17,7 +17,7 @@ from bench.digests import source_digest
 from methods import METHODS, register_method
 from methods.base import Method
 from metrics import UnknownName
-from tasks import benchmark_names, benchmark_tags, load_task
+from tasks import TASKS, benchmark_names, benchmark_tags, load_task
 from tasks.base import Control, Task
 
 ALL = "all"
@@ -59,13 +59,15 @@ class Cell:
     task_digest: str
     data_digest: str
     plugins: tuple[str, ...] = ()
+    #: File and fields of a user's own data; empty for a data set of the catalogue.
+    own: Mapping[str, str] = field(default_factory=dict)
     #: Why it is not run; empty where it is.
     skip: str = ""
     id: str = field(default="", compare=False)
 
     def with_id(self) -> Cell:
-        """Return the cell with its content hash; where a plugin lies does not matter, what is in it does."""
-        content = {key: value for key, value in asdict(self).items() if key not in ("id", "plugins")}
+        """Return the cell with its content hash; where files lie does not matter, what is in them does."""
+        content = {key: value for key, value in asdict(self).items() if key not in ("id", "plugins", "own")}
         text = json.dumps(content, sort_keys=True)
         return replace(self, id=hashlib.sha256(text.encode()).hexdigest()[:16])
 
@@ -211,6 +213,46 @@ def choose_tasks(spec: str) -> list[str]:
     return choose("task", spec, names, {name: benchmark_tags(name) for name in names})
 
 
+def choose_own_tasks(spec: str, file: str, columns: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Return the tasks to run on a user's file, and the file with the fields that its columns play.
+
+    Parameters
+    ----------
+    spec
+        Names of tasks (without a data set), or globs, that can be run on data of the user's.
+    file
+        Path of an ``.h5ad``.
+    columns
+        What the user named on the command line: ``{"unit": "cancer_type", ...}``.
+
+    Raises
+    ------
+    UnknownName, PlanError
+        A task that is not known, or a column that it needs and was not named, or does not know.
+    """
+    offered = {name: TASKS[name].columns for name in TASKS if TASKS[name].columns}
+    chosen = choose("task", spec, list(offered), {name: TASKS[name].tags for name in offered})
+    fields_of: dict[str, str] = {}
+    for name in chosen:
+        flags = {key: "--" + key.replace("_", "-") for key in offered[name]}
+        needed = [key for key, role in offered[name].items() if role in ("environment", "content")]
+        lacking = [flags[key] for key in needed if key not in columns]
+        if lacking:
+            raise PlanError(
+                f"{name} on --data needs {', '.join(lacking)} (columns of obs); it takes {list(flags.values())}"
+            )
+        foreign = ["--" + key.replace("_", "-") for key in columns if key not in offered[name]]
+        if foreign:
+            raise PlanError(
+                f"{name} on --data does not take {', '.join(foreign)}; it takes {', '.join(flags.values())}"
+            )
+        fields_of |= {offered[name][key]: column for key, column in columns.items()}
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise PlanError(f"--data {file!r}: there is no file {path}")
+    return [f"{name}/{path.stem}" for name in chosen], {"file": str(path), **fields_of}
+
+
 def method_config(name: str, task: Task, preset: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return a method's configuration on a task: its preset, then what the task fixes, then the user's changes."""
     cls = METHODS[name]
@@ -226,6 +268,7 @@ def make_plan(
     n_seeds: int | None,
     plugins: Sequence[str],
     index: dict[str, Any],
+    own: Mapping[str, str] | None = None,
 ) -> Plan:
     """Cross methods and tasks.
 
@@ -242,6 +285,8 @@ def make_plan(
     index
         What is known of tasks from an earlier plan (units and size by digest); added to in place, so that
         planning the same thing again reads no data.
+    own
+        File and fields of the user's own data, for tasks of :func:`choose_own_tasks`.
 
     Raises
     ------
@@ -252,7 +297,7 @@ def make_plan(
     absent: dict[str, str] = {}
     sizes: dict[str, float] = {}
     for task_name in tasks:
-        task = load_task(task_name, preset)
+        task = load_task(task_name, preset, own)
         reason = task.dataset.missing()
         if reason is not None:
             absent[task_name] = reason
@@ -277,6 +322,7 @@ def make_plan(
             task_digest=task_digest,
             data_digest=data_digest,
             plugins=tuple(plugins),
+            own=dict(own or {}),
         )
         rows = [_method_row(blank, spec, task, preset) for spec in methods]
         rows += [_control_row(blank, control) for control in task.controls]

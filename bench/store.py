@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cell import FORMAT, write_json
+from tasks import TASKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,8 +188,14 @@ def replay_command(cell: dict[str, Any]) -> str:
         f" --set {cell['name']}.{setting}" for setting in cell["method"].split("@")[1:] if cell["role"] == "method"
     )
     plugins = "".join(f" --plugin {plugin}" for plugin in cell["plugins"])
-    method = cell["name"] or "no-change"
+    task, own = cell["task"], ""
+    if cell["own"]:
+        task = task.partition("/")[0]
+        flag_of = {role: key.replace("_", "-") for key, role in TASKS[task].columns.items()}
+        own = f" --data {cell['own']['file']}" + "".join(
+            f" --{flag_of[role]} {column}" for role, column in cell["own"].items() if role != "file"
+        )
     return (
-        f"python -m bench run --methods {method} --tasks {cell['task']} --preset {cell['preset']} "
-        f"--seeds {cell['seed'] + 1}{settings}{plugins} --out replay"
+        f"python -m bench run --methods {cell['name'] or 'no-change'} --tasks {task}{own} "
+        f"--preset {cell['preset']} --seeds {cell['seed'] + 1}{settings}{plugins} --out replay"
     )

@@ -245,8 +245,9 @@ def _dataset_input(name: str, sha256: str) -> Any:
 
     from mlflow.entities import Dataset, DatasetInput
 
-    known = DATASETS[name]
-    source = json.dumps({"reference": known.reference, "licence": known.licence})
+    known = DATASETS.get(name)  # a user's own file is in no catalogue
+    about = {"reference": known.reference, "licence": known.licence} if known else {}
+    source = json.dumps(about)
     return DatasetInput(Dataset(name=name, digest=sha256[:36], source_type="catalogue", source=source))
 
 

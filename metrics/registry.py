@@ -12,13 +12,16 @@ from importlib import import_module
 from typing import Any
 
 
-class UnknownName(LookupError):
+class UnknownName(KeyError):
     """A name that is not registered; the message carries the nearest registered names."""
 
     def __init__(self, kind: str, name: str, known: list[str]):
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(known)}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would show it in quotes
 
 
 class Registry(Mapping[str, Any]):

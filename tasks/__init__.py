@@ -1,8 +1,11 @@
 """The registry of tasks. A task and a data set make a benchmark, named ``task/dataset``."""
 
+from collections.abc import Mapping
+
 from metrics.registry import Registry, UnknownName
 from tasks.base import Task
-from tasks.datasets import DATASETS
+from tasks.datasets import DATASETS, Fields
+from tasks.datasets.own import OwnData
 
 __all__ = ["DATASETS", "TASKS", "Task", "benchmark_names", "benchmark_tags", "load_task", "register_task"]
 
@@ -12,6 +15,9 @@ TASKS = Registry(
         "reembedding": "tasks.reembedding:Reembedding",
         "unseen-cell-type": "tasks.unseen_cell_type:UnseenCellType",
         "latent-recovery": "tasks.latent_recovery:LatentRecovery",
+        "shared-private": "tasks.shared_private:SharedPrivate",
+        "class-content": "tasks.class_content:ClassContent",
+        "factors": "tasks.factors:Factors",
         "unseen-perturbation": "tasks.unseen_perturbation:UnseenPerturbation",
         "few-shot-perturbation": "tasks.unseen_perturbation:FewShotPerturbation",
         "fate": "tasks.fate:Fate",
@@ -37,8 +43,15 @@ def benchmark_tags(name: str) -> frozenset[str]:
     return TASKS[task].tags | ({"simulated", "quick"} if simulated else {"real"})
 
 
-def load_task(name: str, preset: str) -> Task:
+def load_task(name: str, preset: str, own: Mapping[str, str] | None = None) -> Task:
     """Return the task named ``task/dataset`` at a size preset; its data are read when first needed.
+
+    Parameters
+    ----------
+    name, preset
+        Which task on which data set, how large.
+    own
+        For data of the user's: ``file`` and the fields of :class:`tasks.datasets.Fields`.
 
     Raises
     ------
@@ -47,6 +60,9 @@ def load_task(name: str, preset: str) -> Task:
     """
     task, _, dataset = name.partition("/")
     cls = TASKS[task]
+    if own:
+        fields = {key: value for key, value in own.items() if key != "file"}
+        return cls(OwnData(own["file"], Fields(**fields)), preset)
     if dataset not in cls.datasets:
         raise UnknownName("task", name, benchmark_names())
     return cls(DATASETS[dataset], preset)

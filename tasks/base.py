@@ -66,6 +66,8 @@ class Task(ABC):
     #: The metrics shown beside it.
     secondary: ClassVar[tuple[str, ...]]
     controls: ClassVar[tuple[Control, ...]]
+    #: How a user's own columns are named on the command line, and which field each is; empty: not offered.
+    columns: ClassVar[Mapping[str, str]] = {}
     #: What is held out, in a word ("cancer", "cell type").
     unit: ClassVar[str]
     #: Configuration that the task fixes for every method that has the key, such as the size of the code.

@@ -55,9 +55,10 @@ class ClassContent(UnseenCellType):
     tags = frozenset({"disentanglement", "ood"})
     reference = "Gabbay & Hoshen 2020, ICLR: Demystifying Inter-Class Disentanglement (LORD)"
     datasets = ("ifn-sim", "digits", "kang")
-    requires = ("embed", "predict")
-    primary = ("leakage_boosted", "skill")
-    secondary = (
+    # mypy takes the parent's tuples, by their lengths, for the type
+    requires = ("embed", "predict")  # type: ignore[assignment]
+    primary = ("leakage_boosted", "skill")  # type: ignore[assignment]
+    secondary = (  # type: ignore[assignment]
         "leakage_linear",
         "conditional_leakage",
         "block_diagonality",

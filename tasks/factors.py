@@ -47,7 +47,7 @@ class Factors(Task):
     secondary = ("dci_completeness", "dci_informativeness", *SEEDED, "irs")
     controls = (
         Control("N0", "a frozen random projection", ("random-projection",)),
-        Control("N1", "FastICA", ("fastica",)),
+        Control("N1", "PCA", ("pca",)),
         Control("P", "the true factors as the codes"),
     )
     unit = "simulation draw"

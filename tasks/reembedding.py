@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from metrics import METRICS
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
 from tasks.datasets.memory import Memory
+from tasks.paired import PAIRED, paired_scores
 from tasks.splits import handed
 
 if TYPE_CHECKING:
@@ -32,7 +34,9 @@ class Reembedding(Task):
 
     Primary, both needed: ``displacement`` between the two embeddings after a Procrustes map fitted on training
     samples, and ``knn_recall`` of the held-out samples' neighbours in gene space (Euclidean on X). Stability
-    alone can be had by a frozen random projection, neighbours alone by a model that moves.
+    alone can be had by a frozen random projection, neighbours alone by a model that moves. Of the secondary ones
+    ``label_transfer`` is to be read with care: all that is held out are tumours, so codes that carry nothing name
+    them rightly by the majority of the training samples.
     """
 
     name = "reembedding"
@@ -49,6 +53,7 @@ class Reembedding(Task):
         "reconstruction_error",
         "label_transfer",
         "training_drift",
+        *PAIRED,
     )
     controls = (
         Control("N0", "PCA whose held-out samples are permuted"),
@@ -56,6 +61,12 @@ class Reembedding(Task):
         Control("P", "PCA that never lacks the cancer"),
     )
     unit = "cancer"
+    columns: ClassVar[Mapping[str, str]] = {
+        "unit": "content",
+        "environment": "environment",
+        "control": "control",
+        "replicate": "replicate",
+    }
 
     def units(self) -> list[str]:
         """Return the cancers with enough tumours; ``smoke`` takes two of them."""
@@ -108,7 +119,7 @@ class Reembedding(Task):
         }
         if hasattr(outside, "decode"):
             scores["reconstruction_error"] = METRICS["reconstruction_error"](x, outside.decode(z_out))
-        return scores
+        return scores | paired_scores(outside, training, self.data)
 
     def control_fit(self, control: str, unit: str, seed: int) -> Fit:
         """Return N0, which permutes the held-out samples, or P, which never lacks the unit."""

@@ -226,17 +226,20 @@ class _LinearBlocks:
 
 
 class _TrueBlocks:
-    """The true factors, one-hot: the cell type, and the program with its group, or the group alone."""
+    """The true factors, one-hot: the cell type; the programs (or groups, without any) that occur in one group alone."""
 
     def __init__(self, data: AnnData, content: str, environment: str):
-        self.data = data
-        self.columns = {"shared": content, "private": "program" if "program" in data.obs else environment}
+        self.obs = data.obs
+        private = "program" if "program" in data.obs else environment
+        n_groups = data.obs[environment].astype(str).groupby(data.obs[private].astype(str)).nunique()
+        self.values = {
+            "shared": (content, np.unique(data.obs[content].astype(str))),
+            "private": (private, np.array(n_groups.index[n_groups == 1], dtype=str)),
+        }
 
     def embed_blocks(self, data: AnnData) -> dict[str, np.ndarray]:
-        """Return both blocks."""
-        return {name: self._one_hot(column, data) for name, column in self.columns.items()}
-
-    def _one_hot(self, column: str, data: AnnData) -> np.ndarray:
-        labels = self.data.obs[column].to_numpy(str)
-        own = self.data.obs.loc[data.obs_names, column].to_numpy(str)
-        return (own[:, None] == np.unique(labels)).astype(np.float32)
+        """Return both blocks; the private one is of width 0 where nothing is private."""
+        return {
+            name: (self.obs.loc[data.obs_names, column].to_numpy(str)[:, None] == values).astype(np.float32)
+            for name, (column, values) in self.values.items()
+        }

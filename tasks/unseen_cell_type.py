@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from metrics.perturbation import deg_mask, deg_t_statistics, deg_weights
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
 from tasks.datasets.memory import Memory
+from tasks.paired import PAIRED, paired_scores
 from tasks.splits import halves, handed
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ class UnseenCellType(Task):
     version = 1
     tags = frozenset({"ood", "prediction"})
     reference = "Lotfollahi et al. 2019, Nature Methods 16:715 (scGen); skill score as in forecast verification"
-    datasets = ("ifn-sim", "kang")
+    datasets = ("ifn-sim", "digits", "kang")
     requires = ("predict",)
     primary = ("skill",)
     secondary = (
@@ -77,6 +79,7 @@ class UnseenCellType(Task):
         "legacy_r2",
         "legacy_r2_no_change",
         "legacy_r2_top_degs",
+        *PAIRED,
     )
     controls = (
         Control("N0", "no change", ("no-change",)),
@@ -88,6 +91,12 @@ class UnseenCellType(Task):
         Control("P", "simulated: the noiseless shift; real: the shift of the other half of the held-out cells"),
     )
     unit = "cell type"
+    columns: ClassVar[Mapping[str, str]] = {
+        "condition": "environment",
+        "cell_type": "content",
+        "control": "control",
+        "replicate": "replicate",
+    }
 
     def check(self, data: AnnData) -> None:
         """Ask also for one perturbed condition and for every cell type in both."""
@@ -144,7 +153,8 @@ class UnseenCellType(Task):
         parts, training = self.cells(unit, seed), self.training_data(unit, seed)
         x = np.asarray(self.data.X)
         source, control, half_a, truth = x[parts.source], x[parts.control], x[parts.weights], x[parts.truth]
-        predicted = np.asarray(fit(training).predict(handed(self.data, parts.source), self._target))
+        fitted = fit(training)
+        predicted = np.asarray(fitted.predict(handed(self.data, parts.source), self._target))
 
         delta = _mean(truth) - _mean(control)
         delta_predicted = _mean(predicted) - _mean(source)
@@ -169,6 +179,7 @@ class UnseenCellType(Task):
             "legacy_r2": METRICS["legacy_r2"](held_out, _mean(predicted)),
             "legacy_r2_no_change": METRICS["legacy_r2_no_change"](held_out, all_control),
             "legacy_r2_top_degs": METRICS["legacy_r2_top_degs"](held_out, _mean(predicted), top),
+            **paired_scores(fitted, training, self.data),
         }
 
     def control_fit(self, control: str, unit: str, seed: int) -> Fit:

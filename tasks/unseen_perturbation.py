@@ -14,6 +14,7 @@ from metrics.perturbation import deg_t_statistics
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
 from tasks.latent_recovery import LatentRecovery
+from tasks.paired import PAIRED, paired_scores
 from tasks.splits import halves, handed
 from tasks.unseen_cell_type import Cells
 
@@ -55,7 +56,7 @@ class UnseenPerturbation(Task):
     datasets = ("doubles-sim", "norman-mini")
     requires = ("predict",)
     primary = ("skill",)
-    secondary = ("delta_pearson", "delta_pearson_top_degs", "energy_distance")
+    secondary = ("delta_pearson", "delta_pearson_top_degs", "energy_distance", *PAIRED)
     controls = (
         Control("N0", "no change", ("no-change",)),
         Control("N1", "the sum of the singles' shifts", ("additive-shift",)),
@@ -101,7 +102,8 @@ class UnseenPerturbation(Task):
         parts, training = self.cells(unit, seed), self.training_data(unit, seed)
         x = np.asarray(self.data.X)
         source, half_a, truth = x[parts.source], x[parts.weights], x[parts.truth]
-        predicted = np.asarray(fit(training).predict(handed(self.data, parts.source), unit))
+        fitted = fit(training)
+        predicted = np.asarray(fitted.predict(handed(self.data, parts.source), unit))
         singles = [_mean(x[self._of_type & (self._perturbations == part)]) for part in unit.split("+")]
         additive = np.sum(singles, axis=0) - (len(singles) - 1) * _mean(source)
         skill = METRICS["skill"](_mean(truth), _mean(predicted), additive, np.ones(x.shape[1]))
@@ -110,7 +112,11 @@ class UnseenPerturbation(Task):
         top = np.argsort(-np.abs(deg_t_statistics(half_a, source)), kind="stable")[:N_TOP]
         delta, delta_predicted = _mean(truth) - _mean(x[parts.control]), _mean(predicted) - _mean(source)
         rng = np.random.default_rng([seed, 84])
-        return {"skill": skill, **_shape_scores(training, truth, predicted, delta, delta_predicted, top, rng)}
+        return {
+            "skill": skill,
+            **_shape_scores(training, truth, predicted, delta, delta_predicted, top, rng),
+            **paired_scores(fitted, training, self.data),
+        }
 
     def control_fit(self, control: str, unit: str, seed: int) -> Fit:
         """Return P: the noiseless mean where it is known, else that of half A of the held-out cells."""

@@ -13,6 +13,10 @@ DATASETS = Registry(
         "ifn-sim": "tasks.simulate.ifn:IFN",
         "sparse-shift": "tasks.simulate.sparse_shift:SPARSE_SHIFT",
         "sparse-shift-published": "tasks.simulate.sparse_shift:SPARSE_SHIFT_PUBLISHED",
+        "splatter-groups": "tasks.simulate.splatter_groups:SPLATTER_GROUPS",
+        "factor-images": "tasks.simulate.factor_images:FACTOR_IMAGES",
+        "factor-expression": "tasks.simulate.factor_expression:FACTOR_EXPRESSION",
+        "digits": "tasks.simulate.digits:DIGITS",
         "doubles-sim": "tasks.simulate.doubles:DOUBLES",
         "fate-sim": "tasks.simulate.fate_tree:FATE_TREE",
         # public data

@@ -21,7 +21,7 @@ SIDE = 8
 def dilated(images: np.ndarray, size: int = 2) -> np.ndarray:
     """Return the grey dilation of images (n_images, side, side): each pixel the largest of its neighbourhood.
 
-    The neighbourhood is the square of ``size`` pixels that has the pixel at its lower right (``size`` 2) or in its
+    The neighbourhood is the square of ``size`` pixels that has the pixel at its upper left (``size`` 2) or in its
     centre (3); it ends at the border. It thickens strokes by ``size`` − 1 pixels.
     """
     from scipy.ndimage import grey_dilation

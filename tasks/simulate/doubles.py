@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 CONTROL = "control"
 N_PROGRAMS = 5
 N_TARGETS = 3
-#: Where a program saturates, in standard deviations of unperturbed cells.
-CEILING = 1.0
+#: Where a saturating program ends; it is twice as steep as a linear one at its middle.
+CEILING = 2.0
 
 
 def simulate(
@@ -31,7 +31,7 @@ def simulate(
     """Simulate control cells, single perturbations, and doubles whose latent shifts are the sum of their singles'.
 
     z ~ N(Σ shifts, I) of 5 programs; a single shifts three of them by ±N(2, .4). Counts are negative binomial
-    with log mean = base + h(z) W, h(z) = (1 − interaction) · z + interaction · tanh(z): two perturbations
+    with log mean = base + h(z) W, h(z) = (1 − interaction) · z + interaction · 2 tanh(z): two perturbations
     that push one program the same way give less than their sum. The library is log-normal about 2,000.
 
     Parameters
@@ -49,14 +49,14 @@ def simulate(
     Returns
     -------
     AnnData
-        ``layers["counts"]``, ``X`` their log1p(CP10k), ``obsm["z"]``; doubles are named "A+B"; ``uns["truth"]`` maps
+        ``layers["counts"]``, ``X`` their log1p(CP10k), ``obsm["factors"]`` z; doubles are named "A+B"; ``uns["truth"]`` maps
         each perturbation to the noiseless mean of X (n_genes,); ``uns["shifts"]`` (n_singles, 5).
     """
     import pandas as pd
     from anndata import AnnData
 
     base = rng.normal(-0.5, 1.2, n_genes)
-    loadings = rng.normal(0.0, 0.25, (N_PROGRAMS, n_genes)) * (rng.random((N_PROGRAMS, n_genes)) < 0.2)
+    loadings = rng.normal(0.0, 0.25, (N_PROGRAMS, n_genes)) * (rng.random((N_PROGRAMS, n_genes)) < 0.4)
     dispersion = rng.gamma(4.0, 0.5, n_genes)
     shifts = np.zeros((n_singles, N_PROGRAMS))
     for shift in shifts:
@@ -72,7 +72,7 @@ def simulate(
 
     def cells(shift: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         z = shift + rng.standard_normal((n, N_PROGRAMS))
-        response = (1 - interaction) * z + interaction * CEILING * np.tanh(z / CEILING)
+        response = (1 - interaction) * z + interaction * CEILING * np.tanh(z)
         mean = np.exp(base + response @ loadings)
         mean *= rng.lognormal(np.log(2000.0), 0.3, (n, 1)) / mean.sum(axis=1, keepdims=True)
         return z, rng.poisson(mean * rng.gamma(dispersion, 1 / dispersion, mean.shape)).astype(np.float32)
@@ -85,7 +85,7 @@ def simulate(
     obs = pd.DataFrame(
         {"perturbation": np.repeat(list(sizes), list(sizes.values()))}, index=[f"cell{i}" for i in range(len(z))]
     )
-    data = AnnData(log1p_cp10k(counts), obs=obs, layers={"counts": counts}, obsm={"z": z.astype(np.float32)})
+    data = AnnData(log1p_cp10k(counts), obs=obs, layers={"counts": counts}, obsm={"factors": z.astype(np.float32)})
     data.var_names = [f"gene{i}" for i in range(n_genes)]
     data.uns.update(truth=truth, shifts=shifts, X_units="log1p of counts per 10,000")
     return data

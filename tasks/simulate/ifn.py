@@ -50,7 +50,7 @@ def simulate(
     Returns
     -------
     AnnData
-        ``layers["counts"]``, ``X`` their log1p(CP10k); ``obsm["z"]``, ``obsm["a"]``; ``uns["truth"]`` maps
+        ``layers["counts"]``, ``X`` their log1p(CP10k); ``obsm["factors"]`` the state z, ``obsm["a"]``; ``uns["truth"]`` maps
         ``"type|condition"`` to the noiseless mean of X (n_genes,); ``uns["programs"]`` the response program of
         each gene (−1 for none); ``uns["tree_distance"]`` levels between types.
     """
@@ -99,7 +99,7 @@ def simulate(
         index=[f"cell{i}" for i in range(len(types))],
     )
     data = AnnData(log1p_cp10k(counts), obs=obs, layers={"counts": counts})
-    data.obsm["z"], data.obsm["a"] = z.astype(np.float32), a.astype(np.float32)
+    data.obsm["factors"], data.obsm["a"] = z.astype(np.float32), a.astype(np.float32)
     data.var_names = [f"gene{i}" for i in range(n_genes)]
     data.uns.update(
         truth=truth,

@@ -195,7 +195,7 @@ def test_late_sisters_are_the_ceiling_where_no_truth_is_known(task):
     assert isinstance(real.control_fit("P", "fold0", 0)(None), _LateSisters)
     found = means_of(real, lambda unit, seed: real.control_fit("P", unit, seed), seeds=(0,))
     assert found["fate_skill"] > 0.4
-    assert found["fate_auroc"] > 0.9
+    assert found["fate_auroc"] > 0.8
 
 
 def test_primary_only_gives_the_same_primaries_alone(task):

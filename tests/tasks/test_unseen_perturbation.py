@@ -68,7 +68,7 @@ def test_doubles_are_canonical_and_latent_shifts_add_up():
     np.testing.assert_array_equal((shifts != 0).sum(axis=1), 3)
     for name in set(names) - {"control"}:
         expected = np.sum([shifts[int(part[1:])] for part in name.split("+")], axis=0)
-        np.testing.assert_allclose(mean(data.obsm["z"][names == name]), expected, atol=4.5 / np.sqrt(40))
+        np.testing.assert_allclose(mean(data.obsm["factors"][names == name]), expected, atol=4.5 / np.sqrt(40))
     assert set(data.uns["truth"]) == set(names)
     np.testing.assert_array_equal(doubles().X, data.X)
 
@@ -86,8 +86,10 @@ def excess(interaction):
 
 
 def test_the_dial_runs_from_additive_to_saturating():
-    assert excess(0.0) < 0.2
-    assert excess(1.0) > 1.5 * excess(0.0)
+    additive, saturating = excess(0.0), excess(1.0)
+    assert additive < 0.1
+    assert saturating > 0.15
+    assert saturating > 2.5 * additive
 
 
 # --- doubles: parts and known answers
@@ -283,7 +285,7 @@ class Spy:
 
 def hidden_cells(task, unit, seed):
     if isinstance(task, FewShotPerturbation):
-        known, scored = task.cells(unit, seed)
+        known = task.cells(unit, seed)[0]
         training = set(task.training_data(unit, seed).obs_names)
         unseen = np.flatnonzero(~task.data.obs_names.isin(training))
         return np.setdiff1d(unseen, known)
@@ -300,7 +302,7 @@ def test_noise_in_place_of_the_held_out_truth_changes_nothing_that_a_method_sees
         data = one.data.copy()
         counts = np.random.default_rng(0).poisson(30.0, (len(hidden), data.n_vars))
         data.X[hidden], data.layers["counts"][hidden] = np.log1p(counts), counts
-        data.obsm["z"][:] = 0.0
+        data.obsm["z" if kind == "few" else "factors"][:] = 0.0
         noised = type(one)(Memory(data, "noised"))
         assert digest(data) != digest(one.data)
         seen: tuple[list, list] = ([], [])
@@ -336,9 +338,9 @@ def controls_of(task, seeds=(0, 1)):
     return found
 
 
-#: Half of the gaps that were measured at the default size: N0 −2.3, N1 0, P .66 and N0 −13, N1 0, P .70.
+#: Half of the gaps that were measured at the default size: N0 −1.5, N1 0, P .71 and N0 −12, N1 0, P .70.
 @pytest.mark.parametrize(
-    ("task", "gaps"), [(UnseenPerturbation(DOUBLES), (1.1, 0.33)), (FewShotPerturbation(SPARSE_SHIFT), (6.0, 0.35))]
+    ("task", "gaps"), [(UnseenPerturbation(DOUBLES), (0.75, 0.35)), (FewShotPerturbation(SPARSE_SHIFT), (6.0, 0.35))]
 )
 def test_n0_is_below_n1_is_below_p(task, gaps):
     found = controls_of(task)
@@ -347,8 +349,9 @@ def test_n0_is_below_n1_is_below_p(task, gaps):
     assert found["P"] - found["N1"] > gaps[1]
 
 
-def test_permuted_labels_of_the_singles_are_worse_than_additivity(task):
-    """Singles whose cells are dealt to other names say nothing of a double: adding their shifts is then no change."""
+def test_permuted_labels_of_the_singles_score_as_no_change():
+    """Singles whose cells are dealt to other names say nothing of a double."""
+    task = UnseenPerturbation(DOUBLES)
 
     def fit(data):
         names = data.obs["perturbation"].to_numpy(str)
@@ -359,9 +362,9 @@ def test_permuted_labels_of_the_singles_are_worse_than_additivity(task):
 
     scores = [task.evaluate(fit, unit, 0) for unit in task.units()]
     no_change = [task.evaluate(lambda data: METHODS["no-change"]().fit(data, 0), unit, 0) for unit in task.units()]
-    assert np.mean([score["skill"] for score in scores]) < -0.5
-    gap = np.mean([a["skill"] - b["skill"] for a, b in zip(scores, no_change, strict=True)])
-    assert abs(gap) < 0.5 * abs(np.mean([score["skill"] for score in no_change]))
+    permuted, none = (np.mean([score["skill"] for score in group]) for group in (scores, no_change))
+    assert none < -0.7
+    assert permuted == pytest.approx(none, abs=0.4)
 
 
 @pytest.mark.data

@@ -1,0 +1,200 @@
+"""What class-content scores of codes and swaps that are known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from methods import METHODS
+from metrics import METRICS
+from tasks.class_content import ClassContent
+from tasks.datasets.memory import Memory, digest
+from tasks.simulate.digits import DIGITS
+from tasks.simulate.ifn import IFN
+from tasks.unseen_cell_type import UnseenCellType
+
+SMALL = {"n_types": 4, "n_cells": 80, "n_genes": 100, "n_truth": 200}
+
+
+@pytest.fixture(scope="module")
+def task():
+    data = dataclasses.replace(IFN, parameters=SMALL, sizes={}).load()
+    return ClassContent(Memory(data, "stimulation"))
+
+
+class Given:
+    """Codes that are made of the labels, and a swap that adds a shift."""
+
+    def __init__(self, code, shift=0.0):
+        self.code, self.shift = code, shift
+
+    def embed(self, data):
+        return self.code(data).astype(float)
+
+    def predict(self, data, target):
+        return np.asarray(data.X) + np.float32(self.shift)
+
+
+def contents(data):
+    return (data.obs["cell_type"].to_numpy(str)[:, None] == [f"type{i}" for i in range(4)]).astype(float)
+
+
+def classes(data):
+    return (data.obs["condition"].to_numpy(str)[:, None] == ["control", "stimulated"]).astype(float)
+
+
+def test_units_and_training_data_are_those_of_unseen_cell_type(task):
+    other = UnseenCellType(task.dataset)
+    assert task.units() == other.units()
+    for unit in task.units():
+        assert digest(task.training_data(unit, 1)) == digest(other.training_data(unit, 1))
+
+
+def test_the_swap_scores_as_there_and_the_fit_is_one(task):
+    fits = []
+
+    def fit(data):
+        fits.append(digest(data))
+        return METHODS["pca"]().fit(data, 0)
+
+    scores = task.evaluate(fit, "type1", 0)
+    assert fits == [digest(task.training_data("type1", 0))]
+    there = UnseenCellType(task.dataset).evaluate(fit, "type1", 0)
+    for name in ("skill", "delta_pearson", "energy_distance"):
+        assert scores[name] == there[name]
+
+
+def test_probed_cells_are_of_the_content_in_both_classes_unseen_and_of_the_same_donors(task):
+    for unit in task.units():
+        probed = task._probed(unit, 0)
+        obs = task.data.obs.iloc[probed]
+        assert set(obs["cell_type"]) == {unit}
+        assert set(task.data.obs_names[probed]).isdisjoint(task.training_data(unit, 0).obs_names)
+        donors = obs.groupby("condition")["donor"].agg(set)
+        assert donors["stimulated"] <= donors["control"]
+        assert obs["condition"].value_counts().min() >= 20
+
+
+def test_a_code_of_content_leaks_nothing_and_a_code_of_class_everything(task):
+    for code, leakage in ((contents, 0.0), (lambda data: np.hstack([contents(data), classes(data)]), 1.0)):
+        scores = task.evaluate(lambda data, code=code: Given(code), "type0", 0)
+        for name in ("leakage_boosted", "leakage_linear", "conditional_leakage"):
+            assert scores[name] == pytest.approx(leakage, abs=1e-9), name
+    assert scores["block_diagonality"] == 0.0
+    assert scores["cluster_ari"] > 0.4
+
+
+def test_a_class_hidden_from_a_linear_probe_is_found_by_the_boosted_one(task):
+    rng = np.random.default_rng(0)
+
+    def hidden(data):
+        number = np.where(data.obs["condition"].to_numpy() == "control", 1.0, 3.0)
+        return number[:, None] * rng.choice([-1.0, 1.0], (data.n_obs, 1))
+
+    scores = task.evaluate(lambda data: Given(hidden), "type0", 0)
+    assert scores["leakage_linear"] < 0.4
+    assert scores["leakage_boosted"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_an_empty_code_leaks_nothing_but_cannot_swap(task):
+    scores = task.evaluate(lambda data: Given(lambda cells: np.zeros((cells.n_obs, 3))), "type2", 0)
+    assert scores["leakage_boosted"] == 0.0
+    assert scores["skill"] < -0.5
+    assert scores["cluster_ari"] == 0.0
+
+
+def test_leakage_of_permuted_codes_is_chance(task):
+    found = []
+    for unit in task.units():
+        for seed in range(2):
+            rng = np.random.default_rng(seed)
+
+            def permuted(data, rng=rng):
+                return classes(data)[rng.permutation(data.n_obs)] + 0.1 * rng.standard_normal((data.n_obs, 2))
+
+            scores = task.evaluate(lambda data, permuted=permuted: Given(permuted), unit, seed)
+            found.append([scores["leakage_boosted"], scores["leakage_linear"], scores["conditional_leakage"]])
+    # one value of some 80 cells has a standard deviation of about .15
+    np.testing.assert_allclose(np.mean(found, axis=0), 0.0, atol=0.15)
+
+
+def test_blocks_are_taken_where_a_method_has_them(task):
+    class Blocks(Given):
+        def embed_blocks(self, data):
+            return {"shared": contents(data), "private": classes(data)}
+
+    scores = task.evaluate(lambda data: Blocks(classes), "type0", 0)
+    assert scores["leakage_boosted"] == 0.0
+    assert scores["cluster_ari"] == pytest.approx(1.0)
+    assert scores["block_diagonality"] > 0.8
+
+
+def test_the_whole_is_scored_by_every_metric_and_the_primaries_are_the_same_alone(task):
+    def fit(data):
+        return METHODS["pca"]().fit(data, 0)
+
+    whole = task.evaluate(fit, "type0", 0)
+    assert set(whole) == {*ClassContent.primary, *ClassContent.secondary}
+    assert all(type(value) is float for value in whole.values())
+    for name, value in whole.items():
+        assert METRICS[name].info.low <= value <= METRICS[name].info.high
+    short = ClassContent(task.dataset, primary_only=True).evaluate(fit, "type0", 0)
+    assert short == {name: whole[name] for name in ClassContent.primary}
+
+
+def test_inner_task_is_of_the_other_contents(task):
+    inner = task.inner("type2")
+    assert isinstance(inner, ClassContent)
+    assert inner.units() == ["type0", "type1", "type3"]
+    assert "type2" not in set(inner.data.obs["cell_type"])
+    assert "truth" not in inner.data.uns
+
+
+def test_noise_in_the_held_out_truth_changes_nothing_that_is_handed_over(task):
+    unit = "type1"
+    parts = task.cells(unit, 0)
+    noised = task.data.copy()
+    hidden = np.concatenate([parts.control, parts.weights, parts.truth])
+    noised.X[hidden] = np.random.default_rng(0).random((len(hidden), noised.n_vars))
+    noised.layers["counts"][hidden] = 1
+    other = ClassContent(Memory(noised, "noised"))
+    assert digest(other.training_data(unit, 0)) == digest(task.training_data(unit, 0))
+
+
+def test_n1_is_the_mean_shift_behind_pca(task):
+    unit = "type3"
+    training = task.training_data(unit, 0)
+    fitted = task.control_fit("N1", unit, 0)(training)
+    x, obs = np.asarray(training.X, dtype=float), training.obs
+    shifts = []
+    for other in ("type0", "type1", "type2"):
+        own, stimulated = (obs["cell_type"] == other).to_numpy(), (obs["condition"] == "stimulated").to_numpy()
+        shifts.append(x[own & stimulated].mean(axis=0) - x[own & ~stimulated].mean(axis=0))
+    np.testing.assert_allclose(fitted.shift, np.mean(shifts, axis=0), atol=1e-5)
+    change = fitted.predict(training, "stimulated") - fitted.pca.inverse_transform(fitted.embed(training))
+    np.testing.assert_allclose(change, np.tile(fitted.shift, (len(x), 1)), atol=1e-4)
+    nothing = task.control_fit("N0", unit, 0)(training)
+    np.testing.assert_array_equal(nothing.predict(training, "stimulated"), training.X)
+
+
+#: Half of the gaps N0 − N1 and N1 − P that were measured for leakage, and of N1 − N0 and P − N1 for skill.
+GAPS = {"ifn-sim": ((0.04, 0.45), (2.0, 0.45)), "digits": ((0.1, 0.39), (3.5, 0.35))}
+
+
+@pytest.mark.parametrize("dataset", [IFN, DIGITS], ids=lambda dataset: dataset.name)
+def test_p_is_better_than_n1_and_n1_than_n0(dataset):
+    task = ClassContent(dataset, primary_only=True)
+    means = {}
+    for control in ("N0", "N1", "P"):
+        scores = [
+            task.evaluate(task.control_fit(control, unit, seed), unit, seed)
+            for unit in task.units()
+            for seed in range(2)
+        ]
+        means[control] = [np.mean([s[name] for s in scores]) for name in ("leakage_boosted", "skill")]
+    (worse, far), (below, above) = GAPS[dataset.name]
+    (leak0, skill0), (leak1, skill1), (leak_p, skill_p) = (means[name] for name in ("N0", "N1", "P"))
+    assert leak0 - leak1 > worse
+    assert leak1 - leak_p > far
+    assert skill1 - skill0 > below
+    assert skill_p - skill1 > above
