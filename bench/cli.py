@@ -290,6 +290,28 @@ def data_add(
     typer.echo(add(file, name))
 
 
+@app.command()
+def calibrate(
+    tasks: Annotated[str, typer.Option(help="task/dataset names, tags such as ood, globs, or all.")] = "quick",
+    preset: Annotated[Preset, typer.Option(help="Size of the run.")] = Preset.default,
+    seeds: Annotated[Optional[int], typer.Option(min=1, help="Number of seeds; else the preset's.")] = None,  # noqa: UP045
+    out: Out = Path("runs"),
+    data_dir: DataDir = None,
+) -> None:
+    """Measure what metrics can resolve: their range on each task, and how they answer known corruptions."""
+    from bench.calibrate import calibrate as measure
+    from bench.calibrate import say
+    from bench.plan import choose_tasks
+    from bench.run import command_line
+
+    _use_data_dir(data_dir)
+    console = _console()
+    outcome = measure(choose_tasks(tasks), preset, seeds, out, console, command_line())
+    say(outcome, console)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Run the command line; a mistake in what was asked for is one message and exit code 2."""
     from bench.plan import PlanError, PluginError

@@ -10,7 +10,6 @@ import numpy as np
 
 from metrics import METRICS
 from metrics.blocks import Probe, probe_accuracy
-from metrics.integration import neighbours
 from tasks.base import Control, Fit, Task
 from tasks.splits import handed
 
@@ -63,16 +62,7 @@ class SharedPrivate(Task):
     datasets = ("splatter-groups", "marques", "pbmc-3tech", "haber-regions")
     requires = ("embed",)
     primary = ("block_diagonality", "conditional_leakage")
-    secondary = (
-        "leakage_linear",
-        "leakage_boosted",
-        "cluster_ari",
-        "cluster_nmi",
-        "clisi",
-        "ilisi",
-        "bras",
-        "silhouette_batch",
-    )
+    secondary = ("leakage_linear", "leakage_boosted", "cluster_ari", "cluster_nmi", "ilisi", "bras")
     controls = (
         Control("N0", "PCA, one code that stands for both blocks", ("pca",)),
         Control("N1", "PCA without group means, and contrastive PCA of each group as the private block"),
@@ -105,16 +95,13 @@ class SharedPrivate(Task):
         }
         if self.primary_only:
             return scores
-        graph = neighbours(shared)
         return scores | {
             "leakage_linear": METRICS["leakage_linear"](shared, groups),
             "leakage_boosted": METRICS["leakage_boosted"](shared, groups),
             "cluster_ari": METRICS["cluster_ari"](shared, types),
             "cluster_nmi": METRICS["cluster_nmi"](shared, types),
-            "clisi": METRICS["clisi"](shared, types, graph),
-            "ilisi": METRICS["ilisi"](shared, groups, graph),
+            "ilisi": METRICS["ilisi"](shared, groups),
             "bras": METRICS["bras"](shared, types, groups),
-            "silhouette_batch": METRICS["silhouette_batch"](shared, types, groups),
         }
 
     def control_fit(self, control: str, unit: str, seed: int) -> Fit:

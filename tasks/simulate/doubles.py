@@ -49,8 +49,8 @@ def simulate(
     Returns
     -------
     AnnData
-        ``layers["counts"]``, ``X`` their log1p(CP10k), ``obsm["factors"]`` z; doubles are named "A+B"; ``uns["truth"]`` maps
-        each perturbation to the noiseless mean of X (n_genes,); ``uns["shifts"]`` (n_singles, 5).
+        ``layers["counts"]``, ``X`` their log1p(CP10k), ``obsm["factors"]`` z; doubles are named "A+B";
+        ``uns["truth"]`` maps each perturbation to the noiseless mean of X (n_genes,); ``uns["shifts"]`` (n_singles, 5).
     """
     import pandas as pd
     from anndata import AnnData

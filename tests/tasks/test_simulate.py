@@ -22,6 +22,12 @@ SMALL = {
     "pancancer-sim": {"n_cancers": 3, "n_tumours": 20, "n_normals": 5, "n_genes": 40},
     "sparse-shift": {"n_perturbations": 8, "n_cells": 20},
     "sparse-shift-published": {"n_perturbations": 8, "n_cells": 20},
+    "digits": {"n_per_digit": 20},
+    "doubles-sim": {"n_cells": 20, "n_genes": 40, "n_truth": 20},
+    "factor-expression": {"n_cells": 60, "n_genes": 40},
+    "factor-images": {"n_cells": 60},
+    "fate-sim": {"n_clones": 60, "n_genes": 40},
+    "splatter-groups": {"n_cells": 120, "n_genes": 80},
 }
 
 

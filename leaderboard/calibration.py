@@ -1,0 +1,401 @@
+r"""What a metric can resolve on a task: its calibrated range, and how it answers known corruptions.
+
+Rows in, tables and plots out. A row is the value of one metric on one unit and seed: either of a control of the
+task (``ladder`` is its name, ``dose`` 0), or of the ceiling P corrupted by a dose of a ladder, where dose 0 is P itself.
+
+With :math:`d_u` the range P − N0 of unit :math:`u`, turned so that better is larger, averaged over seeds, the
+calibrated range is
+
+.. math:: R = \frac{\bar d}{\sqrt{\bar d^2 + \operatorname{var}_u(d)}} \in [-1, 1],
+
+the signed root of the reliability with which one unit tells the ceiling from the floor: 1 where the range is the same
+in every unit, 0 where it is noise, negative where the floor wins. ``docs/calibration.md`` says why.
+"""
+
+import io
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from leaderboard import statistics
+from leaderboard.statistics import MIN_BOOTSTRAP_UNITS, TAIL, UNDEFINED, Array, Estimate
+from leaderboard.table import BASELINE, CEILING, FLOOR
+from leaderboard.writers import DASH, escape
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CONTROLS = (FLOOR, BASELINE, CEILING)
+#: A metric is too narrow when the lower limit of its calibrated range is below this.
+NARROW = 0.2
+#: With fewer units than this no interval is worth a verdict.
+MIN_UNITS = 3
+#: Changes up to this share of the range P − N0 are no changes.
+FLAT = 0.02
+#: Differences below this share of the values are rounding.
+RESOLUTION = 1e-6
+
+WORSE, CLIFF, UNMOVED, INVERTED, NON_MONOTONE = "worse", "cliff", "flat", "inverted", "non-monotone"
+UNCLEAR, UNKNOWN = "unclear", "undefined"
+FLAGGED = (INVERTED, NON_MONOTONE)
+RESOLVES, TOO_NARROW, NOT_JUDGED = "resolves", "too narrow", "not judged"
+_COLOURS = {WORSE: "#2b6ca3", CLIFF: "#c77700", UNMOVED: "#777777", INVERTED: "#c0262d", NON_MONOTONE: "#c0262d"}
+_HOW_TO_READ = (
+    f"Calibrated range: mean range {CEILING} − {FLOOR} over units, as a share of its root with the variance between units "
+    f"added (1: the same in every unit, 0: noise). A metric whose lower 95 % limit is under {NARROW} is *too narrow* to "
+    f"resolve methods on the task and is to be excluded; no verdict under {MIN_UNITS} units. Above {BASELINE}: the share "
+    f"({CEILING} − {BASELINE})/({CEILING} − {FLOOR}) of the range that the strongest simple baseline leaves; for reading, "
+    "no rule. Ladders: the ceiling's answer, corrupted by doses 0 to 1; in brackets the share of the range lost at half "
+    "and at full dose. *worse*: worse with dose, as expected; *cliff*: only the full dose is seen; *flat*: no dose is "
+    f"seen; *inverted*, *non-monotone*: a step gains more than {FLAT:.0%} of the range and more than its noise, on a "
+    "ladder that never loses, or loses elsewhere; *unclear*: ends no worse, by steps within noise; *undefined*: no value "
+    "at some dose."
+)
+
+
+def calibrated_range(floor: Array, ceiling: Array, sign: float) -> Estimate:
+    """The range P − N0 against its spread over units, in [−1, 1], with its 95 % interval.
+
+    From ``MIN_BOOTSTRAP_UNITS`` units on the bootstrap over units; below, the exact interval for normal ranges, by the
+    non-central t distribution of mean/std. None with one unit.
+
+    Parameters
+    ----------
+    floor, ceiling : (n_units,), averaged over seeds; NaN where missing.
+    sign : 1 where higher is better, −1 where lower is.
+    """
+    from scipy.special import nctdtrinc
+
+    there = np.isfinite(floor) & np.isfinite(ceiling)
+    floor, ceiling = floor[there], ceiling[there]
+    ranges = sign * (ceiling - floor)
+    ranges[np.abs(ranges) <= RESOLUTION * np.maximum(np.abs(floor), np.abs(ceiling))] = 0.0
+    n_units = len(ranges)
+    if n_units == 0:
+        return UNDEFINED
+    if not ranges.any():
+        return Estimate(0.0, 0.0, 0.0, n_units)
+    if n_units == 1:
+        return Estimate(float(np.sign(ranges[0])), np.nan, np.nan, 1)
+    mean, std = float(ranges.mean()), float(ranges.std(ddof=1))
+    value = mean / math.hypot(mean, std)
+    if n_units >= MIN_BOOTSTRAP_UNITS:
+        weights = statistics.resample_weights(n_units)
+        means = weights @ ranges
+        variances = np.maximum(weights @ ranges**2 - means**2, 0.0) * n_units / (n_units - 1)
+        size = np.sqrt(means**2 + variances)
+        draws = np.divide(means, size, out=np.zeros_like(means), where=size > 0)
+        return Estimate(value, *statistics._percentile_interval(draws, n_units), n_units)
+    root = math.sqrt(n_units)
+    t = np.clip(root * mean / std if std > 0 else np.copysign(np.inf, mean), -1e6, 1e6)
+    low, high = (float(nctdtrinc(n_units - 1, p, t)) / root for p in (1 - TAIL, TAIL))
+    return Estimate(value, low / math.hypot(1, low), high / math.hypot(1, high), n_units)
+
+
+def narrowness(span: Estimate) -> str:
+    """``too narrow``, ``resolves``, or ``not judged`` where there are too few units."""
+    if span.n_units == 0 or (span.n_units < MIN_UNITS and span.low != 0.0):
+        return NOT_JUDGED
+    return TOO_NARROW if span.low < NARROW else RESOLVES
+
+
+def judge(values: Array, doses: Array, span: float) -> dict[str, float | str]:
+    """How a metric answers one ladder.
+
+    Parameters
+    ----------
+    values : (n_units, n_doses), turned so that better is larger; units with a NaN are left out.
+    doses : (n_doses,), rising, the first 0 and the last 1.
+    span : mean range P − N0 of the metric; where it is not positive, the largest value's size stands for it.
+
+    Returns
+    -------
+    record : half and full (shares of the range lost at half and at full dose), monotonicity (−Spearman of mean
+        score against dose: 1 where it only falls), worst_step (the largest gain of a step, as a share of the range,
+        whose interval over units excludes 0; NaN where no step gains so) and verdict.
+    """
+    values = values[np.isfinite(values).all(axis=1)]
+    nothing: dict[str, float | str] = dict.fromkeys(("half", "full", "monotonicity", "worst_step"), math.nan)
+    if len(values) == 0:
+        return nothing | {"verdict": UNKNOWN}
+    means = values.mean(axis=0)
+    size = float(np.abs(values).max())
+    scale = span if span > RESOLUTION * size else size or 1.0
+    change = (means - means[0]) / scale
+    half, full = -float(np.interp(0.5, doses, change)), -float(change[-1])
+    if np.abs(change).max() <= FLAT:
+        return nothing | {"half": half, "full": full, "verdict": UNMOVED}
+    unit = np.full((len(values), 1), scale)
+    steps = [statistics.ratio_of_means(step[:, None], unit) for step in np.diff(values, axis=1).T]
+    wrong = [step.value for step in steps if step.value > FLAT and step.low > 0]
+    if wrong:
+        verdict = INVERTED if change.min() >= -FLAT else NON_MONOTONE
+    elif full <= FLAT:
+        verdict = UNCLEAR
+    else:
+        verdict = CLIFF if np.abs(change[:-1]).max() <= FLAT else WORSE
+    ranks = pd.Series(means).round(12).corr(pd.Series(doses), method="spearman")
+    return {
+        "half": half,
+        "full": full,
+        "monotonicity": -float(ranks),
+        "worst_step": max(wrong, default=math.nan),
+        "verdict": verdict,
+    }
+
+
+def build(rows: pd.DataFrame) -> pd.DataFrame:
+    """The calibration table: one row per task, metric and ladder.
+
+    Parameters
+    ----------
+    rows : columns task, metric, ladder, dose, unit, seed, value, better, and primary (bool). May be empty.
+
+    Returns
+    -------
+    table : task, metric, primary, better, n_units, n_seeds, N0, N1, P (means over units), range, calibrated and
+        headroom, each with _low and _high, narrow (:func:`narrowness`), ladder, half, full, monotonicity,
+        worst_step, verdict (:func:`judge`), flags (of the metric on the task, the same in all its rows) and
+        dose_0 … dose_1, the means over units. A metric that has no ladder has one row with an empty one.
+    """
+    tables = [
+        _metric_rows(str(task), str(metric), group)
+        for (task, metric), group in rows.groupby(["task", "metric"], sort=False)
+    ]
+    return pd.DataFrame([record for table in tables for record in table])
+
+
+def _metric_rows(task: str, metric: str, group: pd.DataFrame) -> list[dict[str, object]]:
+    better = str(group["better"].iloc[0])
+    sign = -1.0 if better == "lower" else 1.0
+    values = _by_unit(group)
+    controls = {c: _column(values, c, 0.0) for c in CONTROLS}
+    raw = statistics.dynamic_range(controls[FLOOR], controls[CEILING], sign)
+    calibrated = calibrated_range(controls[FLOOR], controls[CEILING], sign)
+    common = np.isfinite(np.stack(list(controls.values()))).all(axis=0)
+    floor, baseline, ceiling = (sign * controls[c][common, None] for c in CONTROLS)
+    headroom = statistics.ratio_of_means(ceiling - baseline, ceiling - floor)
+    shared: dict[str, object] = {
+        "task": task,
+        "metric": metric,
+        "primary": bool(group["primary"].iloc[0]),
+        "better": better,
+        "n_units": len(values),
+        "n_seeds": group["seed"].nunique(),
+        **{c: _mean(values) for c, values in controls.items()},
+        **_estimate("range", raw),
+        **_estimate("calibrated", calibrated),
+        **_estimate("headroom", headroom),
+        "narrow": narrowness(calibrated),
+    }
+    records: list[dict[str, object]] = []
+    for ladder in (name for name in group["ladder"].unique() if name not in CONTROLS):
+        of_ladder = values[ladder]
+        doses = of_ladder.columns.to_numpy(float)
+        found = judge(sign * of_ladder.to_numpy(float), doses, raw.value)
+        means = {f"dose_{dose:g}": _mean(of_ladder[dose].to_numpy(float)) for dose in doses}
+        records.append({"ladder": str(ladder), **found, **means})
+    flags = [TOO_NARROW] if shared["narrow"] == TOO_NARROW else []
+    flags += [f"{record['verdict']}: {record['ladder']}" for record in records if record["verdict"] in FLAGGED]
+    shared["flags"] = "; ".join(flags)
+    return [shared | record for record in records] or [shared | {"ladder": "", "verdict": UNKNOWN}]
+
+
+def _by_unit(group: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds, units × (ladder, dose); NaN where a value is missing or not finite."""
+    value = group["value"].astype(float)
+    group = group.assign(value=value.where(np.isfinite(value)))
+    return group.pivot_table(index="unit", columns=["ladder", "dose"], values="value", aggfunc="mean", dropna=False)
+
+
+def _column(values: pd.DataFrame, ladder: str, dose: float) -> Array:
+    column = (ladder, dose)
+    return values[column].to_numpy(float) if column in values.columns else np.full(len(values), np.nan)
+
+
+def _mean(values: Array) -> float:
+    found = values[np.isfinite(values)]
+    return float(found.mean()) if len(found) else math.nan
+
+
+def _estimate(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def to_markdown(table: pd.DataFrame, header_lines: Sequence[str] = ()) -> str:
+    """The calibration as one Markdown page, a table per task; ``header_lines`` are plain text."""
+    blocks = ["# Calibration of metrics", *map(escape, header_lines)]
+    if table.empty:
+        return "\n\n".join([*blocks, "nothing was measured"]) + "\n"
+    blocks.append(_HOW_TO_READ)
+    for task, group in table.groupby("task", sort=False):
+        one = group.drop_duplicates("metric")
+        ladders = [ladder for ladder in group["ladder"].unique() if ladder]
+        text = pd.DataFrame({"metric": [_metric_name(row) for row in one.to_dict("records")]})
+        for control in CONTROLS:
+            text[control] = [_number(value) for value in one[control]]
+        for heading, name in (("calibrated range", "calibrated"), (f"above {BASELINE}", "headroom")):
+            limits = one[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
+            text[f"{heading} [95 %]"] = [_interval(*row) for row in limits]
+        text["verdict"] = [f"**{v}**" if v == TOO_NARROW else v for v in one["narrow"]]
+        for ladder in ladders:
+            found = group[group["ladder"] == ladder].set_index("metric").to_dict("index")
+            text[escape(ladder)] = [_cell(found[metric]) if metric in found else DASH for metric in one["metric"]]
+        seeds = int(one["n_seeds"].max())
+        blocks += [
+            f"## {escape(task)}",
+            f"{int(one['n_units'].max())} units, {seeds} seed{'' if seeds == 1 else 's'}; primary metrics in bold.",
+            str(text.to_markdown(index=False, disable_numparse=True)),
+            "\n".join(f"- {line}" for line in findings(group)),
+            f"![{escape(task)}]({plot_name(str(task))})",
+        ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def findings(group: pd.DataFrame) -> list[str]:
+    """What is flagged on one task, in lines of Markdown."""
+    one = group.drop_duplicates("metric")
+    lines = []
+    for heading, chosen in (
+        ("excluded by rule, too narrow", one["narrow"] == TOO_NARROW),
+        (f"too few units or no value of {FLOOR} or {CEILING}, not judged", one["narrow"] == NOT_JUDGED),
+    ):
+        if chosen.any():
+            lines.append(f"{heading}: {', '.join(map(escape, one.loc[chosen, 'metric']))}")
+    for verdict in (NON_MONOTONE, INVERTED):
+        found = group[group["verdict"] == verdict]
+        if not found.empty:
+            named = (f"{r.metric} ({r.ladder}, a step gains {r.worst_step:.0%} of the range)" for r in found.itertuples())
+            lines.append(f"{verdict}: {', '.join(escape(name) for name in named)}")
+    unmoved = group[group["verdict"] == UNMOVED].groupby("ladder", sort=False)["metric"].agg(", ".join)
+    lines += [f"flat under {escape(ladder)}: {escape(metrics)}" for ladder, metrics in unmoved.items()]
+    return lines or ["nothing is flagged"]
+
+
+def plot_name(task: str) -> str:
+    """File name of a task's figure."""
+    return f"{task.replace('/', '.')}.png"
+
+
+def draw(rows: pd.DataFrame, table: pd.DataFrame, task: str) -> bytes:
+    """One task's ladders as a PNG: metrics down, ladders across; thin lines are units, the thick one their mean."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    table, rows = table[(table["task"] == task) & (table["ladder"] != "")], rows[rows["task"] == task]
+    metrics, ladders = list(table["metric"].unique()), list(table["ladder"].unique())
+    figure = Figure(figsize=(2.6 + 1.75 * len(ladders), 1.2 + 1.3 * len(metrics)), layout="constrained")
+    panels = figure.subplots(len(metrics), len(ladders), sharex=True, sharey="row", squeeze=False)
+    figure.suptitle(f"{task}: the ceiling's answer under rising doses of corruption", fontsize=11)
+    for i, metric in enumerate(metrics):
+        values = _by_unit(rows[rows["metric"] == metric])
+        found = table[table["metric"] == metric].set_index("ladder").to_dict("index")
+        for j, ladder in enumerate(ladders):
+            axes: Axes = panels[i, j]
+            if ladder in found:
+                _draw_panel(axes, values[ladder], found[ladder])
+            else:
+                axes.set_axis_off()
+            if i == 0:
+                axes.set_title(ladder, fontsize=10)
+        about = next(iter(found.values()))
+        arrow = "↑" if about["better"] == "higher" else "↓"
+        narrow = f"\n{about['narrow']}" if about["narrow"] != RESOLVES else ""
+        panels[i, 0].set_ylabel(
+            f"{metric} {arrow}{narrow}",
+            rotation=0,
+            ha="right",
+            va="center",
+            fontsize=9,
+            fontweight="bold" if about["primary"] else "normal",
+            color=_COLOURS[INVERTED] if about["narrow"] == TOO_NARROW else "black",
+        )
+    handles = [Line2D([], [], color="black", lw=1, ls=style, label=name) for name, style in _STYLES.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
+    figure.supxlabel("dose", fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+_STYLES = {FLOOR: ":", BASELINE: "--", CEILING: "-"}
+
+
+def _draw_panel(axes: "Axes", values: pd.DataFrame, found: dict[str, object]) -> None:
+    doses = values.columns.to_numpy(float)
+    colour = _COLOURS.get(str(found["verdict"]), "black")
+    for control, style in _STYLES.items():
+        level = found[control]
+        if isinstance(level, float) and math.isfinite(level):
+            axes.axhline(level, color="black", lw=0.7, ls=style, alpha=0.6)
+    axes.plot(doses, values.to_numpy(float).T, color=colour, lw=0.5, alpha=0.35)
+    axes.plot(doses, values.mean().to_numpy(float), color=colour, lw=1.8, marker="o", ms=3)
+    axes.margins(y=0.12)
+    axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+    axes.tick_params(labelsize=7)
+    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
+    axes.annotate(
+        str(found["verdict"]), (0.03, 0.05), xycoords="axes fraction", fontsize=8, color=colour, bbox=box, zorder=5
+    )
+
+
+def write(rows: pd.DataFrame, directory: str | Path, header_lines: Sequence[str] = ()) -> list[Path]:
+    """Write ``calibration.md``, ``.csv`` (the table) and ``.parquet`` (the rows), and one figure per task.
+
+    Every file is replaced whole or not at all; figures are named after the task, a dot for the slash.
+
+    Returns
+    -------
+    paths : of all files, the Markdown first.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    table = build(rows)
+    parquet = io.BytesIO()
+    rows.to_parquet(parquet, index=False)
+    contents = {
+        "calibration.md": to_markdown(table, header_lines).encode(),
+        "calibration.csv": table.to_csv(index=False, lineterminator="\n").encode(),
+        "calibration.parquet": parquet.getvalue(),
+    }
+    if not table.empty:
+        tasks = [str(task) for task in table.loc[table["ladder"] != "", "task"].unique()]
+        contents |= {plot_name(task): draw(rows, table, task) for task in tasks}
+    for name, content in contents.items():
+        _replace(directory / name, content)
+    return [directory / name for name in contents]
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _metric_name(row: dict[str, object]) -> str:
+    name = f"{escape(row['metric'])} {'↑' if row['better'] == 'higher' else '↓'}"
+    return f"**{name}**" if row["primary"] else name
+
+
+def _cell(found: dict[str, object]) -> str:
+    verdict = f"**{found['verdict']}**" if found["verdict"] in FLAGGED else str(found["verdict"])
+    half, full = found["half"], found["full"]
+    return f"{verdict} ({half:.2f}, {full:.2f})" if isinstance(full, float) and math.isfinite(full) else verdict
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else DASH
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    if not math.isfinite(value):
+        return DASH
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]" if math.isfinite(low) else f"{value:.2f}"
