@@ -37,36 +37,35 @@ class FastICA(LinearFactors):
 
     def fit(self, data: AnnData, seed: int) -> Self:
         """Fit by scikit-learn (parallel updates, whitening by the leading principal components)."""
+        from sklearn.decomposition import PCA
         from sklearn.decomposition import FastICA as SklearnFastICA
         from sklearn.exceptions import ConvergenceWarning
 
-        x = np.asarray(data.X)
-        n_latent = min(self.config.n_latent, _n_dimensions(x))
-        if n_latent < 1:
+        # in single precision the rank cannot be told, and whitened components can collapse without a warning
+        x = np.asarray(data.X, dtype=np.float64)
+        # against one cell, a constant gene is exactly zero; against the mean it would be rounding noise
+        spread = x - x[0]
+        if not spread.any():
             raise CannotFit(f"FastICA needs cells that differ; all of the {data.n_obs} are alike")
+        pca = PCA(min(self.config.n_latent, data.n_obs - 1, data.n_vars), random_state=seed).fit(spread)
+        # a component within the rounding of float32 is none; whitening would blow it up to unit variance
+        noise = 10 * np.finfo(np.float32).eps * np.sqrt(max(x.shape)) * pca.singular_values_[0]
+        components = pca.components_[pca.singular_values_ > noise]
         ica = SklearnFastICA(
-            n_latent,
+            len(components),
             whiten="unit-variance",
             max_iter=self.config.max_iter,
             tol=self.config.tolerance,
             random_state=seed,
         )
+        scores = (spread - pca.mean_) @ components.T
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            ica.fit(x)
+            ica.fit(scores)
         if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
             self.unconverged = f"FastICA reached max_iter={self.config.max_iter}"
-        self.mean = ica.mean_.astype(np.float32)
-        self.encoder = np.ascontiguousarray(ica.components_.T, dtype=np.float32)
-        self.decoder = np.ascontiguousarray(ica.mixing_.T, dtype=np.float32)
+        self.mean = (pca.mean_ + x[0]).astype(np.float32)
+        self.encoder = np.ascontiguousarray(components.T @ ica.components_.T, dtype=np.float32)
+        self.decoder = np.ascontiguousarray(ica.mixing_.T @ components, dtype=np.float32)
         self.remember_latents(data)
         return self
-
-
-def _n_dimensions(x: np.ndarray) -> int:
-    """Return how many dimensions the centred ``x`` (n_cells, n_genes) spans, beyond the rounding of float32."""
-    # against one cell, a constant gene is exactly zero; against the mean it would be rounding noise
-    spread = x - x[0]
-    singular = np.linalg.svd(spread - spread.mean(axis=0), compute_uv=False)
-    noise = 10 * np.finfo(np.float32).eps * np.sqrt(max(x.shape)) * singular[0]
-    return min(int((singular > noise).sum()), len(x) - 1)

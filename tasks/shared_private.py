@@ -44,9 +44,9 @@ class SharedPrivate(Task):
       block. Its two rows weigh the same, so that any single code scores 0: everything in one block, everything in
       both, nothing at all. It asks that everything be there, and in its place.
     - ``conditional_leakage`` of the group from the shared block, within cell types, so that groups may differ in their
-      composition. It asks that the shared block be the same for all groups, the one thing that an integrated
-      embedding is used for, and is half hidden in the other's mean of four. An empty shared block has
-      it for nothing, for which ``block_diagonality`` makes it pay.
+      composition. That the shared block is the same for all groups is what an integrated embedding is used for, and in
+      the matrix it is half of one entry of four. An empty shared block has it for nothing, and
+      ``block_diagonality`` makes it pay.
 
     N0 is the code that has everything and separates nothing. A random encoder would leave ``conditional_leakage``
     without a scale: it leaks little because it knows little (measured .14, and ``block_diagonality`` 0).

@@ -45,7 +45,7 @@ class UnseenPerturbation(Task):
     S = 1 − Σ(m − m̂)² / Σ(m − m_A − m_B + m_source)². One is perfect, zero is what additivity does. It compares means
     and needs no further control; the correlations of Δ do, and there Δ is measured from the other control half,
     which no method sees. In norman-mini P is a mean of 50 cells, as noisy as the truth: .24 ± .26 (5 units x 5 splits;
-    N0 −7.8). A model that shares strength between perturbations may pass it: VAE .43 ± .10, β-VAE .45 ± .08 (one split).
+    N0 −7.8). A model that shares strength between perturbations may pass it: VAE .43 ± .10, β-VAE .45 ± .08 (1 split).
 
     A method composes in its own way; :class:`methods.latent_arithmetic.LatentArithmetic` adds latent shifts, as CPA
     does. One that cannot compose (the mean shift, for which no cell type was seen under A+B) says so and is skipped.
