@@ -288,10 +288,11 @@ def calibrate(
     columns = ["task", "metric", "primary", "better", "ladder", "dose", "unit", "seed", "preset", "value"]
     outcome.rows = pd.DataFrame(found, columns=columns)
     environment = describe()
+    dirty = " with uncommitted changes" if environment["dirty"] else ""
     header = [
         f"Command: {command}",
         f"Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        f"Commit: {environment['git_commit'] or 'unknown'}{' with uncommitted changes' if environment['dirty'] else ''}",
+        f"Commit: {environment['git_commit'] or 'unknown'}{dirty}",
         *(f"Not measured: {task}: {reason}" for task, reason in plan.absent.items()),
         *(f"Failed: {failure}" for failure in outcome.failed),
     ]

@@ -1,7 +1,7 @@
 r"""What a metric can resolve on a task: its calibrated range, and how it answers known corruptions.
 
 Rows in, tables and plots out. A row is the value of one metric on one unit and seed: either of a control of the
-task (``ladder`` is its name, ``dose`` 0), or of the ceiling P corrupted by a dose of a ladder, where dose 0 is P itself.
+task (``ladder`` is its name, ``dose`` 0), or of the ceiling P corrupted by a dose of a ladder; dose 0 is P itself.
 
 With :math:`d_u` the range P − N0 of unit :math:`u`, turned so that better is larger, averaged over seeds, the
 calibrated range is
@@ -15,9 +15,9 @@ in every unit, 0 where it is noise, negative where the floor wins. ``docs/calibr
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -46,15 +46,16 @@ FLAGGED = (INVERTED, NON_MONOTONE)
 RESOLVES, TOO_NARROW, NOT_JUDGED = "resolves", "too narrow", "not judged"
 _COLOURS = {WORSE: "#2b6ca3", CLIFF: "#c77700", UNMOVED: "#777777", INVERTED: "#c0262d", NON_MONOTONE: "#c0262d"}
 _HOW_TO_READ = (
-    f"Calibrated range: mean range {CEILING} − {FLOOR} over units, as a share of its root with the variance between units "
-    f"added (1: the same in every unit, 0: noise). A metric whose lower 95 % limit is under {NARROW} is *too narrow* to "
-    f"resolve methods on the task and is to be excluded; no verdict under {MIN_UNITS} units. Above {BASELINE}: the share "
-    f"({CEILING} − {BASELINE})/({CEILING} − {FLOOR}) of the range that the strongest simple baseline leaves; for reading, "
-    "no rule. Ladders: the ceiling's answer, corrupted by doses 0 to 1; in brackets the share of the range lost at half "
-    "and at full dose. *worse*: worse with dose, as expected; *cliff*: only the full dose is seen; *flat*: no dose is "
-    f"seen; *inverted*, *non-monotone*: a step gains more than {FLAT:.0%} of the range and more than its noise, on a "
-    "ladder that never loses, or loses elsewhere; *unclear*: ends no worse, by steps within noise; *undefined*: no value "
-    "at some dose."
+    f"Calibrated range: mean over units of {CEILING} − {FLOOR}, divided by the root of its square plus its variance "
+    f"between units (1: the same in every unit, 0: noise). A metric whose lower 95 % limit is under {NARROW} is *too "
+    f"narrow* to resolve methods on the task and is to be excluded; no verdict under {MIN_UNITS} units. Above "
+    f"{BASELINE}: ({CEILING} − {BASELINE})/({CEILING} − {FLOOR}), the share of the range that the strongest simple "
+    "baseline leaves; for reading, no rule.",
+    "Ladders: the ceiling's answer, corrupted by doses 0 to 1; in brackets the share of the range lost at half and at "
+    "full dose. *worse*: worse with dose, as expected; *cliff*: only the full dose is seen; *flat*: no dose is seen; "
+    f"*inverted*: a step gains more than {FLAT:.0%} of the range and more than its noise, and no dose loses; "
+    "*non-monotone*: a step gains so, and some dose loses; *unclear*: the full dose loses nothing, and no step gains "
+    "more than its noise; *undefined*: no unit has values at all doses.",
 )
 
 
@@ -92,9 +93,11 @@ def calibrated_range(floor: Array, ceiling: Array, sign: float) -> Estimate:
         draws = np.divide(means, size, out=np.zeros_like(means), where=size > 0)
         return Estimate(value, *statistics._percentile_interval(draws, n_units), n_units)
     root = math.sqrt(n_units)
-    t = np.clip(root * mean / std if std > 0 else np.copysign(np.inf, mean), -1e6, 1e6)
-    low, high = (float(nctdtrinc(n_units - 1, p, t)) / root for p in (1 - TAIL, TAIL))
-    return Estimate(value, low / math.hypot(1, low), high / math.hypot(1, high), n_units)
+    # scipy's inverse does not come back for very negative t, so the interval of the mirror image is taken
+    t = min(root * abs(mean) / std if std > 0 else math.inf, 1e4)
+    limits = [float(nctdtrinc(n_units - 1, p, t)) / root for p in (1 - TAIL, TAIL)]
+    low, high = sorted(math.copysign(1.0, mean) * limit / math.hypot(1, limit) for limit in limits)
+    return Estimate(value, low, high, n_units)
 
 
 def narrowness(span: Estimate) -> str:
@@ -232,7 +235,7 @@ def to_markdown(table: pd.DataFrame, header_lines: Sequence[str] = ()) -> str:
     blocks = ["# Calibration of metrics", *map(escape, header_lines)]
     if table.empty:
         return "\n\n".join([*blocks, "nothing was measured"]) + "\n"
-    blocks.append(_HOW_TO_READ)
+    blocks += _HOW_TO_READ
     for task, group in table.groupby("task", sort=False):
         one = group.drop_duplicates("metric")
         ladders = [ladder for ladder in group["ladder"].unique() if ladder]
@@ -251,14 +254,14 @@ def to_markdown(table: pd.DataFrame, header_lines: Sequence[str] = ()) -> str:
             f"## {escape(task)}",
             f"{int(one['n_units'].max())} units, {seeds} seed{'' if seeds == 1 else 's'}; primary metrics in bold.",
             str(text.to_markdown(index=False, disable_numparse=True)),
-            "\n".join(f"- {line}" for line in findings(group)),
+            "\n".join(f"- {escape(line)}" for line in findings(group)),
             f"![{escape(task)}]({plot_name(str(task))})",
         ]
     return "\n\n".join(blocks) + "\n"
 
 
 def findings(group: pd.DataFrame) -> list[str]:
-    """What is flagged on one task, in lines of Markdown."""
+    """What is flagged on one task, in lines of plain text."""
     one = group.drop_duplicates("metric")
     lines = []
     for heading, chosen in (
@@ -266,14 +269,17 @@ def findings(group: pd.DataFrame) -> list[str]:
         (f"too few units or no value of {FLOOR} or {CEILING}, not judged", one["narrow"] == NOT_JUDGED),
     ):
         if chosen.any():
-            lines.append(f"{heading}: {', '.join(map(escape, one.loc[chosen, 'metric']))}")
+            lines.append(f"{heading}: {', '.join(one.loc[chosen, 'metric'])}")
+    near = one.loc[one["headroom"] < NARROW, "metric"]
+    if len(near):
+        lines.append(f"{BASELINE} is within {NARROW:.0%} of the range of {CEILING}: {', '.join(near)}")
     for verdict in (NON_MONOTONE, INVERTED):
         found = group[group["verdict"] == verdict]
         if not found.empty:
-            named = (f"{r.metric} ({r.ladder}, a step gains {r.worst_step:.0%} of the range)" for r in found.itertuples())
-            lines.append(f"{verdict}: {', '.join(escape(name) for name in named)}")
+            named = (f"{row.metric} ({row.ladder}, a step gains {row.worst_step:.0%})" for row in found.itertuples())
+            lines.append(f"{verdict}: {', '.join(named)}")
     unmoved = group[group["verdict"] == UNMOVED].groupby("ladder", sort=False)["metric"].agg(", ".join)
-    lines += [f"flat under {escape(ladder)}: {escape(metrics)}" for ladder, metrics in unmoved.items()]
+    lines += [f"flat under {ladder}: {metrics}" for ladder, metrics in unmoved.items()]
     return lines or ["nothing is flagged"]
 
 
@@ -302,7 +308,10 @@ def draw(rows: pd.DataFrame, table: pd.DataFrame, task: str) -> bytes:
             else:
                 axes.set_axis_off()
             if i == 0:
-                axes.set_title(ladder, fontsize=10)
+                above = {"xytext": (0, 16), "textcoords": "offset points", "ha": "center"}
+                axes.annotate(ladder, (0.5, 1), xycoords="axes fraction", fontsize=10, fontweight="bold", **above)
+            if i == len(metrics) - 1:
+                axes.set_xlabel("dose", fontsize=9)
         about = next(iter(found.values()))
         arrow = "↑" if about["better"] == "higher" else "↓"
         narrow = f"\n{about['narrow']}" if about["narrow"] != RESOLVES else ""
@@ -317,7 +326,6 @@ def draw(rows: pd.DataFrame, table: pd.DataFrame, task: str) -> bytes:
         )
     handles = [Line2D([], [], color="black", lw=1, ls=style, label=name) for name, style in _STYLES.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
-    figure.supxlabel("dose", fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
@@ -338,10 +346,7 @@ def _draw_panel(axes: "Axes", values: pd.DataFrame, found: dict[str, object]) ->
     axes.margins(y=0.12)
     axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
     axes.tick_params(labelsize=7)
-    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
-    axes.annotate(
-        str(found["verdict"]), (0.03, 0.05), xycoords="axes fraction", fontsize=8, color=colour, bbox=box, zorder=5
-    )
+    axes.set_title(str(found["verdict"]), loc="left", fontsize=8, color=colour, pad=2)
 
 
 def write(rows: pd.DataFrame, directory: str | Path, header_lines: Sequence[str] = ()) -> list[Path]:
@@ -380,7 +385,7 @@ def _replace(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def _metric_name(row: dict[str, object]) -> str:
+def _metric_name(row: dict[Hashable, Any]) -> str:
     name = f"{escape(row['metric'])} {'↑' if row['better'] == 'higher' else '↓'}"
     return f"**{name}**" if row["primary"] else name
 

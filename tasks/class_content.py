@@ -52,7 +52,7 @@ class ClassContent(UnseenCellType):
 
     name = "class-content"
     version = 1
-    tags = frozenset({"disentanglement", "ood"})
+    tags = frozenset({"disentanglement"})
     reference = "Gabbay & Hoshen 2020, ICLR: Demystifying Inter-Class Disentanglement (LORD)"
     datasets = ("ifn-sim", "digits", "kang")
     # mypy takes the parent's tuples, by their lengths, for the type

@@ -36,8 +36,8 @@ class Factors(Task):
     spread over many codes. DCI's learner is gradient boosting, fitted once for its three scores; other learners'
     scores cannot be compared with these.
 
-    N1 is PCA, which beats a random projection on both data sets. Measured MIG and DCI-D over 3 draws and 2 seeds, with a
-    standard deviation of at most .05: images N0 .02 and .15, PCA .08 and .44, FastICA .03 and .21, P .94 and 1;
+    N1 is PCA, which beats a random projection on both data sets. Measured MIG and DCI-D over 3 draws and 2 seeds,
+    standard deviations at most .05: images N0 .02 and .15, PCA .08 and .44, FastICA .03 and .21, P .94 and 1;
     expression N0 .01 and .04, PCA .20 and .48, FastICA .43 and .84, P .94 and 1. So on expression, whose factors are
     independent and mostly not normal, FastICA is the row to beat.
     """

@@ -58,7 +58,7 @@ class SharedPrivate(Task):
     name = "shared-private"
     version = 1
     tags = frozenset({"disentanglement"})
-    reference = "Weinberger, Beebe-Wang, Lee 2022, arXiv 2210.04777: multiGroupVI"
+    reference = "Weinberger et al. 2022, multiGroupVI, github.com/Genentech/multiGroupVI"
     datasets = ("splatter-groups", "marques", "pbmc-3tech", "haber-regions")
     requires = ("embed",)
     primary = ("block_diagonality", "conditional_leakage")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -71,8 +70,8 @@ class Simulated:
         return self.fields.attach(data)
 
     def digest(self, preset: str = "default") -> str:
-        """Return the digest of the simulator's source and arguments: they determine the cells."""
-        source = Path(inspect.getfile(self.simulate)).read_bytes() + Path(__file__).read_bytes()
+        """Return the digest of the simulators' sources and this one's arguments: they determine the cells."""
+        source = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
         arguments = json.dumps(self.arguments(preset), sort_keys=True)
         return hashlib.sha256(source + arguments.encode() + self.name.encode()).hexdigest()
 

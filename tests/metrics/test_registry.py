@@ -18,7 +18,10 @@ def test_every_metric_says_what_it_is(name):
     assert info.better in ("higher", "lower")
     assert info.low < info.high  # false for nan, too
     # The best value is a number, or the metric has no best.
-    assert math.isfinite(info.high if info.better == "higher" else info.low) or name in ("energy_distance", "likelihood_gain")
+    assert math.isfinite(info.high if info.better == "higher" else info.low) or name in (
+        "energy_distance",
+        "likelihood_gain",
+    )
     assert info.reference.strip()
     summary, blank, *_ = inspect.getdoc(function).splitlines()
     assert summary.endswith(".")
