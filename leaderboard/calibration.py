@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from leaderboard import statistics
-from leaderboard.statistics import MIN_BOOTSTRAP_UNITS, TAIL, UNDEFINED, Array, Estimate
+from leaderboard.statistics import TAIL, UNDEFINED, Array, Estimate
 from leaderboard.table import BASELINE, CEILING, FLOOR
 from leaderboard.writers import DASH, escape
 
@@ -62,8 +62,11 @@ _HOW_TO_READ = (
 def calibrated_range(floor: Array, ceiling: Array, sign: float) -> Estimate:
     """The range P − N0 against its spread over units, in [−1, 1], with its 95 % interval.
 
-    From ``MIN_BOOTSTRAP_UNITS`` units on the bootstrap over units; below, the exact interval for normal ranges, by the
-    non-central t distribution of mean/std. None with one unit.
+    The interval is the exact one for normal ranges, by the non-central t distribution of mean/std; none with one unit.
+    Measured (800 draws each; normal, exponential and t ranges, 5 to 40 units) its lower limit, on which the rule
+    rests, is below the truth in 95 to 99 %, as it should in 97.5; that of the bootstrap over units in 79 to 95 %, as
+    its standard deviations are too small. For ranges with a long tail on the wrong side it is 85 %, the bootstrap's 70 to
+    90 %.
 
     Parameters
     ----------
@@ -85,13 +88,6 @@ def calibrated_range(floor: Array, ceiling: Array, sign: float) -> Estimate:
         return Estimate(float(np.sign(ranges[0])), np.nan, np.nan, 1)
     mean, std = float(ranges.mean()), float(ranges.std(ddof=1))
     value = mean / math.hypot(mean, std)
-    if n_units >= MIN_BOOTSTRAP_UNITS:
-        weights = statistics.resample_weights(n_units)
-        means = weights @ ranges
-        variances = np.maximum(weights @ ranges**2 - means**2, 0.0) * n_units / (n_units - 1)
-        size = np.sqrt(means**2 + variances)
-        draws = np.divide(means, size, out=np.zeros_like(means), where=size > 0)
-        return Estimate(value, *statistics._percentile_interval(draws, n_units), n_units)
     root = math.sqrt(n_units)
     # scipy's inverse does not come back for very negative t, so the interval of the mirror image is taken
     t = min(root * abs(mean) / std if std > 0 else math.inf, 1e4)
@@ -142,7 +138,7 @@ def judge(values: Array, doses: Array, span: float) -> dict[str, float | str]:
         verdict = UNCLEAR
     else:
         verdict = CLIFF if np.abs(change[:-1]).max() <= FLAT else WORSE
-    ranks = pd.Series(means).round(12).corr(pd.Series(doses), method="spearman")
+    ranks = pd.Series(means).round(12).corr(pd.Series(doses), method="spearman").round(12)
     return {
         "half": half,
         "full": full,
@@ -166,11 +162,9 @@ def build(rows: pd.DataFrame) -> pd.DataFrame:
         worst_step, verdict (:func:`judge`), flags (of the metric on the task, the same in all its rows) and
         dose_0 … dose_1, the means over units. A metric that has no ladder has one row with an empty one.
     """
-    tables = [
-        _metric_rows(str(task), str(metric), group)
-        for (task, metric), group in rows.groupby(["task", "metric"], sort=False)
-    ]
-    return pd.DataFrame([record for table in tables for record in table])
+    groups = rows.groupby(["task", "metric"], sort=False)
+    records = [row for (task, metric), group in groups for row in _metric_rows(str(task), str(metric), group)]
+    return pd.DataFrame(records, columns=None if records else ["task", "metric", "ladder"])
 
 
 def _metric_rows(task: str, metric: str, group: pd.DataFrame) -> list[dict[str, object]]:

@@ -124,10 +124,10 @@ def _fixed(value: float, digits: int) -> str:
 
 
 def _raw(value: float) -> str:
-    """Three significant digits, at most three decimals; powers of ten only where they must be."""
+    """Three significant digits, at most three decimals; powers of ten only where they must be, rounding noise as 0."""
     if not np.isfinite(value):
         return DASH
-    size = abs(value)
+    size = abs(value) if abs(value) > 1e-6 else 0.0
     if size != 0 and not 1e-3 <= size < 1e6:
         return f"{value:.2e}"
     return _fixed(value, 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0)

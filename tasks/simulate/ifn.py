@@ -50,9 +50,9 @@ def simulate(
     Returns
     -------
     AnnData
-        ``layers["counts"]``, ``X`` their log1p(CP10k); ``obsm["factors"]`` the state z, ``obsm["a"]``; ``uns["truth"]`` maps
-        ``"type|condition"`` to the noiseless mean of X (n_genes,); ``uns["programs"]`` the response program of
-        each gene (−1 for none); ``uns["tree_distance"]`` levels between types.
+        ``layers["counts"]``, ``X`` their log1p(CP10k); ``obsm["factors"]`` the state z, ``obsm["a"]`` the activity;
+        ``uns["truth"]`` maps ``"type|condition"`` to the noiseless mean of X (n_genes,); ``uns["programs"]`` the
+        response program of each gene (−1 for none); ``uns["tree_distance"]`` levels between types.
     """
     import pandas as pd
     from anndata import AnnData

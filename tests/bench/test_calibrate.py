@@ -1,5 +1,7 @@
 """What the corruptions mean, and the command from end to end."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,7 +68,7 @@ def test_rotation_keeps_distances_and_turns_latents(codes):
 def test_permutation_moves_the_share_it_says_and_doses_are_nested(codes):
     moved = [(permute(codes, codes, dose, rng()) != codes).any(axis=1) for dose in DOSES]
     assert [mask.sum() for mask in moved] == [0, 10, 20, 30, 40]
-    assert all((small <= large).all() for small, large in zip(moved, moved[1:], strict=False))
+    assert all((small <= large).all() for small, large in pairwise(moved))
     np.testing.assert_array_equal(np.sort(permute(codes, codes, 1.0, rng()), axis=0), np.sort(codes, axis=0))
 
 
@@ -215,7 +217,7 @@ def test_every_ladder_of_a_task_has_all_doses(measured):
         task = load_task(name, "smoke")
         of_task = outcome.rows[(outcome.rows["task"] == name) & (outcome.rows["metric"] == task.primary[0])]
         found = of_task.groupby("ladder")["dose"].unique().map(list).to_dict()
-        assert found == dict.fromkeys(ladders(task), list(DOSES)) | dict.fromkeys(("N0", "N1", "P"), [0.0])
+        assert found == {**{name: list(DOSES) for name in ladders(task)}, "N0": [0.0], "N1": [0.0], "P": [0.0]}
 
 
 def test_the_command_from_end_to_end(cli, tmp_path):

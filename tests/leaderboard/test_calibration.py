@@ -96,8 +96,8 @@ def test_the_range_does_not_depend_on_the_metrics_scale():
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.5, 2.0, -2.0])
-@pytest.mark.parametrize("n_units", [3, 5, 7])
-def test_the_interval_of_few_units_is_exact(mean, n_units):
+@pytest.mark.parametrize("n_units", [3, 5, 20])
+def test_the_interval_is_exact_for_normal_ranges(mean, n_units):
     """By scipy's distribution, found from the other side: the chance of a t as extreme at either limit."""
     ranges = mean + np.linspace(-1, 1, n_units)
     found = calibrated_range(np.zeros(n_units), ranges, 1.0)
@@ -115,7 +115,7 @@ def test_the_interval_covers(n_units):
     for _ in range(300):
         found = calibrated_range(np.zeros(n_units), rng.normal(1.0, 1.5, n_units), 1.0)
         hits += found.low <= truth <= found.high
-    assert 0.9 <= hits / 300 <= 0.99
+    assert 0.92 <= hits / 300 <= 0.98
 
 
 def test_extreme_ranges_end():
