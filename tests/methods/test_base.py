@@ -63,7 +63,7 @@ def test_configure_refuses_an_unknown_key_and_lists_the_known():
 def test_abilities_are_the_methods_it_has():
     assert Mine.abilities() == {"embed"}
     assert METHODS["pca"].abilities() == {"adapt", "embed", "decode", "predict"}
-    assert METHODS["mean-shift"].abilities() == {"predict"}
+    assert METHODS["mean-shift"].abilities() == {"adapt", "predict"}
     assert "fit" not in ABILITIES
 
 
