@@ -11,8 +11,8 @@ from methods import METHODS
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Seconds a cell and million values (cells × genes), of a trained network and of anything else, as the
-#: embedded default run took them on one 2.5 GHz core; used until something has been measured.
+#: Seconds a cell and million values (cells × genes), of a trained network and of anything else: guesses, on the
+#: long side (12 minutes were said for a default run that took 7), used until something has been measured.
 ROUGH = {"smoke": (1.5, 0.5), "default": (8.0, 0.8), "paper": (60.0, 2.0)}
 
 

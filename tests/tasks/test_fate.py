@@ -212,7 +212,7 @@ def test_larry_mini_has_thirty_clones_of_two_fates():
     from tasks import DATASETS
 
     if DATASETS["larry-mini"].missing():
-        pytest.skip("set BENCH_DATA_DIR")
+        pytest.skip("its original file is not here: set BENCH_DATA_DIR to a directory that has it")
     task = Fate(DATASETS["larry-mini"])
     fates = task._fates
     clones = {name: len(set(task._clones[fates == name])) for name in set(fates) - {""}}

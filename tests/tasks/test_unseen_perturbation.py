@@ -372,7 +372,7 @@ def test_norman_mini_has_five_doubles_in_k562():
     from tasks import DATASETS
 
     if DATASETS["norman-mini"].missing():
-        pytest.skip("set BENCH_DATA_DIR")
+        pytest.skip("its original file is not here: set BENCH_DATA_DIR to a directory that has it")
     task = UnseenPerturbation(DATASETS["norman-mini"])
     assert task.units() == ["KLF1+MAP2K6", "KLF1+TGFBR2", "MAP2K3+MAP2K6", "MAP2K3+SLC38A2", "MAPK1+TGFBR2"]
     training = task.training_data("KLF1+MAP2K6", 0)
