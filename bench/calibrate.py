@@ -335,6 +335,7 @@ def _scores(task: Task, cell: Cell) -> Iterator[tuple[str, float, dict[str, floa
     values = {name: float("nan") if value is None else value for name, value in baseline["scores"].items()}
     yield cell.method, 0.0, values, baseline["reason"]
     try:
+        task = task.prepared(cell.unit, cell.seed)
         n_training = task.training_data(cell.unit, cell.seed).n_obs
         fit = _remembered(_control(task, CEILING, cell))
     except Exception as error:  # noqa: BLE001 - as for a cell: it becomes the reason why there are no scores

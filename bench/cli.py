@@ -91,6 +91,10 @@ def run(
     group: Annotated[str, typer.Option(help="With --data: column of the group (shared-private).")] = "",
     control: Annotated[str, typer.Option(help="With --data: value of the control condition.")] = "",
     replicate: Annotated[str, typer.Option(help="With --data: column of the donor or patient.")] = "",
+    n_genes: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="With --data: genes chosen in each training split; 0 keeps all; else 2000."),
+    ] = None,
     mlflow_uri: Annotated[Optional[str], typer.Option(help="MLflow tracking address; else SQLite in --out.")] = None,  # noqa: UP045
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and an estimate of time; run nothing.")
@@ -105,6 +109,7 @@ def run(
     from bench.run import command_line, execute, say_plan
     from bench.store import Store
     from bench.tracking import Tracker, default_uri
+    from tasks.datasets.own import N_GENES
 
     _use_data_dir(data_dir)
     console = _console()
@@ -119,16 +124,18 @@ def run(
         "replicate": replicate,
     }
     columns = {key: value for key, value in columns.items() if value}
-    if data is None and columns:
-        raise PlanError(
-            f"--{next(iter(columns)).replace('_', '-')} describes the columns of --data, which is not given"
-        )
-    names, own = choose_own_tasks(tasks, str(data), columns) if data else (choose_tasks(tasks), None)
+    given = [*columns, *(["n_genes"] if n_genes is not None else [])]
+    if data is None and given:
+        raise PlanError(f"--{given[0].replace('_', '-')} describes --data, which is not given")
+    genes = N_GENES if n_genes is None else n_genes
+    names, own = choose_own_tasks(tasks, str(data), columns, genes) if data else (choose_tasks(tasks), None)
     store = Store(out)
     with store.lock():
         index = store.index()
         plan = make_plan(specs, names, preset, seeds, plugins, index, own)
         store.write_index(index)
+        for task, selection in plan.selections.items():
+            console.print(Text(f"{task}: {selection}" + (" (--n-genes)" if own else "")), soft_wrap=True)
         n_jobs = jobs or len(os.sched_getaffinity(0))
         if dry_run:
             todo = [cell for cell in plan.cells if not cell.skip and store.finished(cell.id) is None]

@@ -129,6 +129,7 @@ def _show_dataset(name: str) -> str:
             f"Reference: {dataset.reference}",
             f"Licence: {dataset.licence}",
             f"Columns: {dataset.fields}",
+            f"Genes: {f'{dataset.n_genes}, chosen in each training split' if dataset.n_genes else 'all'}",
             f"Here: {dataset.missing() or 'yes'}",
         ]
     )

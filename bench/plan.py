@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from methods.base import Method
 from metrics import UnknownName
 from tasks import TASKS, benchmark_names, benchmark_tags, load_task
 from tasks.base import Control, Task
+from tasks.datasets.own import N_GENES
 
 ALL = "all"
 #: The unit of a cell that stands for a whole method × task, skipped.
@@ -86,6 +88,8 @@ class Plan:
     absent: Mapping[str, str]
     #: For each task, number of cells times genes, in millions; for the estimate of time.
     sizes: Mapping[str, float]
+    #: For each task that does not use all genes of its data, how many of how many.
+    selections: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def invocation(self) -> str:
@@ -175,6 +179,8 @@ def choose_methods(
 ) -> tuple[list[MethodSpec], tuple[str, ...]]:
     """Return the methods that ``--methods``, ``--plugin`` and ``--set method.key=value`` stand for.
 
+    ``name@key=0,1,2`` in ``--methods`` makes a row of each value, and several keys a row of each combination.
+
     Returns
     -------
     methods, plugins
@@ -186,19 +192,60 @@ def choose_methods(
         A name, file or key that is not known; nothing has been run.
     """
     parts = [part.strip() for part in spec.split(",") if part.strip()]
-    files = [part for part in parts if ".py:" in part]
+    files = [part.partition("@")[0] for part in parts if ".py:" in part]
     for plugin in plugins:
         load_plugin(plugin)
-    spec = ",".join([load_plugin(part) if part in files else part for part in parts])
-    names = choose("method", spec, list(METHODS), {name: METHODS[name].tags for name in METHODS})
+    asked = [(load_plugin(part) if part in files else part, doses) for part, doses in _parse_doses(parts)]
+    tags = {name: METHODS[name].tags for name in METHODS}
+    names = choose("method", ",".join(part for part, _ in asked), list(METHODS), tags)
     changes = _parse_settings(settings, names)
-    specs = []
+    specs: dict[str, MethodSpec] = {}
     for name in names:
-        changed = changes.get(name, {})
-        METHODS[name].configure(preset, **changed)  # refuses what cannot be
-        label = name + "".join(f"@{key}={value}" for key, value in sorted(changed.items()))
-        specs.append(MethodSpec(label, name, changed))
-    return specs, tuple(_absolute(plugin) for plugin in (*plugins, *files))
+        rows = [doses for part, doses in asked if name in choose("method", part, list(METHODS), tags)]
+        for doses in dict.fromkeys(dose for row in rows for dose in row):
+            dosed = _parse_settings([f"{name}.{dose}" for dose in doses], [name])
+            changed = {**changes.get(name, {}), **dosed.get(name, {})}
+            METHODS[name].configure(preset, **changed)  # refuses what cannot be
+            label = name + "".join(f"@{key}={value}" for key, value in sorted(changed.items()))
+            specs[label] = MethodSpec(label, name, changed)
+    return list(specs.values()), tuple(_absolute(plugin) for plugin in (*plugins, *files))
+
+
+def _parse_doses(parts: Sequence[str]) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Read ``name@key=1,2@other=3,4``, which the comma list has cut up, as the name and one row for each combination.
+
+    Returns
+    -------
+    list
+        Of each name the rows, each a tuple of ``key=value``; a name alone has one row, the empty tuple.
+    """
+    asked: list[tuple[str, list[list[str]]]] = []
+    for part in parts:
+        name, *keys = part.split("@")
+        if asked and asked[-1][1] and not keys and _is_value(part):
+            asked[-1][1][-1].append(part)
+        elif asked and asked[-1][1] and keys and _is_value(name):
+            asked[-1][1][-1].append(name)
+            asked[-1][1].extend([key] for key in keys)
+        else:
+            asked.append((name, [[key] for key in keys]))
+    rows = []
+    for name, axes in asked:
+        for axis in axes:
+            if "=" not in axis[0]:
+                raise PlanError(f"--methods {name}@{axis[0]}: name@key=value is needed, or name@key=value,value,…")
+        options = [[f"{axis[0].partition('=')[0]}={value.rpartition('=')[2]}" for value in axis] for axis in axes]
+        rows.append((name, list(product(*options))))
+    return rows
+
+
+def _is_value(text: str) -> bool:
+    """Return whether ``text`` is a number or true or false, which no method is called."""
+    try:
+        float(text)
+    except ValueError:
+        return text in ("true", "false")
+    return True
 
 
 def _absolute(plugin: str) -> str:
@@ -213,7 +260,9 @@ def choose_tasks(spec: str) -> list[str]:
     return choose("task", spec, names, {name: benchmark_tags(name) for name in names})
 
 
-def choose_own_tasks(spec: str, file: str, columns: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+def choose_own_tasks(
+    spec: str, file: str, columns: Mapping[str, str], n_genes: int = N_GENES
+) -> tuple[list[str], dict[str, str]]:
     """Return the tasks to run on a user's file, and the file with the fields that its columns play.
 
     Parameters
@@ -224,6 +273,8 @@ def choose_own_tasks(spec: str, file: str, columns: Mapping[str, str]) -> tuple[
         Path of an ``.h5ad``.
     columns
         What the user named on the command line: ``{"unit": "cancer_type", ...}``.
+    n_genes
+        How many genes are used; 0 for all.
 
     Raises
     ------
@@ -250,7 +301,7 @@ def choose_own_tasks(spec: str, file: str, columns: Mapping[str, str]) -> tuple[
     path = Path(file).resolve()
     if not path.is_file():
         raise PlanError(f"--data {file!r}: there is no file {path}")
-    return [f"{name}/{path.stem}" for name in chosen], {"file": str(path), **fields_of}
+    return [f"{name}/{path.stem}" for name in chosen], {"file": str(path), "n_genes": str(n_genes), **fields_of}
 
 
 def method_config(name: str, task: Task, preset: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -258,7 +309,7 @@ def method_config(name: str, task: Task, preset: str, changes: Mapping[str, Any]
     cls = METHODS[name]
     known = {field.name for field in fields(cls.Config)}
     settings = {key: value for key, value in task.settings.items() if key in known}
-    return _plain(asdict(cls.configure(preset, **{**settings, **(changes or {})})))
+    return _plain(asdict(cls.configure(preset, task.dataset.name, **{**settings, **(changes or {})})))
 
 
 def make_plan(
@@ -296,6 +347,7 @@ def make_plan(
     cells: list[Cell] = []
     absent: dict[str, str] = {}
     sizes: dict[str, float] = {}
+    selections: dict[str, str] = {}
     for task_name in tasks:
         task = load_task(task_name, preset, own)
         reason = task.dataset.missing()
@@ -305,8 +357,12 @@ def make_plan(
         task_digest, data_digest = source_digest(type(task)), task.dataset.digest(preset)
         key = f"{task_name} {preset} {task_digest} {data_digest}"
         if key not in index:
-            index[key] = {"units": task.units(), "size": task.data.n_obs * task.data.n_vars / 1e6}
-        units, sizes[task_name] = index[key]["units"], index[key]["size"]
+            index[key] = {"units": task.units(), "shape": task.data.shape}
+        units, (n_cells, n_all) = index[key]["units"], index[key]["shape"]
+        n_genes = min(task.dataset.n_genes or n_all, n_all)
+        sizes[task_name] = n_cells * n_genes / 1e6
+        if n_genes < n_all:
+            selections[task_name] = f"{n_genes} of {n_all} genes are used, chosen anew in each training split"
         seeds = range(task.seeds[preset] if n_seeds is None else n_seeds)
         blank = Cell(
             role="method",
@@ -329,7 +385,7 @@ def make_plan(
         for row in rows:
             crossed = [row] if row.skip else [replace(row, unit=unit, seed=seed) for unit in units for seed in seeds]
             cells += [cell.with_id() for cell in crossed]
-    return Plan(tuple(_in_turn(cells)), absent, sizes)
+    return Plan(tuple(_in_turn(cells)), absent, sizes, selections)
 
 
 def _method_row(blank: Cell, spec: MethodSpec, task: Task, preset: str) -> Cell:

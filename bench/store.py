@@ -138,6 +138,7 @@ COLUMNS = {
     "status": "str",
     "reason": "str",
     "detail": "str",
+    "n_genes": "int64",
     "warnings": "str",
     "fit_seconds": "float64",
     "evaluate_seconds": "float64",
@@ -171,6 +172,7 @@ def tidy(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
             **{key: result[key] for key in ("fit_seconds", "evaluate_seconds", "peak_memory_mb")},
             **{key: environment[key] for key in ("git_commit", "dirty", "lock_sha256", "cpu", "threads")},
             "cell_id": cell["id"],
+            "n_genes": result.get("n_genes", 0),
             "config": json.dumps(cell["config"], sort_keys=True),
             "warnings": "; ".join(result["warnings"]),
             "versions": json.dumps(environment["versions"]),
@@ -192,9 +194,8 @@ def replay_command(cell: dict[str, Any]) -> str:
     if cell["own"]:
         task = task.partition("/")[0]
         flag_of = {role: key.replace("_", "-") for key, role in TASKS[task].columns.items()}
-        own = f" --data {cell['own']['file']}" + "".join(
-            f" --{flag_of[role]} {column}" for role, column in cell["own"].items() if role != "file"
-        )
+        flag_of |= {"file": "data", "n_genes": "n-genes"}
+        own = "".join(f" --{flag_of[role]} {value}" for role, value in cell["own"].items())
     return (
         f"python -m bench run --methods {cell['name'] or 'no-change'} --tasks {task}{own} "
         f"--preset {cell['preset']} --seeds {cell['seed'] + 1}{settings}{plugins} --out replay"

@@ -26,6 +26,25 @@ METHODS = Registry(
         # variational autoencoders
         "vae": "methods.vae:VAE",
         "beta-vae": "methods.beta_vae:BetaVAE",
+        "annealed-vae": "methods.annealed_vae:AnnealedVAE",
+        "beta-tcvae": "methods.beta_tcvae:BetaTCVAE",
+        "factor-vae": "methods.factor_vae:FactorVAE",
+        "dip-vae-i": "methods.dip_vae:DIPVAE",
+        "dip-vae-ii": "methods.dip_vae:DIPVAE2",
+        "gamma-vae": "methods.gamma_vae:GammaVAE",
+        "basis-vae": "methods.basis_vae:BasisVAE",
+        "dhsic-vae": "methods.dhsic_vae:DHSICVAE",
+        "dhsic-vae-nuisance": "methods.dhsic_vae:DHSICNuisanceVAE",
+        # conditional on the environment
+        "cvae": "methods.cvae:CVAE",
+        "mmd-cvae": "methods.cvae:MMDCVAE",
+        "trvae": "methods.trvae:TrVAE",
+        "lord": "methods.lord:LORD",
+        "multigroup-vi": "methods.multigroup_vi:MultiGroupVI",
+        # shifts of the prior
+        "ivae": "methods.sparse_shift_vae:IVAE",
+        "svae": "methods.sparse_shift_vae:SVAE",
+        "svae-plus": "methods.sparse_shift_vae:SVAEPlus",
     },
 )
 

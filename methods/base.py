@@ -21,6 +21,7 @@ ABILITIES = (
     "intervention_targets",
     "log_likelihood",
     "embed_blocks",
+    "derivative_gram",
 )
 
 
@@ -50,7 +51,8 @@ class Method(ABC):
       whatever is not of these environments alone (encoder, decoder) stays as it is, and so does this method;
     - ``intervention_targets() -> (n_perturbations, n_latent)`` in [0, 1];
     - ``log_likelihood(data, n_samples) -> (n_cells,)``;
-    - ``embed_blocks(data) -> {"shared": codes, "private": codes}``.
+    - ``embed_blocks(data) -> {"shared": codes, "private": codes}``;
+    - ``derivative_gram(codes) -> (n_cells, k, k)``: inner products of the decoder's first and second derivatives.
 
     A method that can hand over its fitted state as ``state()`` and take it back with ``restore(state)``
     (arrays, numbers, strings and lists of them) is cached on disk between cells; any other is fitted anew.
@@ -86,8 +88,10 @@ class Method(ABC):
         return frozenset(ability for ability in ABILITIES if hasattr(cls, ability))
 
     @classmethod
-    def configure(cls, preset: str = "default", **changes: Any) -> Any:
+    def configure(cls, preset: str = "default", dataset: str = "", **changes: Any) -> Any:
         """Return the configuration of a preset with some values changed.
+
+        ``presets["paper/kang"]`` is what ``paper`` changes further on the data set kang.
 
         Raises
         ------
@@ -96,7 +100,7 @@ class Method(ABC):
         """
         if preset not in PRESETS:
             raise ConfigError(f"preset {preset!r}: one of {', '.join(PRESETS)} is needed")
-        values = {**cls.presets.get(preset, {}), **changes}
+        values = {**cls.presets.get(preset, {}), **cls.presets.get(f"{preset}/{dataset}", {}), **changes}
         known = {field.name: field for field in fields(cls.Config)}
         for key, value in values.items():
             if key not in known:

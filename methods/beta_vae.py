@@ -11,6 +11,8 @@ from methods.vae import VAE
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from methods.variational import Forward
+
 
 class BetaVAE(VAE):
     """β-VAE (Higgins et al. 2017, Eq. 4): a VAE whose KL to the prior weighs β.
@@ -44,9 +46,7 @@ class BetaVAE(VAE):
 
         beta: float = 4.0  # Higgins et al. 2017, 2-D shapes; 1 to 500 were swept on single cells
 
-    def penalties(
-        self, mean: Tensor, log_variance: Tensor, z: Tensor, minibatch: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def penalties(self, forward: Forward) -> dict[str, Tensor]:
         """Return β times the KL to the prior."""
-        plain = super().penalties(mean, log_variance, z, minibatch)
+        plain = super().penalties(forward)
         return {"kl": self.config.beta * plain["kl"]}

@@ -75,6 +75,9 @@ METRICS = Registry(
         # geometry
         "local_distortion": "metrics.geometry:local_distortion",
         "cka": "metrics.geometry:cka",
+        # curvature
+        "extrinsic_curvature": "metrics.curvature:extrinsic_curvature",
+        "parameter_effects_curvature": "metrics.curvature:parameter_effects_curvature",
         # transfer
         "skill_half": "metrics.transfer:skill_half",
         "likelihood_gain": "metrics.transfer:likelihood_gain",

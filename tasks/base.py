@@ -117,6 +117,21 @@ class Task(ABC):
     def control_fit(self, control: str, unit: str, seed: int) -> Fit:
         """Return the ``fit`` of a control that the task builds itself; it may look at the held-out truth."""
 
+    def prepared(self, unit: str, seed: int) -> Task:
+        """Return the task that evaluates a split: itself, or itself on the genes that are chosen there.
+
+        Where the data set has ``n_genes``, this task is on all genes, perhaps sparse, and good for units, splits and
+        training cells alone. Genes are chosen on ``training_data(unit, seed)`` and nothing else, also where a fit is
+        handed more (``reembedding`` makes one with the unit); every method, control, metric and inner unit of the
+        split lives in that gene space.
+        """
+        if not self.dataset.n_genes:
+            return self
+        from tasks.preprocessing import Selected, chosen_genes
+
+        genes = chosen_genes(self, unit, seed)
+        return type(self)(Selected(self.dataset, genes), self.preset, self.primary_only)
+
     def inner(self, unit: str) -> Task:
         """Return the same task on what is left when ``unit`` is held out, for choosing without seeing it."""
         raise DataError(f"{self.name} cannot be nested: it has no inner units")

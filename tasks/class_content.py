@@ -25,14 +25,14 @@ N_COMPONENTS = 10
 class ClassContent(UnseenCellType):
     """Separate the class (environment: a known condition or style) from the content (all else), LORD's setting.
 
-    Units, held-out cells and training data are those of the task unseen-cell-type: one class × content combination is
-    never seen. So the same fit answers both tasks. The content code is ``embed_blocks()["shared"]`` where the
-    method has it, else ``embed``.
+    Units, held-out cells and training data are those of the task unseen-cell-type: one content is never seen in any
+    class but the control. So the same fit answers both tasks. The content code is ``embed_blocks()["shared"]`` where
+    the method has it, else ``embed``.
 
     Primary, both needed:
 
-    - ``leakage_boosted``: the class, found by boosted trees in the content codes of the held-out combination and of
-      the control cells of the same content that are hidden from methods. No other content is among them, so
+    - ``leakage_boosted``: the class, found by boosted trees in the content codes of the held-out cells and of the
+      control cells of the same content that are hidden from methods. No other content is among them, so
       there is nothing but the class to find. Boosted rather than the mean of both probes: it is the stronger adversary,
       and a mean would reward a code for hiding the class from straight lines. An empty code leaks nothing.
     - ``skill`` of the swap: the class of control cells is swapped and the prediction is scored as in
@@ -54,7 +54,7 @@ class ClassContent(UnseenCellType):
     version = 1
     tags = frozenset({"disentanglement"})
     reference = "Gabbay & Hoshen 2020, ICLR: Demystifying Inter-Class Disentanglement (LORD)"
-    datasets = ("ifn-sim", "digits", "kang")
+    datasets = UnseenCellType.datasets
     # mypy takes the parent's tuples, by their lengths, for the type
     requires = ("embed", "predict")  # type: ignore[assignment]
     primary = ("leakage_boosted", "skill")  # type: ignore[assignment]
@@ -105,7 +105,7 @@ class ClassContent(UnseenCellType):
             swap = super().control_fit("P", unit, seed)
             labels = {name: np.unique(self.data.obs[name]) for name in (self.fields.content, self.fields.environment)}
             return lambda data: _Known(swap(data), labels)
-        return lambda data: _Linear(data, self._target, shifted=control == "N1")
+        return lambda data: _Linear(data, shifted=control == "N1")
 
     def inner(self, unit: str) -> Task:
         """Return the task on all other contents."""
@@ -113,14 +113,14 @@ class ClassContent(UnseenCellType):
         return ClassContent(left, "default", primary_only=True)
 
     def _probed(self, unit: str, seed: int) -> np.ndarray:
-        """Return the cells (indices) of one content, of both classes, that no method trained on."""
-        parts = self.cells(unit, seed)
-        held_out = np.concatenate([parts.weights, parts.truth])
+        """Return the cells (indices) of one content, of all classes, that no method trained on."""
+        control = self.cells(unit, seed).control
+        held_out = np.flatnonzero((self._contents == unit) & (self._conditions != self.fields.control))
         if self.fields.replicate:
             replicates = self.data.obs[self.fields.replicate].to_numpy(str)
-            alike = held_out[np.isin(replicates[held_out], replicates[parts.control])]
+            alike = held_out[np.isin(replicates[held_out], replicates[control])]
             held_out = alike if len(alike) else held_out
-        return np.sort(np.concatenate([parts.control, held_out]))
+        return np.sort(np.concatenate([control, held_out]))
 
 
 class _Linear:
@@ -129,35 +129,38 @@ class _Linear:
     δ is the shift of the class from the control, the mean over the contents seen in both; or 0 throughout.
     """
 
-    def __init__(self, data: AnnData, target: str, shifted: bool):
+    def __init__(self, data: AnnData, shifted: bool):
         from sklearn.decomposition import PCA
 
         fields = data.uns["fields"]
-        self.environment, self.target, self.shifted = fields["environment"], target, shifted
-        x = np.asarray(data.X)
-        perturbed, contents = self._perturbed(data), data.obs[fields["content"]].to_numpy(str)
-        self.shift = np.zeros(x.shape[1])
-        if shifted:
+        self.environment, self.shifted = fields["environment"], shifted
+        x, contents = np.asarray(data.X), data.obs[fields["content"]].to_numpy(str)
+        classes = data.obs[self.environment].to_numpy(str)
+        control = classes == fields["control"]
+        self.shifts = {str(name): np.zeros(x.shape[1]) for name in np.unique(classes)}
+        for name in np.unique(classes[~control]) if shifted else ():
+            own = classes == name
             of_content = [
-                x[perturbed & (contents == c)].mean(axis=0) - x[~perturbed & (contents == c)].mean(axis=0)
-                for c in np.intersect1d(contents[perturbed], contents[~perturbed])
+                x[own & (contents == c)].mean(axis=0) - x[control & (contents == c)].mean(axis=0)
+                for c in np.intersect1d(contents[own], contents[control])
             ]
-            self.shift = np.mean(of_content, axis=0)
+            self.shifts[str(name)] = np.mean(of_content, axis=0)
         self.pca = PCA(min(N_COMPONENTS, *x.shape), svd_solver="randomized", random_state=0)
-        self.pca.fit(x - np.outer(perturbed, self.shift))
+        self.pca.fit(self._unshifted(data))
 
     def embed(self, data: AnnData) -> np.ndarray:
         """Return the content codes."""
-        return self.pca.transform(np.asarray(data.X) - np.outer(self._perturbed(data), self.shift))
+        return self.pca.transform(self._unshifted(data))
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return the cells in the target class; unchanged where there is no shift."""
         if not self.shifted:
             return np.asarray(data.X)
-        return self.pca.inverse_transform(self.embed(data)) + self.shift
+        return self.pca.inverse_transform(self.embed(data)) + self.shifts[target_environment]
 
-    def _perturbed(self, data: AnnData) -> np.ndarray:
-        return data.obs[self.environment].to_numpy(str) == self.target
+    def _unshifted(self, data: AnnData) -> np.ndarray:
+        classes = data.obs[self.environment].to_numpy(str)
+        return np.asarray(data.X) - np.stack([self.shifts[name] for name in classes])
 
 
 class _Known:

@@ -12,6 +12,7 @@ from metrics import METRICS
 from metrics.disentanglement import dci
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
+from tasks.paired import CURVATURES, curvature_scores
 from tasks.splits import handed
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Factors(Task):
     datasets = ("factor-images", "factor-expression")
     requires = ("embed",)
     primary = ("mig", "dci_disentanglement")
-    secondary = ("dci_completeness", "dci_informativeness", *SEEDED, "irs")
+    secondary = ("dci_completeness", "dci_informativeness", *SEEDED, "irs", *CURVATURES)
     controls = (
         Control("N0", "a frozen random projection", ("random-projection",)),
         Control("N1", "PCA", ("pca",)),
@@ -75,18 +76,20 @@ class Factors(Task):
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, embed the other cells, and compare the codes with the factors."""
-        test = self._split(unit, seed)[1]
-        codes = fit(self.training_data(unit, seed)).embed(handed(self._draw(unit), test))
+        test, training = self._split(unit, seed)[1], self.training_data(unit, seed)
+        fitted = fit(training)
+        codes = fitted.embed(handed(self._draw(unit), test))
         factors = self._draw(unit).obsm["factors"][test]
-        fitted = dci(codes, factors, "boosting", seed)
-        scores = {"mig": METRICS["mig"](codes, factors), "dci_disentanglement": fitted["disentanglement"]}
+        found = dci(codes, factors, "boosting", seed)
+        scores = {"mig": METRICS["mig"](codes, factors), "dci_disentanglement": found["disentanglement"]}
         if self.primary_only:
             return scores
         return scores | {
-            "dci_completeness": fitted["completeness"],
-            "dci_informativeness": fitted["informativeness"],
+            "dci_completeness": found["completeness"],
+            "dci_informativeness": found["informativeness"],
             **{name: METRICS[name](codes, factors, seed=seed) for name in SEEDED},
             "irs": METRICS["irs"](codes, factors),
+            **curvature_scores(fitted, training),
         }
 
     def control_fit(self, control: str, unit: str, seed: int) -> Fit:

@@ -11,6 +11,7 @@ import numpy as np
 from metrics import METRICS
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
+from tasks.paired import CURVATURES, curvature_scores
 from tasks.splits import handed
 
 if TYPE_CHECKING:
@@ -40,17 +41,16 @@ class Fate(Task):
 
     ``larry-mini`` does not resolve methods: 30 clones of two fates (17 Monocyte, 13 Neutrophil) are left, and over
     5 folds x 3 seeds the skill is −.06 ± .26 for N0, .01 ± .12 for N1, .08 ± .18 for PCA, .84 ± .08 for P.
-    ``paul15`` has no clones and does not fit.
     """
 
     name = "fate"
     version = 1
     tags = frozenset({"disentanglement"})
     reference = "Weinreb et al. 2020, Science 367:eaaw3381; Kim et al. 2024, arXiv 2403.01078: fate in latent space"
-    datasets = ("fate-sim", "larry-mini")
+    datasets = ("fate-sim", "larry-mini", "larry")
     requires = ("embed",)
     primary = ("fate_skill", "fate_auroc")
-    secondary = ("fate_skill_knn", "fate_auroc_knn")
+    secondary = ("fate_skill_knn", "fate_auroc_knn", *CURVATURES)
     controls = (
         Control("N0", "PCA whose early cells are permuted"),
         Control("N1", "the expression of all genes as the code, so that the probe is a logistic regression on genes"),
@@ -89,13 +89,17 @@ class Fate(Task):
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, embed the early cells of both sides, and probe the codes."""
-        fitted = fit(self.training_data(unit, seed))
+        training = self.training_data(unit, seed)
+        fitted = fit(training)
         held_out, early = self._held_out(unit, seed), self._fates != ""
         cells: list[np.ndarray] = []
         for side in (np.flatnonzero(early & ~held_out), np.flatnonzero(early & held_out)):
             cells += [fitted.embed(handed(self.data, side)), self._fates[side], self._clones[side]]
-        metrics = self.primary if self.primary_only else (*self.primary, *self.secondary)
-        return {name: METRICS[name](*cells) for name in metrics}
+        scores = {name: METRICS[name](*cells) for name in self.primary}
+        if self.primary_only:
+            return scores
+        scores |= {name: METRICS[name](*cells) for name in ("fate_skill_knn", "fate_auroc_knn")}
+        return scores | curvature_scores(fitted, training)
 
     def control_fit(self, control: str, unit: str, seed: int) -> Fit:
         """Return N0, permuted codes, N1, the genes themselves, or P, which knows a cell's early state or sisters."""

@@ -12,6 +12,7 @@ from metrics import METRICS
 from metrics.identifiability import match_latents
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
+from tasks.paired import CURVATURES, curvature_scores
 from tasks.splits import handed
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class LatentRecovery(Task):
     datasets = ("sparse-shift", "sparse-shift-published")
     requires = ("embed",)
     primary = ("mcc", "mcc_within", "target_auprc")
-    secondary = ("latent_r2", "target_f1")
+    secondary = ("latent_r2", "target_f1", *CURVATURES)
     controls = (
         Control("N0", "an untrained random encoder"),
         Control("N1", "FastICA", ("fastica",)),
@@ -71,11 +72,10 @@ class LatentRecovery(Task):
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, embed the other cells of the seen perturbations, and compare with the truth."""
         data = self._draw(unit)
-        training_cells, test_cells = self._split(data, seed)
-        training, test = handed(data, training_cells), handed(data, test_cells)
+        training = self.training_data(unit, seed)
         fitted = fit(training)
-        z, codes = data.obsm["z"][test_cells], fitted.embed(test)
-        groups = test.obs[self.dataset.fields.environment].to_numpy(str)
+        z, codes = self.test_codes(fitted, unit, seed)
+        groups = data.obs[self.dataset.fields.environment].to_numpy(str)[self._split(data, seed)[1]]
         match = match_latents(z, codes)
         targets = data.uns["targets"][: self._n_seen(data)]
         has_targets = hasattr(fitted, "intervention_targets")
@@ -87,9 +87,16 @@ class LatentRecovery(Task):
             "target_auprc": METRICS["target_auprc"](targets, matched),
             "latent_r2": METRICS["latent_r2"](z, codes),
         }
+        scores |= curvature_scores(fitted, training)
         if has_targets:
             scores["target_f1"] = METRICS["target_f1"](targets, matched)
         return scores
+
+    def test_codes(self, fitted: Any, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the true latents and the codes of the test cells."""
+        data = self._draw(unit)
+        test = self._split(data, seed)[1]
+        return data.obsm["z"][test], fitted.embed(handed(data, test))
 
     def control_fit(self, control: str, unit: str, seed: int) -> Fit:
         """Return N0, a random network, or P, a network that regresses the true latents."""

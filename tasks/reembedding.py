@@ -43,7 +43,7 @@ class Reembedding(Task):
     version = 1
     tags = frozenset({"ood", "embedding"})
     reference = "Kim et al. 2024, arXiv 2403.01078: held-out cancers re-embed as if they were trained on"
-    datasets = ("pancancer-sim", "tcga-paired", "tcga-mirna")
+    datasets = ("pancancer-sim", "tcga-paired", "tcga-mirna", "tcga-gtex")
     requires = ("embed",)
     primary = ("displacement", "knn_recall")
     secondary = (

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from metrics import METRICS
-from metrics.blocks import Probe, probe_accuracy
+from metrics.blocks import MIN_PER_GROUP, Probe, probe_accuracy
 from tasks.base import Control, Fit, Task
+from tasks.datasets.base import DataError
 from tasks.splits import handed
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Share of the cells of each group and cell type that methods are trained on.
 TRAINING = 0.5
+#: Cells of a cell type in a group without which it cannot be probed there: half of them score.
+MIN_CELLS = 2 * MIN_PER_GROUP
 #: Most held-out cells that are scored; of more, a random sample.
 MAX_SCORED = 1000
 #: Components that the linear baseline works in, and the widths of its blocks.
@@ -69,7 +72,24 @@ class SharedPrivate(Task):
         Control("P", "the true factors as blocks"),
     )
     unit = "simulation draw or split of the cells"
+    columns: ClassVar[Mapping[str, str]] = {"group": "environment", "cell_type": "content", "replicate": "replicate"}
     draws: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 3, "paper": 10}
+
+    def check(self, data: AnnData) -> None:
+        """Ask also for a cell type in two groups, and for a group of two cell types, with enough cells to probe."""
+        super().check(data)
+        fields = self.dataset.fields
+        if not fields.content:
+            raise DataError(f"{self.dataset.name}: its fields name no column of cell types, which the blocks share")
+        obs = data.obs[[fields.environment, fields.content]].astype(str)
+        sizes = obs.value_counts().rename_axis(["group", "type"])
+        enough = sizes[sizes >= MIN_CELLS].reset_index()
+        if enough["type"].is_unique or enough["group"].is_unique:
+            raise DataError(
+                f"{self.dataset.name}: a label of obs[{fields.content!r}] with {MIN_CELLS} or more cells in two of the "
+                f"groups obs[{fields.environment!r}], and a group with as many cells of two labels, are needed; there "
+                f"are {len(enough)} pairs of group and label with as many cells"
+            )
 
     def units(self) -> list[str]:
         """Return the numbered draws, or splits."""
@@ -88,7 +108,8 @@ class SharedPrivate(Task):
         types, groups = (held_out.obs[name].to_numpy(str) for name in (fields.content, fields.environment))
         programs = data.obs["program"].to_numpy(str)[test] if "program" in data.obs else None
         shared, private = blocks(fitted, held_out)
-        matrix = block_matrix(shared, private, types, groups, programs)
+        leakage = METRICS["leakage_boosted"](shared, groups)
+        matrix = block_matrix(shared, private, types, groups, programs, leakage)
         scores = {
             "block_diagonality": METRICS["block_diagonality"](matrix),
             "conditional_leakage": METRICS["conditional_leakage"](shared, groups, types),
@@ -97,7 +118,7 @@ class SharedPrivate(Task):
             return scores
         return scores | {
             "leakage_linear": METRICS["leakage_linear"](shared, groups),
-            "leakage_boosted": METRICS["leakage_boosted"](shared, groups),
+            "leakage_boosted": leakage,
             "cluster_ari": METRICS["cluster_ari"](shared, types),
             "cluster_nmi": METRICS["cluster_nmi"](shared, types),
             "ilisi": METRICS["ilisi"](shared, groups),
@@ -146,6 +167,7 @@ def block_matrix(
     types: np.ndarray,
     groups: np.ndarray,
     programs: np.ndarray | None = None,
+    leakage: float | None = None,
 ) -> np.ndarray:
     """Return what the shared and the private block know of shared and private factors, (2, 2) in [0, 1].
 
@@ -158,17 +180,19 @@ def block_matrix(
         Codes (n_cells, n_latent of the block).
     types, groups, programs
         Labels (n_cells,).
+    leakage
+        What a boosted probe finds of the group in the shared block, where that is known already.
     """
 
     def within(codes: np.ndarray, labels: np.ndarray, probe: Probe) -> float:
         known = [probe_accuracy(codes[groups == g], labels[groups == g], probe) for g in np.unique(groups)]
         return float(np.nanmean(np.maximum(known, 0.0)))
 
-    def private_factors(codes: np.ndarray) -> float:
-        group = max(0.0, probe_accuracy(codes, groups, "boosted"))
+    def private_factors(codes: np.ndarray, known: float | None = None) -> float:
+        group = max(0.0, probe_accuracy(codes, groups, "boosted") if known is None else known)
         return group if programs is None else (group + within(codes, programs, "boosted")) / 2
 
-    columns = [(within(shared, types, "linear"), private_factors(shared))]
+    columns = [(within(shared, types, "linear"), private_factors(shared, leakage))]
     columns.append(columns[0] if private is shared else (within(private, types, "linear"), private_factors(private)))
     return np.array(columns).T
 

@@ -25,7 +25,8 @@ def handed(data: AnnData, cells: np.ndarray) -> AnnData:
     Returns
     -------
     AnnData
-        A copy that shares no memory with ``data`` and holds no ``obsm``, no truth, and no further columns.
+        A copy that shares no memory with ``data`` and holds no ``obsm``, no truth, and no further columns. What is
+        sparse in ``data`` (genes are yet to be chosen) stays sparse.
     """
     from anndata import AnnData
 
@@ -33,9 +34,8 @@ def handed(data: AnnData, cells: np.ndarray) -> AnnData:
     columns = [name for name in (fields.environment, fields.content, fields.replicate) if name]
     obs = data.obs.iloc[cells if cells.dtype != bool else np.flatnonzero(cells)][columns].astype(str)
     layers = {"counts": data.layers["counts"][cells]} if "counts" in data.layers else None
-    out = AnnData(
-        np.ascontiguousarray(data.X[cells], dtype=np.float32), obs=obs, var=data.var[[]].copy(), layers=layers
-    )
+    x = data.X[cells] if hasattr(data.X, "indptr") else np.ascontiguousarray(data.X[cells], dtype=np.float32)
+    out = AnnData(x, obs=obs, var=data.var[[]].copy(), layers=layers)
     out.uns["X_units"] = data.uns.get("X_units", "")
     return fields.attach(out)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from methods.nn import ACTIVATIONS, NORMS
 
 _ACTIVATION: dict[str, type[nn.Module]] = dict(
-    zip(ACTIVATIONS, (nn.ReLU, nn.LeakyReLU, nn.Softplus, nn.ELU), strict=True)
+    zip(ACTIVATIONS, (nn.ReLU, nn.LeakyReLU, nn.Softplus, nn.ELU, nn.SiLU), strict=True)
 )
 _NORM: dict[str, type[nn.Module]] = dict(zip(NORMS, (nn.Identity, nn.LayerNorm, nn.BatchNorm1d), strict=True))
 
@@ -47,6 +47,22 @@ class GaussianEncoder(nn.Module):
         return self.mean(h), self.log_variance(h).clamp(-10.0, 10.0)
 
 
+class Encoders(nn.Module):
+    """Several :class:`GaussianEncoder` of the same input, their latents side by side."""
+
+    def __init__(
+        self, n_in: int, hidden: tuple[int, ...], widths: list[int], activation: str, norm: str, dropout: float
+    ):
+        super().__init__()
+        shape = (activation, norm, dropout)
+        self.parts = nn.ModuleList(GaussianEncoder(n_in, hidden, width, *shape) for width in widths)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (n_cells, n_in) to the mean and log-variance, each (n_cells, sum of the widths)."""
+        means, log_variances = zip(*(part(x) for part in self.parts), strict=True)
+        return torch.cat(means, 1), torch.cat(log_variances, 1)
+
+
 class Decoder(nn.Module):
     """z to gene-wise outputs: a multilayer perceptron with a linear head."""
 
@@ -54,10 +70,56 @@ class Decoder(nn.Module):
         super().__init__()
         self.body = hidden_layers((n_latent, *hidden), activation, norm, dropout)
         self.head = nn.Linear(hidden[-1], n_out)
+        #: Modules of the first hidden layer, up to and with its activation, before dropout.
+        self.n_first = 2 if norm == "none" else 3
+
+    def first(self, z: Tensor) -> Tensor:
+        """Map (n_cells, n_latent) to the activations of the first hidden layer, (n_cells, hidden[0])."""
+        return self.body[: self.n_first](z)
+
+    def hidden(self, first: Tensor) -> Tensor:
+        """Map what :meth:`first` returns to the last hidden layer, (n_cells, hidden[-1])."""
+        return self.body[self.n_first :](first)
+
+    def rest(self, first: Tensor) -> Tensor:
+        """Map what :meth:`first` returns to (n_cells, n_out)."""
+        return self.head(self.hidden(first))
 
     def forward(self, z: Tensor) -> Tensor:
         """Map (n_cells, n_latent) to (n_cells, n_out)."""
-        return self.head(self.body(z))
+        return self.rest(self.first(z))
+
+
+class GenesOfBasis(nn.Module):
+    """A head of K functions f_k of which every gene chooses one with probability φ_jk and scales it by s_jk."""
+
+    def __init__(self, n_in: int, n_basis: int, n_genes: int):
+        super().__init__()
+        self.basis = nn.Linear(n_in, n_basis)
+        self.choice = nn.Parameter(0.1 * torch.randn(n_genes, n_basis))
+        self.scale = nn.Parameter(torch.zeros(n_genes, n_basis))
+
+    def assignment(self) -> Tensor:
+        """Return φ, (n_genes, n_basis)."""
+        return torch.softmax(self.choice, 1)
+
+    def scales(self) -> Tensor:
+        """Return s, in (.25, 1.75), (n_genes, n_basis)."""
+        return 0.25 + 1.5 * torch.sigmoid(self.scale)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Map (n_cells, n_in) to Σ_k φ_jk s_jk f_k, (n_cells, n_genes)."""
+        return self.basis(h) @ (self.assignment() * self.scales()).T
+
+    @property
+    def weight(self) -> Tensor:
+        """The matrix (n_genes, n_in) by which small steps in h move the genes, as of a linear head."""
+        return (self.assignment() * self.scales()) @ self.basis.weight
+
+    def spread(self, h: Tensor) -> Tensor:
+        """Return the variance of s_jk f_k over the choice of k, (n_cells, n_genes)."""
+        f, chosen = self.basis(h), self.assignment() * self.scales()
+        return f.square() @ (chosen * self.scales()).T - (f @ chosen.T).square()
 
 
 class Scaler(nn.Module):

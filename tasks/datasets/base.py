@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
 
 
@@ -72,10 +73,16 @@ class Dataset(Protocol):
     def fields(self) -> Fields:
         """Which columns mean what."""
 
-    def load(self, preset: str = "default", draw: int = 0) -> AnnData:
+    @property
+    def n_genes(self) -> int:
+        """How many genes a benchmark uses, chosen anew in each training split; 0: all there are."""
+
+    def load(self, preset: str = "default", draw: int = 0, genes: np.ndarray | None = None) -> AnnData:
         """Return the canonical AnnData: ``X`` C-contiguous float32 on the stated scale, ``uns["fields"]``.
 
-        ``draw`` numbers independent draws of a simulator; a real data set has draw 0 alone.
+        ``draw`` numbers independent draws of a simulator; a real data set has draw 0 alone. ``genes`` are the indices
+        of those that are kept. Without them, in a data set with ``n_genes``, ``X`` and the counts may be sparse (CSR):
+        all genes of all cells need not fit into memory.
         """
 
     def digest(self, preset: str = "default") -> str:

@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.datasets.base import DataError, Fields
 from tasks.datasets.checks import check_expression, check_fields
+from tasks.datasets.reading import of_genes
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
 
 APPLICATION = "disentanglement-ood-bench"
@@ -124,8 +126,10 @@ class RealDataset:
         ``"module:function"``; the function takes the paths of the original files, in the order of
         ``sources``, and returns the data set as an AnnData.
     prepare
-        ``"module:function"``; the function turns a built AnnData into the canonical one. It runs at every
-        load, so that what is on disk stays independent of how it is presented.
+        ``"module:function"``; the function turns a built AnnData into the canonical one, but for what is sparse in
+        it. It runs at every load, so that what is on disk stays independent of how it is presented.
+    n_genes
+        See :class:`tasks.datasets.base.Dataset`; 0 for what was published with its genes selected.
     """
 
     name: str
@@ -136,6 +140,7 @@ class RealDataset:
     sources: tuple[Source, ...]
     builder: str
     prepare: str
+    n_genes: int = 0
 
     simulated: ClassVar[bool] = False
 
@@ -152,7 +157,7 @@ class RealDataset:
             if spec is None or spec.origin is None:
                 raise ModuleNotFoundError(f"{self.name}: there is no module of {address!r}")
             summed.update(address.encode() + Path(spec.origin).read_bytes())
-        summed.update(repr(self.fields).encode())
+        summed.update(repr((self.fields, self.n_genes)).encode())
         return summed.hexdigest()
 
     def path(self) -> Path:
@@ -252,7 +257,7 @@ class RealDataset:
                 with suppress(OSError):  # another user's, in a shared directory
                     file.unlink()
 
-    def load(self, preset: str = "default", draw: int = 0) -> AnnData:
+    def load(self, preset: str = "default", draw: int = 0, genes: np.ndarray | None = None) -> AnnData:
         """Return the canonical AnnData; the built file is made first if it is not there.
 
         Parameters
@@ -261,12 +266,16 @@ class RealDataset:
             Ignored: a real data set has one size.
         draw
             Must be 0: a real data set has one draw.
+        genes
+            Indices of the genes to keep; None keeps all, in a data set with ``n_genes`` as they are stored.
         """
         if draw != 0:
             raise ValueError(f"{self.name} is a real data set and has draw 0 alone, not {draw}")
         import anndata
 
         data = _function(self.prepare)(anndata.read_h5ad(self.build()))
+        if genes is not None or not self.n_genes:
+            data = of_genes(data, genes)
         check_expression(data, self.name)
         check_fields(data, self.fields, self.name)
         return self.fields.attach(data)

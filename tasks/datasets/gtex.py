@@ -47,7 +47,10 @@ def prepare(built: AnnData) -> AnnData:
 
 GTEX = RealDataset(
     name="gtex",
-    summary="RNA-seq of 26 human tissues, transcription factors: 520 x 467",
+    summary=(
+        "RNA-seq of 26 human tissues, transcription factors: 520 x 467; no task uses it: it is healthy tissue of one "
+        "study, with no condition to hold out"
+    ),
     reference="GTEx Consortium 2015, Science 348:648; shipped by the R package SCIRA (WangNing0420/SCIRA)",
     licence="GPL-3 of the repository; the data are open-access GTEx",
     fields=Fields(environment="study", content="tissue"),

@@ -131,6 +131,7 @@ HABER_REGIONS = RealDataset(
     sources=(Source.first_use(f"{_SUPPLEMENT}/GSE92332_Regional_UMIcounts.txt.gz", "geo/GSE92332"),),
     builder="tasks.datasets.haber:build_regions",
     prepare="tasks.datasets.reading:prepare_counts",
+    n_genes=2000,
 )
 
 HABER_INFECTION = RealDataset(
@@ -142,4 +143,5 @@ HABER_INFECTION = RealDataset(
     sources=(Source.first_use(f"{_SUPPLEMENT}/GSE92332_SalmHelm_UMIcounts.txt.gz", "geo/GSE92332"),),
     builder="tasks.datasets.haber:build_infection",
     prepare="tasks.datasets.reading:prepare_counts",
+    n_genes=2000,
 )

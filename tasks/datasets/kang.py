@@ -139,4 +139,5 @@ KANG_FULL = RealDataset(
     ),
     builder="tasks.datasets.kang:build_full",
     prepare="tasks.datasets.reading:prepare_counts",
+    n_genes=2000,
 )

@@ -20,7 +20,6 @@ from tasks.datasets.reading import (
     categories,
     lines,
     note_dropped,
-    prepare_shipped,
     read_h5ad,
     read_mtx,
     read_table,
@@ -130,10 +129,10 @@ def _require_days(cells: pd.DataFrame, metadata: Path) -> None:
 
 
 def prepare(built: AnnData) -> AnnData:
-    """Take log1p of the counts per 10,000 and make ``X`` dense; the clone matrix stays sparse."""
+    """Take log1p of the counts per 10,000."""
     built.X.data = np.log1p(built.X.data)
     built.uns["X_units"] = "log1p of counts per 10,000"
-    return prepare_shipped(built)
+    return built
 
 
 _REFERENCE = "Weinreb et al. 2020, Science 367:eaaw3381 (GSE140802)"
@@ -171,4 +170,5 @@ LARRY = RealDataset(
     ),
     builder="tasks.datasets.larry:build",
     prepare="tasks.datasets.larry:prepare",
+    n_genes=2000,
 )

@@ -67,4 +67,5 @@ MARQUES = RealDataset(
     ),
     builder="tasks.datasets.marques:build",
     prepare="tasks.datasets.reading:prepare_counts",
+    n_genes=2000,
 )

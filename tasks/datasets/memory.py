@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.datasets.base import Fields
+from tasks.datasets.reading import of_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,15 +22,16 @@ class Memory:
     reference = ""
     licence = ""
 
-    def __init__(self, data: AnnData, name: str):
+    def __init__(self, data: AnnData, name: str, n_genes: int = 0):
         self.name = name
+        self.n_genes = n_genes
         self.summary = name
         self.fields = Fields.of(data)
         self._data = data
 
-    def load(self, preset: str = "default", draw: int = 0) -> AnnData:
+    def load(self, preset: str = "default", draw: int = 0, genes: np.ndarray | None = None) -> AnnData:
         """Return the cells."""
-        return self._data
+        return self._data if genes is None else of_genes(self._data, genes)
 
     def digest(self, preset: str = "default") -> str:
         """Return the digest of the cells' values and labels."""

@@ -116,4 +116,5 @@ NORMAN = RealDataset(
     ),
     builder="tasks.datasets.norman:build",
     prepare="tasks.datasets.reading:prepare_shipped",
+    n_genes=2000,
 )

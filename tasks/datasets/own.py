@@ -12,9 +12,13 @@ import numpy as np
 
 from tasks.datasets.base import DataError, Fields
 from tasks.datasets.checks import check_expression, check_fields
+from tasks.datasets.reading import are_counts, log1p_cp10k, of_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+#: Genes that are used of a user's file unless something else is asked for, as of the catalogue's data.
+N_GENES = 2000
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class OwnData:
     """Cells in a file of the user's, whose columns are named on the command line.
 
     Whole non-negative numbers in ``X`` are taken for counts: they go to ``layers["counts"]`` and ``X`` becomes
-    log1p of counts per 10,000. Any other ``X`` is used as it is.
+    log1p of counts per 10,000. Any other ``X`` is used as it is. Nothing but expression, counts and the named columns
+    is read, so that what a file happens to hold is never taken for a simulator's truth.
 
     Attributes
     ----------
@@ -30,10 +35,13 @@ class OwnData:
         Path of the ``.h5ad``.
     fields
         Which of its ``obs`` columns mean what.
+    n_genes
+        How many genes are used; 0 for all.
     """
 
     file: str
     fields: Fields
+    n_genes: int = N_GENES
     reference: str = ""
     licence: str = ""
     simulated: bool = False
@@ -48,30 +56,38 @@ class OwnData:
         """Where it is."""
         return self.file
 
-    def load(self, preset: str = "default", draw: int = 0) -> AnnData:
+    def load(self, preset: str = "default", draw: int = 0, genes: np.ndarray | None = None) -> AnnData:
         """Read, check and return the cells; ``DataError`` names the file and the column that is not right."""
         import anndata
+        from scipy.sparse import csr_matrix, issparse
 
         try:
-            data = anndata.read_h5ad(self.file)
+            read = anndata.read_h5ad(self.file)
         except (OSError, KeyError, ValueError) as error:
             raise DataError(f"{self.file}: not a readable .h5ad ({error})") from error
-        x = data.X
-        if x is None:
+        if read.X is None:
             raise DataError(f"{self.file}: X is empty")
-        dense = np.ascontiguousarray(x.toarray() if hasattr(x, "toarray") else x, dtype=np.float32)
-        if np.all(dense >= 0) and np.array_equal(dense, np.floor(dense)):
-            data.layers["counts"] = dense
-            dense = np.log1p(dense * (1e4 / np.maximum(dense.sum(axis=1, keepdims=True), 1)))
+        check_fields(read, self.fields, self.file)
+        named = [name for name in (self.fields.environment, self.fields.content, self.fields.replicate) if name]
+        if len(set(named)) < len(named):
+            raise DataError(f"{self.file}: of the columns {', '.join(named)} each is to mean one thing; name others")
+        data = anndata.AnnData(obs=read.obs[named], var=read.var[[]])
+        if "counts" in read.layers:
+            data.layers["counts"] = read.layers["counts"]
+        x = csr_matrix(read.X, dtype=np.float32) if issparse(read.X) else np.asarray(read.X, dtype=np.float32)
+        if are_counts(x):
+            data.layers["counts"] = csr_matrix(x)
+            x = log1p_cp10k(data.layers["counts"])
             data.uns["X_units"] = "log1p of counts per 10,000"
-        data.X = dense
+        data.X = x
+        if genes is not None or not self.n_genes:
+            data = of_genes(data, genes)
         check_expression(data, self.file)
-        check_fields(data, self.fields, self.file)
         return self.fields.attach(data)
 
     @cached_property
     def _digest(self) -> str:
-        hashed = hashlib.sha256(repr(self.fields).encode())
+        hashed = hashlib.sha256(repr((self.fields, self.n_genes)).encode())
         hashed.update(Path(self.file).read_bytes())
         return hashed.hexdigest()
 

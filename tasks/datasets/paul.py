@@ -25,7 +25,10 @@ def build(raw: Sequence[Path]) -> AnnData:
 
 PAUL = RealDataset(
     name="paul15",
-    summary="mouse myeloid progenitors, 7 cell types, 16 batches (a local file): 2,660 x 3,004",
+    summary=(
+        "mouse myeloid progenitors, 7 cell types, 16 batches (a local file): 2,660 x 3,004; no task uses it: without "
+        "clones there are no fates to predict, and batches are no conditions"
+    ),
     reference="Paul et al. 2015, Cell 163:1663 (GSE72857); shipped by the R package tradeSeq",
     licence="MIT of the repository; the data are open-access GEO",
     fields=Fields(environment="batch", content="cell_type"),

@@ -261,25 +261,35 @@ def log1p_cp10k(counts: csr_matrix) -> csr_matrix:
 
 
 def prepare_counts(built: AnnData) -> AnnData:
-    """Move counts (sparse) to ``layers["counts"]``; ``X`` is their log1p(CP10k). Both are dense."""
+    """Move counts to ``layers["counts"]``; ``X`` is their log1p(CP10k). Both are sparse."""
     counts = built.X
-    built.X = log1p_cp10k(counts).toarray()
-    built.layers["counts"] = counts.toarray()
+    built.X = log1p_cp10k(counts)
+    built.layers["counts"] = counts
     built.uns["X_units"] = "log1p of counts per 10,000"
     return built
 
 
 def prepare_shipped(built: AnnData) -> AnnData:
-    """Make ``X`` dense, and the counts if there are any; its scale stays."""
-    built.X = dense(built.X)
-    if "counts" in built.layers:
-        built.layers["counts"] = dense(built.layers["counts"])
+    """Leave the expression as it was shipped."""
     return built
 
 
 def dense(matrix: Any) -> np.ndarray:
     """Return a matrix as C-contiguous float32."""
     return np.ascontiguousarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, dtype=np.float32)
+
+
+def of_genes(data: AnnData, genes: np.ndarray | None = None) -> AnnData:
+    """Return ``data`` with some of its genes (indices; all by default), ``X``, counts and truth alike, all dense."""
+    if genes is not None:
+        truth = {name: values[genes] for name, values in data.uns.get("truth", {}).items()}
+        data = data[:, genes].copy()
+        if truth:
+            data.uns["truth"] = truth
+    data.X = dense(data.X)
+    if "counts" in data.layers:
+        data.layers["counts"] = dense(data.layers["counts"])
+    return data
 
 
 def keep_labelled(data: AnnData, columns: Iterable[str], dropped: dict[str, int]) -> AnnData:

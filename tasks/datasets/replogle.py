@@ -114,7 +114,10 @@ def _chosen(
 
 REPLOGLE = RealDataset(
     name="replogle",
-    summary="gene repression in K562, 22 genes of the genome-wide screen (a file of 66 GB)",
+    summary=(
+        "gene repression in K562, 22 genes of the genome-wide screen (a file of 66 GB); no task uses it: it has single "
+        "perturbations in one cell type"
+    ),
     reference="Replogle et al. 2022, Cell 185:2559",
     licence="as stated on figshare",
     fields=Fields(environment="perturbation", content="cell_type", control=CONTROL),
@@ -127,4 +130,5 @@ REPLOGLE = RealDataset(
     ),
     builder="tasks.datasets.replogle:build",
     prepare="tasks.datasets.reading:prepare_counts",
+    n_genes=2000,
 )

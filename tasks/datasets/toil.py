@@ -215,4 +215,5 @@ TCGA_GTEX = RealDataset(
     ),
     builder="tasks.datasets.toil:build",
     prepare="tasks.datasets.toil:prepare",
+    n_genes=2000,
 )

@@ -14,6 +14,7 @@ import numpy as np
 
 from tasks.datasets.base import Fields
 from tasks.datasets.catalogue import built_directory
+from tasks.datasets.reading import of_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,6 +42,7 @@ class Simulated:
     simulate: Callable[..., AnnData]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    n_genes: int = 0
     simulated: bool = True
     licence: str = "BSD-3-Clause"
 
@@ -48,7 +50,7 @@ class Simulated:
         """Return the simulator's arguments at a preset."""
         return {**self.parameters, **self.sizes.get(preset, {})}
 
-    def load(self, preset: str = "default", draw: int = 0) -> AnnData:
+    def load(self, preset: str = "default", draw: int = 0, genes: np.ndarray | None = None) -> AnnData:
         """Return draw number ``draw``: simulated once, then read from the cache of built data sets."""
         import anndata
         from filelock import FileLock
@@ -62,7 +64,8 @@ class Simulated:
                     temporary = file.with_suffix(f".{os.getpid()}.tmp")
                     self.make(preset, draw).write_h5ad(temporary)
                     os.replace(temporary, file)
-        return anndata.read_h5ad(file)
+        data = anndata.read_h5ad(file)
+        return data if genes is None else of_genes(data, genes)
 
     def make(self, preset: str = "default", draw: int = 0) -> AnnData:
         """Simulate draw number ``draw``."""

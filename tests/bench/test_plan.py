@@ -46,6 +46,35 @@ def test_settings_are_read_as_the_type_of_the_default():
 
 
 @pytest.mark.parametrize(
+    ("methods", "labels"),
+    [
+        ("beta-vae@beta=0,0.5,4", ["beta-vae@beta=0", "beta-vae@beta=0.5", "beta-vae@beta=4"]),
+        ("vae,beta-vae@beta=1,2,pca", ["pca", "vae", "beta-vae@beta=1", "beta-vae@beta=2"]),
+        (
+            "beta-vae@beta=1,2@n_latent=5,6",
+            [f"beta-vae@beta={beta}@n_latent={n}" for beta in (1, 2) for n in (5, 6)],
+        ),
+        ("beta-vae@beta=2,beta-vae", ["beta-vae@beta=2", "beta-vae"]),
+        ("beta-vae@beta=2,2", ["beta-vae@beta=2"]),
+        ("beta-vae@activation=elu", ["beta-vae@activation=elu"]),
+    ],
+)
+def test_doses_are_rows_of_their_own(methods, labels):
+    assert [spec.label for spec in choose_methods(methods, "default", [])[0]] == labels
+
+
+def test_a_dose_is_read_and_refused_as_a_setting_is():
+    (spec,), _ = choose_methods("beta-vae@beta=2", "default", ["beta-vae.n_latent=3"])
+    assert spec.changes == {"beta": 2, "n_latent": 3}
+    with pytest.raises(PlanError, match="beta-vae@beta: name@key=value"):
+        choose_methods("beta-vae@beta", "default", [])
+    with pytest.raises(ConfigError, match="no config key 'bta'"):
+        choose_methods("beta-vae@bta=1", "default", [])
+    with pytest.raises(UnknownName, match="'5'"):
+        choose_methods("5,beta-vae", "default", [])
+
+
+@pytest.mark.parametrize(
     ("setting", "error", "message"),
     [
         ("beta-vae.bta=8", ConfigError, "beta-vae has no config key 'bta'"),

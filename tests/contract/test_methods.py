@@ -222,7 +222,10 @@ def test_wrong_type_is_refused_by_key(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_presets_are_valid(name):
     cls = METHODS[name]
-    assert set(cls.presets) <= set(PRESETS)
+    assert {preset.partition("/")[0] for preset in cls.presets} <= set(PRESETS)
+    for preset in cls.presets:
+        configured = cls.configure(*preset.split("/"))
+        assert all(getattr(configured, key) == value for key, value in cls.presets[preset].items())
     for preset in PRESETS:
         config = cls.configure(preset)
         assert type(config) is cls.Config
@@ -359,8 +362,8 @@ def test_decode_of_codes_is_expression(name, fitted, data):
     decoded = method.decode(method.embed(data))
     assert decoded.shape == data.shape
     assert np.isfinite(decoded).all()
-    # three epochs are no fit; the gene means are right from the start
-    assert np.corrcoef(decoded.mean(axis=0), data.X.mean(axis=0))[0, 1] > 0.95
+    # three epochs are no fit; the gene means are about right from the start (those of counts wait for dispersions: .94)
+    assert np.corrcoef(decoded.mean(axis=0), data.X.mean(axis=0))[0, 1] > 0.92
 
 
 # --- state
@@ -425,10 +428,13 @@ def extreme(case, whole):
         numbers = np.arange(300) % 30
         environments = np.array(["control", TARGET, *(f"e{i}" for i in range(28))])[numbers]
         return labelled(rng.gamma(2, 1, (300, 40)), environments, np.array(["a", "b", "c"])[rng.integers(0, 3, 300)])
-    out = handed(whole, everything)
-    out.X[:, {"most genes zero": 10, "most genes constant": 10, "all zero": 0, "all constant": 0}[case] :] = (
-        0.0 if "zero" in case else 3.3
-    )
+    out, first = handed(whole, everything), 10 if case.startswith("most") else 0
+    if "zero" in case:
+        out.X[:, first:] = 0.0
+        out.layers["counts"][:, first:] = 0.0
+    else:
+        out.X[:, first:] = 3.3
+        del out.layers["counts"]
     return out
 
 

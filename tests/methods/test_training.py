@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from methods.base import CannotFit
-from methods.nn.training import NonFiniteLoss, Schedule, train
+from methods.nn.training import NonFiniteLoss, Schedule, _spread, train
 
 STEP = 0.5
 
@@ -19,7 +19,16 @@ class Walk(nn.Module):
         self.w = nn.Parameter(torch.zeros(()))
 
 
-class Course:
+class Model:
+    """What the loop asks of every model."""
+
+    unwatched = ()
+
+    def parameter_groups(self, network):
+        return [{"params": list(network.parameters())}]
+
+
+class Course(Model):
     """The gradient of the training loss is −1 forever, so that Adam takes one step of STEP an epoch.
 
     The validation loss is (w − 5)²: it falls for ten epochs and then rises.
@@ -28,18 +37,18 @@ class Course:
     def __init__(self):
         self.sizes = {True: [], False: []}
 
-    def loss_terms(self, network, minibatch):
+    def loss_terms(self, network, minibatch, epoch):
         self.sizes[network.training].append(len(minibatch["x"]))
         if network.training:
             return {"climb": -network.w}
         return {"climb": (network.w - 5.0).square()}
 
 
-def run(model=None, n_cells=40, seed=0, network=None, **changes):
+def run(model=None, n_cells=40, seed=0, network=None, strata=None, **changes):
     schedule = {"max_epochs": 60, "learning_rate": STEP, "minibatch": 128, "validation": 0.1, "patience": 7}
     network = network or Walk()
     tensors = {"x": torch.arange(float(n_cells))[:, None]}
-    outcome = train(model or Course(), network, tensors, Schedule(**{**schedule, **changes}), seed, "toy")
+    outcome = train(model or Course(), network, tensors, Schedule(**{**schedule, **changes}), seed, "toy", strata)
     return outcome, network
 
 
@@ -77,10 +86,10 @@ def test_the_best_epoch_may_lie_before_the_last_when_epochs_run_out():
 
 def test_buffers_are_restored_with_the_weights():
     class Counting(Course):
-        def loss_terms(self, network, minibatch):
+        def loss_terms(self, network, minibatch, epoch):
             if network.training:
                 network.seen += 1
-            return super().loss_terms(network, minibatch)
+            return super().loss_terms(network, minibatch, epoch)
 
     network = Walk()
     network.register_buffer("seen", torch.zeros(()))
@@ -98,7 +107,7 @@ def test_no_epochs_leave_the_network_as_it_was():
 
 def test_with_few_cells_the_training_loss_is_watched():
     class Valley(Course):
-        def loss_terms(self, network, minibatch):
+        def loss_terms(self, network, minibatch, epoch):
             self.sizes[network.training].append(len(minibatch["x"]))
             return {"valley": (network.w - 1.0).abs()}
 
@@ -136,7 +145,7 @@ class Record(Course):
     def __init__(self):
         self.cells = {True: [], False: []}
 
-    def loss_terms(self, network, minibatch):
+    def loss_terms(self, network, minibatch, epoch):
         self.cells[network.training].append(minibatch["x"][:, 0].tolist())
         return {"climb": -network.w}
 
@@ -164,8 +173,8 @@ def test_the_seed_sets_the_split_and_the_order():
 
 
 def test_the_loss_is_the_sum_of_its_terms_and_each_is_logged_as_its_mean_over_cells():
-    class Terms:
-        def loss_terms(self, network, minibatch):
+    class Terms(Model):
+        def loss_terms(self, network, minibatch, epoch):
             mean = minibatch["x"].mean()
             return {"mean": mean + 0 * network.w, "three": 3.0 + network.w - network.w.detach()}
 
@@ -179,11 +188,8 @@ def test_the_loss_is_the_sum_of_its_terms_and_each_is_logged_as_its_mean_over_ce
 @pytest.mark.parametrize(("value", "text"), [(float("nan"), "nan"), (float("inf"), "inf"), (-float("inf"), "-inf")])
 def test_a_non_finite_term_is_raised_with_method_term_and_epoch(value, text):
     class Breaks(Course):
-        epoch = -1
-
-        def loss_terms(self, network, minibatch):
-            self.epoch += 1
-            return {"fine": -network.w, "broken": torch.tensor(value if self.epoch == 2 else 1.0)}
+        def loss_terms(self, network, minibatch, epoch):
+            return {"fine": -network.w, "broken": torch.tensor(value if epoch == 2 else 1.0)}
 
     with pytest.raises(NonFiniteLoss, match=f"toy: loss term 'broken' is {text} at epoch 2.*learning_rate"):
         run(Breaks(), n_cells=19)
@@ -191,7 +197,7 @@ def test_a_non_finite_term_is_raised_with_method_term_and_epoch(value, text):
 
 def test_a_non_finite_validation_loss_is_raised():
     class Breaks(Course):
-        def loss_terms(self, network, minibatch):
+        def loss_terms(self, network, minibatch, epoch):
             return {"climb": -network.w if network.training else torch.tensor(float("nan"))}
 
     with pytest.raises(NonFiniteLoss, match="toy: loss term 'validation' is nan at epoch 0"):
@@ -208,7 +214,7 @@ def test_global_random_state_is_left_alone_and_draws_depend_on_the_seed():
         def __init__(self):
             self.drawn = []
 
-        def loss_terms(self, network, minibatch):
+        def loss_terms(self, network, minibatch, epoch):
             self.drawn.append(torch.randn(()).item())
             return {"climb": -network.w}
 
@@ -222,3 +228,88 @@ def test_global_random_state_is_left_alone_and_draws_depend_on_the_seed():
         found[key] = model.drawn
     assert found["first"] == found["again"]
     assert found["first"] != found["other"]
+
+
+def test_epochs_are_numbered_and_validation_has_the_last_one():
+    class Epochs(Course):
+        def __init__(self):
+            self.seen = {True: [], False: []}
+
+        def loss_terms(self, network, minibatch, epoch):
+            self.seen[network.training].append(epoch)
+            return {"climb": -network.w}
+
+    model = Epochs()
+    run(model, max_epochs=3)
+    assert model.seen == {True: [0, 1, 2], False: [3, 3, 3]}
+
+
+def test_no_weights_count_as_best_during_the_warmup():
+    # without it the best epoch is the tenth (number 9)
+    outcome, network = run(warmup=14)
+    assert outcome.best_epoch == 14
+    assert network.w.item() == pytest.approx(15 * STEP, abs=1e-4)
+    assert len(outcome.history["validation"]) == 14 + 7 + 1
+    # a warm-up without end: the last weights are kept
+    outcome, network = run(warmup=60, max_epochs=20)
+    assert network.w.item() == pytest.approx(20 * STEP, abs=1e-4)
+
+
+def test_unwatched_terms_are_trained_on_and_logged_but_choose_no_weights():
+    class Adversary(Course):
+        unwatched = ("adversary",)
+
+        def loss_terms(self, network, minibatch, epoch):
+            return {**super().loss_terms(network, minibatch, epoch), "adversary": -100 * network.w}
+
+    outcome, network = run(Adversary())
+    assert outcome.best_epoch == 9
+    assert "adversary" in outcome.history
+    assert outcome.history["validation"][9] == pytest.approx(0.0, abs=1e-4)
+    few, _ = run(Adversary(), n_cells=10, max_epochs=3)
+    assert few.history.keys() == {"climb", "adversary"}
+
+
+def test_a_group_has_its_own_learning_rate_and_the_cosine_ends_where_it_should():
+    class Rates(Course):
+        def __init__(self):
+            super().__init__()
+            self.at = []
+
+        def parameter_groups(self, network):
+            return [{"params": [network.w], "lr": 0.125}]
+
+        def loss_terms(self, network, minibatch, epoch):
+            self.at.append(network.w.item())
+            return {"climb": -network.w}
+
+    model = Rates()
+    run(model, n_cells=10, max_epochs=4, validation=0.0)
+    np.testing.assert_allclose(np.diff(model.at), 0.125, atol=1e-5)
+    model = Rates()
+    run(model, n_cells=10, max_epochs=11, patience=20, validation=0.0, final_learning_rate=0.025)
+    half = (0.125 + 0.025) / 2 + (0.125 - 0.025) / 2 * np.cos(np.pi * np.arange(10) / 11)
+    np.testing.assert_allclose(np.diff(model.at), half, atol=1e-5)
+
+
+def test_every_minibatch_holds_every_stratum_in_its_share():
+    strata = torch.tensor([0] * 90 + [1] * 9 + [2] * 1 + [3] * 60)
+    model = Record()
+    run(model, n_cells=160, minibatch=32, max_epochs=4, validation=0.0, strata=strata)
+    for epoch in range(4):
+        batches = [[int(strata[int(cell)]) for cell in batch] for batch in model.cells[True][5 * epoch : 5 * epoch + 5]]
+        counts = np.array([np.bincount(batch, minlength=4) for batch in batches])
+        assert counts.sum(axis=0).tolist() == [90, 9, 1, 60]
+        assert np.abs(counts - np.array([18, 1.8, 0.2, 12])).max() <= 1.2
+    # and the cells of a stratum are in an order of their own in each epoch
+    firsts = [tuple(batch) for batch in model.cells[True][::5]]
+    assert len(set(firsts)) == 4
+
+
+def test_spread_keeps_all_and_the_order_within_a_label():
+    labels = torch.tensor([1, 0, 0, 0, 0, 1, 0, 0])
+    order = _spread(labels)
+    assert sorted(order.tolist()) == list(range(8))
+    assert [i for i in order.tolist() if labels[i] == 0] == [1, 2, 3, 4, 6, 7]
+    # places (rank + ½) / count: .08, .25, .42, .58, .75, .92 for 0, and .25, .75 for 1
+    assert labels[order].tolist() == [0, 0, 1, 0, 0, 0, 1, 0]

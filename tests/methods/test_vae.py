@@ -191,7 +191,7 @@ def test_embed_is_the_posterior_mean_in_eval_mode(structured):
     first = vae.embed(structured)
     np.testing.assert_array_equal(first, vae.embed(structured))
     with torch.no_grad():
-        standardised = vae.network["scaler"](torch.from_numpy(structured.X))
+        standardised = vae.network["observation"].scaler(torch.from_numpy(structured.X))
         body = vae.network["encoder"].body
         assert any(isinstance(layer, torch.nn.Dropout) for layer in body)
         mean = vae.network["encoder"].mean(body(standardised))

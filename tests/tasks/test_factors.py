@@ -9,8 +9,9 @@ from methods import METHODS
 from metrics import METRICS
 from metrics.disentanglement import dci
 from tasks.datasets.base import DataError
-from tasks.datasets.memory import Memory, digest
+from tasks.datasets.memory import Memory
 from tasks.factors import MAX_SCORED, SEEDED, Factors
+from tasks.paired import CURVATURES
 from tasks.simulate.factor_expression import FACTOR_EXPRESSION
 from tasks.simulate.factor_images import FACTOR_IMAGES
 
@@ -72,17 +73,6 @@ def test_no_more_than_the_most_are_scored():
     assert len(test) == MAX_SCORED
 
 
-def test_noise_in_held_out_cells_and_other_factors_change_nothing_that_a_method_sees(task):
-    data, rng = task._draw("draw0").copy(), np.random.default_rng(0)
-    test = task._split("draw0", 0)[1]
-    data.X[test] = rng.random((len(test), data.n_vars))
-    if "counts" in data.layers:
-        data.layers["counts"][test] = 1
-    data.obsm["factors"] = rng.permuted(data.obsm["factors"], axis=0)
-    other = Factors(Memory(data, "noised"))
-    assert digest(other.training_data("draw0", 0)) == digest(task.training_data("draw0", 0))
-
-
 def test_true_factors_are_perfect_in_any_order_and_scale_and_beside_noise(task):
     rng = np.random.default_rng(0)
     n_factors = task._draw("draw0").obsm["factors"].shape[1]
@@ -125,7 +115,7 @@ def test_permuted_codes_score_chance(task):
 def test_every_metric_is_scored_and_the_primaries_are_the_same_alone(task):
     fit = method("pca", task)
     whole = Factors(task.dataset).evaluate(fit, "draw0", 0)
-    assert set(whole) == {*Factors.primary, *Factors.secondary}
+    assert set(whole) == {*Factors.primary, *Factors.secondary} - set(CURVATURES)
     assert set(SEEDED) < set(Factors.secondary)
     assert all(type(value) is float for value in whole.values())
     for name, value in whole.items():

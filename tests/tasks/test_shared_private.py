@@ -7,7 +7,7 @@ import pytest
 
 from methods import METHODS
 from metrics import METRICS
-from tasks.datasets.base import Fields
+from tasks.datasets.base import DataError, Fields
 from tasks.datasets.memory import Memory, digest
 from tasks.shared_private import MAX_SCORED, SharedPrivate, block_matrix, blocks
 from tasks.simulate.splatter_groups import SPLATTER_GROUPS
@@ -85,14 +85,14 @@ def test_the_program_is_no_column_that_a_method_sees(in_memory):
     assert list(in_memory.training_data("split0", 0).obs) == ["group", "cell_type"]
 
 
-def test_noise_in_held_out_cells_and_permuted_programs_change_nothing_that_a_method_sees(in_memory):
-    noised, rng = in_memory.data.copy(), np.random.default_rng(0)
-    test = in_memory._split("split0", 0)[1]
-    noised.X[test] = rng.random((len(test), noised.n_vars))
-    noised.layers["counts"][test] = 1
-    noised.obs["program"] = rng.permutation(noised.obs["program"].to_numpy())
-    other = SharedPrivate(Memory(noised, "splatter"))
-    assert digest(other.training_data("split0", 0)) == digest(in_memory.training_data("split0", 0))
+def test_data_without_a_type_in_two_groups_or_two_types_in_a_group_are_refused():
+    data = SMALL.load()
+    data.obs["group"] = data.obs["cell_type"].to_numpy()
+    with pytest.raises(DataError, match=r"x: a label of obs\['cell_type'\] with 12 or more cells in two of the groups"):
+        SharedPrivate(Memory(data, "x")).training_data("split0", 0)
+    Fields("group", "").attach(data)
+    with pytest.raises(DataError, match="x: its fields name no column of cell types"):
+        SharedPrivate(Memory(data, "x")).training_data("split0", 0)
 
 
 # --- known answers

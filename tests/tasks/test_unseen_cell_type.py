@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from methods import METHODS
-from tasks.datasets.base import DataError
+from tasks.datasets.base import DataError, Fields
 from tasks.datasets.memory import Memory
 from tasks.simulate.ifn import IFN
 from tasks.unseen_cell_type import UnseenCellType
@@ -99,12 +99,65 @@ def test_fewer_than_three_types_are_refused():
         task.units()
 
 
-def test_two_perturbations_are_refused():
+@pytest.fixture(scope="module")
+def two():
+    """The task with every second stimulated cell moved on by 1 in all genes, as another condition."""
     data = simulated()
     condition = data.obs["condition"].to_numpy(object)
-    condition[np.flatnonzero(condition == "stimulated")[::2]] = "other"
+    moved = np.flatnonzero(condition == "stimulated")[::2]
+    condition[moved] = "other"
     data.obs["condition"] = condition
-    with pytest.raises(DataError, match=r"2 values besides the control 'control' \(other, stimulated\)"):
+    data.X[moved] += 1
+    del data.uns["truth"]
+    return UnseenCellType(Memory(data, "two"))
+
+
+def test_all_perturbed_cells_of_the_type_are_held_out(two):
+    obs = two.data.obs
+    training = two.training_data("type1", 0)
+    assert set(training.obs["condition"][training.obs["cell_type"] == "type1"]) == {"control"}
+    others = obs["cell_type"] != "type1"
+    assert set(obs.index[others]) <= set(training.obs_names)
+    for target in ("other", "stimulated"):
+        parts = two.cells("type1", 0, target)
+        together = np.concatenate(list(dataclasses.astuple(parts)))
+        assert len(together) == len(set(together)) == 60 + 30
+        assert set(obs["condition"].iloc[[*parts.weights, *parts.truth]]) == {target}
+        np.testing.assert_array_equal(parts.source, two.cells("type1", 0).source)
+        np.testing.assert_array_equal(parts.control, two.cells("type1", 0).control)
+
+
+def test_scores_are_the_means_over_the_conditions(two):
+    class Alone:
+        """Of two fitted methods one answers for "other", the other for "stimulated"."""
+
+        def __init__(self, **methods):
+            self.methods = methods
+
+        def predict(self, data, target):
+            return self.methods[target].predict(data, target)
+
+    unit = "type2"
+    none, ceiling = METHODS["no-change"]().fit(two.training_data(unit, 0), 0), two.control_fit("P", unit, 0)(None)
+    either = [
+        two.evaluate(lambda data, method=method: method, unit, 0)
+        for method in (Alone(other=ceiling, stimulated=none), Alone(other=none, stimulated=ceiling))
+    ]
+    both = [two.evaluate(lambda data, method=method: method, unit, 0) for method in (none, ceiling)]
+    # one condition right and one wrong: each of the two ways is half of the truth
+    for name in ("skill", "mean_r2", "legacy_r2"):
+        halves = [scores[name] for scores in either]
+        assert sum(halves) == pytest.approx(sum(scores[name] for scores in both)), name
+    assert both[0]["skill"] < min(scores["skill"] for scores in either) < both[1]["skill"]
+    # the shift to "other" is 1 higher in every gene; the ceiling knows the one from the other
+    moved = ceiling.shifts["other"].mean() - ceiling.shifts["stimulated"].mean()
+    assert moved == pytest.approx(1.0, abs=0.2)
+
+
+def test_a_control_must_be_named():
+    data = simulated()
+    Fields("condition", "cell_type").attach(data)
+    with pytest.raises(DataError, match=r"x: the control is not named; give its value in obs\['condition'\]"):
         UnseenCellType(Memory(data, "x")).units()
 
 
@@ -119,7 +172,7 @@ def test_ceiling_is_the_noiseless_shift_where_it_is_known_and_half_a_elsewhere(t
     unit = "type1"
     known = task.control_fit("P", unit, 0)(task.training_data(unit, 0))
     truth = task.data.uns["truth"]
-    np.testing.assert_array_equal(known.shift, truth["type1|stimulated"] - truth["type1|control"])
+    np.testing.assert_array_equal(known.shifts["stimulated"], truth["type1|stimulated"] - truth["type1|control"])
     data = task.data.copy()
     del data.uns["truth"]
     real = UnseenCellType(Memory(data, "real"))
@@ -127,5 +180,5 @@ def test_ceiling_is_the_noiseless_shift_where_it_is_known_and_half_a_elsewhere(t
     duplicate = real.control_fit("P", unit, 0)(real.training_data(unit, 0))
     x = np.asarray(data.X, dtype=float)
     expected = x[parts.weights].mean(axis=0) - x[parts.source].mean(axis=0)
-    np.testing.assert_allclose(duplicate.shift, expected, atol=1e-6)
+    np.testing.assert_allclose(duplicate.shifts["stimulated"], expected, atol=1e-6)
     assert real.evaluate(lambda cells: duplicate, unit, 0)["skill"] > 0

@@ -1,0 +1,84 @@
+"""BasisVAE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from methods.base import require
+from methods.vae import VAE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from anndata import AnnData
+    from torch import Tensor, nn
+
+    from methods.variational import Forward
+
+
+class BasisVAE(VAE):
+    """BasisVAE (Märtens & Yau 2020), scale-invariant: every gene follows one of K functions of z, scaled.
+
+    The decoder gives K basis functions f_k(z); gene j belongs to one of them, c_j, and has its own scale for each:
+
+        x_j | z, c_j = k ~ N(s_jk f_k(z), σ²),  s_jk in (.25, 1.75),  c_j ~ Categorical(π),  π ~ Dirichlet(α, …, α).
+
+    q(c_j) is a softmax φ_j, so that E_q(c) log p(x | z, c) is the Gaussian log density of the mean Σ_k φ_jk s_jk f_k
+    less Σ_j Var_q(c_j)[s f] / 2σ²; π is integrated out. loss = VAE's + that spread + KL(q(c) ‖ p(c)) / n_cells.
+    ``decode`` is the mean. Ours differs: one variance for all genes, as in the other VAEs here, and no translation
+    of z.
+    """
+
+    name = "basis-vae"
+    tags = VAE.tags | {"disentanglement"}
+    reference = "Märtens & Yau 2020, AISTATS, arXiv 2003.03462"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {**VAE.presets, "paper": {"n_latent": 2, "n_basis": 20}}
+
+    @dataclass(frozen=True)
+    class Config(VAE.Config):
+        """The VAE's, with the basis."""
+
+        activation: str = "softplus"  # Märtens & Yau 2020, the authors' code
+        norm: str = "none"  # Märtens & Yau 2020, the authors' code
+        dropout: float = 0.0  # Märtens & Yau 2020, the authors' code
+        n_basis: int = 20  # K; Märtens & Yau 2020, single cells
+        concentration: float = 1.0  # α; ours, a uniform prior of π
+
+        def __post_init__(self) -> None:
+            """Refuse what no data could make right."""
+            super().__post_init__()
+            for key in ("n_basis", "concentration"):
+                require(getattr(self, key) > 0, key, getattr(self, key), "must be above 0")
+            require(self.likelihood == "gaussian", "likelihood", self.likelihood, "is gaussian here")
+
+    def learn_labels(self, data: AnnData) -> None:
+        """Note the number of cells."""
+        self.n_cells = data.n_obs
+
+    def build(self, n_genes: int) -> nn.ModuleDict:
+        """Return the VAE's network, whose decoder ends in K functions of which genes choose."""
+        from methods.nn.networks import GenesOfBasis
+
+        network = super().build(n_genes)
+        decoder: Any = network["decoder"]
+        decoder.head = GenesOfBasis(decoder.head.in_features, self.config.n_basis, n_genes)
+        return network
+
+    def penalties(self, forward: Forward) -> dict[str, Tensor]:
+        """Return the KL of z, the spread over assignments, and the KL of the assignments."""
+        from methods.nn.penalties import categorical_dirichlet_kl
+
+        decoder, log_variance = forward.network["decoder"], forward.network["observation"].likelihood.log_variance
+        spread = decoder.head.spread(decoder.hidden(forward.first))
+        of_genes = categorical_dirichlet_kl(decoder.head.choice, self.config.concentration)
+        return {
+            **super().penalties(forward),
+            "spread": 0.5 * (spread * (-log_variance).exp()).sum(1).mean(),
+            "assignment": of_genes / self.n_cells,
+        }
+
+    def assignments(self) -> np.ndarray:
+        """Return the probability that a gene follows a basis function, (n_genes, n_basis)."""
+        return self.network["decoder"].head.assignment().detach().cpu().numpy()

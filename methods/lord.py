@@ -1,0 +1,241 @@
+"""LORD."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from methods.base import CannotFit, Method, column, require
+from methods.variational import Variational
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from torch import Tensor, nn
+
+
+class LORD(Method):
+    """LORD (Gabbay & Hoshen 2020): a content code of each cell and an embedding shared by all cells of a class.
+
+    Stage 1, latent optimisation, without an encoder: for cell i of class y, with one generator G,
+
+        min over c_i, s_y, G of  −log p(x_i | G(c_i + ε, s_y)) + n_genes·λ·‖c_i‖²,  ε ~ N(0, I).
+
+    Noise and decay on the content alone (asymmetric regularisation) leave what a class has in common to its
+    embedding. Stage 2 trains encoders of content and class, so that new cells can be embedded, to reconstruct and to
+    match the codes of stage 1:  −log p(x | G(E_c(x), E_s(x))) + m·(‖E_c(x) − c‖² + ‖E_s(x) − s_y‖²). Codes are always
+    the encoders', never those of stage 1. Classes are the environments.
+
+    ``embed`` is the content, ``embed_blocks`` content and class code; ``predict`` decodes a cell's content with the
+    target's embedding.
+
+    Ours differs: the perceptual loss on images becomes a likelihood of expression, summed over genes, so that the decay
+    is multiplied by their number to keep its proportion to a mean over outputs; networks are the suite's.
+    """
+
+    name = "lord"
+    tags = frozenset({"embedding", "prediction", "disentanglement", "blocks"})
+    reference = "Gabbay & Hoshen 2020, ICLR, arXiv 1906.11796: Demystifying Inter-Class Disentanglement"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"smoke": {"max_epochs": 5}}
+
+    @dataclass(frozen=True)
+    class Config(Variational.Config):
+        """The suite's network, and LORD's training."""
+
+        norm: str = "none"  # Gabbay & Hoshen 2020 have no batch norm in encoders of vectors
+        dropout: float = 0.0  # Gabbay & Hoshen 2020
+        n_class: int = 10  # width of a class embedding; ours, as the content's
+        decay: float = 1e-3  # λ; Gabbay & Hoshen 2020, content_decay of the authors' code
+        match: float = 10.0  # m; Gabbay & Hoshen 2020, Eq. 6
+        learning_rate: float = 3e-4  # of the generator, the authors' code; theirs of the encoders is 1e-4
+        latent_learning_rate: float = 3e-3  # the authors' code
+        final_learning_rate: float = 1e-5  # end of the cosine in stage 1; the authors' code
+        max_epochs: int = 200  # of each stage; Gabbay & Hoshen 2020
+
+        def __post_init__(self) -> None:
+            """Refuse what no data could make right."""
+            super().__post_init__()
+            for key in ("n_class", "latent_learning_rate", "final_learning_rate"):
+                require(getattr(self, key) > 0, key, getattr(self, key), "must be above 0")
+            for key in ("decay", "match"):
+                require(getattr(self, key) >= 0, key, getattr(self, key), "must be 0 or above")
+
+    preload = Variational.preload
+
+    def fit(self, data: AnnData, seed: int) -> Self:
+        """Optimise the codes and the generator, then train the encoders."""
+        import torch
+
+        from methods.nn.training import Schedule, device, train
+
+        config, n_latent = self.config, self.config.n_latent
+        if n_latent > data.n_vars:
+            raise CannotFit(f"n_latent={n_latent} is more than the {data.n_vars} genes; set a smaller one")
+        self.classes = sorted(set(column(data, "environment").tolist()))
+        self.likelihood = config.likelihood
+        if self.likelihood == "auto":
+            self.likelihood = "negative-binomial" if "counts" in data.layers else "gaussian"
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.network: Any = self.build(data.n_vars).to(device())
+            # small, as in the authors' code: a code has one gradient step an epoch, and what is left of a random start
+            # is noise that no encoder can learn
+            start = 0.1 * torch.rand(data.n_obs, n_latent) - 0.05
+            content = torch.nn.Embedding(data.n_obs, n_latent, _weight=start)
+        observed: Any = self.network["observation"]
+        observed.calibrate(data)
+        numbers = torch.from_numpy(np.searchsorted(self.classes, column(data, "environment"))).to(self.where)
+        tensors = observed.tensors(data)
+        tensors |= observed.index(tensors)
+        tensors |= {"class": numbers, "cell": torch.arange(data.n_obs, device=self.where)}
+
+        first = torch.nn.ModuleDict({**self.network, "content": content.to(self.where)})
+        epochs = config.max_epochs
+        # without an encoder no cell can be kept out, and the cosine needs all epochs
+        schedule = Schedule(
+            epochs, config.learning_rate, config.minibatch, 0.0, epochs, final_learning_rate=config.final_learning_rate
+        )
+        optimised = train(_Latents(config), first, tensors, schedule, seed, self.name)
+
+        tensors["content"] = content.weight.detach()
+        schedule = Schedule(epochs, config.learning_rate, config.minibatch, config.validation, config.patience)
+        encoded = train(_Encoders(config), self.network, tensors, schedule, seed, self.name)
+        self.history = {
+            **{f"codes_{term}": curve for term, curve in optimised.history.items()},
+            **encoded.history,
+        }
+        self.unconverged = "" if encoded.converged else f"stopped by {encoded.stopped}"
+        return self
+
+    def build(self, n_genes: int) -> nn.ModuleDict:
+        """Return observation, generator, class embeddings, and the two encoders."""
+        import torch
+        from torch import nn
+
+        from methods.nn.networks import Decoder, GaussianEncoder
+        from methods.nn.observation import observation
+
+        config = self.config
+        shape = (config.activation, config.norm, config.dropout)
+        observed = observation(self.likelihood, n_genes)
+        n_outputs = n_genes * observed.outputs_per_gene
+        return nn.ModuleDict(
+            {
+                "observation": observed,
+                "decoder": Decoder(config.n_latent + config.n_class, config.hidden[::-1], n_outputs, *shape),
+                "class": nn.Embedding(
+                    len(self.classes), config.n_class, _weight=torch.randn(len(self.classes), config.n_class)
+                ),
+                "content_encoder": GaussianEncoder(n_genes, config.hidden, config.n_latent, *shape),
+                "class_encoder": GaussianEncoder(n_genes, config.hidden, config.n_class, *shape),
+            }
+        )
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the content codes (n_cells, n_latent)."""
+        return self.embed_blocks(data)["shared"]
+
+    def embed_blocks(self, data: AnnData) -> dict[str, np.ndarray]:
+        """Return content and class codes, as the encoders give them."""
+        import torch
+
+        observed = self.network["observation"]
+        with torch.no_grad():
+            x = observed.network_input(observed.tensors(data))
+            return {
+                "shared": self.network["content_encoder"](x)[0].cpu().numpy(),
+                "private": self.network["class_encoder"](x)[0].cpu().numpy(),
+            }
+
+    def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
+        """Return the expression (n_cells, n_genes) expected of ``data``'s cells in class ``target_environment``."""
+        import torch
+
+        if target_environment not in self.classes:
+            raise CannotFit(
+                f"{self.name} was not trained on class {target_environment!r}; trained classes: "
+                f"{', '.join(self.classes)}"
+            )
+        observed = self.network["observation"]
+        with torch.no_grad():
+            content = torch.from_numpy(self.embed(data)).to(self.where)
+            target = self.network["class"].weight[self.classes.index(target_environment)]
+            output = self.network["decoder"](torch.cat([content, target.expand(len(content), -1)], 1))
+            return observed.expression(output, observed.tensors(data)).cpu().numpy()
+
+    @property
+    def where(self) -> Any:
+        """The device that the network is on."""
+        return self.network["class"].weight.device
+
+    def state(self) -> dict[str, Any]:
+        """Return the weights and the classes."""
+        weights = {f"network.{key}": value.cpu().numpy() for key, value in self.network.state_dict().items()}
+        n_genes = self.network["observation"].n_genes
+        return {"n_genes": n_genes, "likelihood": self.likelihood, "classes": self.classes, **weights}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state` returned."""
+        import torch
+
+        from methods.nn.training import device
+
+        prefix = "network."
+        weights = {k.removeprefix(prefix): torch.from_numpy(v) for k, v in state.items() if k.startswith(prefix)}
+        self.likelihood, self.classes = state["likelihood"], list(state["classes"])
+        self.network = self.build(state["n_genes"]).to(device())
+        self.network.load_state_dict(weights)
+        self.network.eval()
+
+
+@dataclass
+class _Latents:
+    """Stage 1, as the training loop's model."""
+
+    config: Any
+    unwatched: Collection[str] = frozenset()
+
+    def parameter_groups(self, network: Any) -> list[dict[str, Any]]:
+        """Return the generator, and the codes with their own step; the encoders wait."""
+        generator = [*network["decoder"].parameters(), *network["observation"].parameters()]
+        codes = [*network["content"].parameters(), *network["class"].parameters()]
+        return [{"params": generator}, {"params": codes, "lr": self.config.latent_learning_rate}]
+
+    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
+        """Return the reconstruction from the noisy content, and the decay of the content."""
+        import torch
+
+        content = network["content"](minibatch["cell"])
+        noisy = content + torch.randn_like(content)
+        output = network["decoder"](torch.cat([noisy, network["class"](minibatch["class"])], 1))
+        log_prob = network["observation"].log_prob(minibatch, output)
+        decay = network["observation"].n_genes * self.config.decay * content.square().sum(1)
+        return {"reconstruction": -log_prob.mean(), "decay": decay.mean()}
+
+
+@dataclass
+class _Encoders:
+    """Stage 2, as the training loop's model."""
+
+    config: Any
+    unwatched: Collection[str] = frozenset()
+
+    def parameter_groups(self, network: Any) -> list[dict[str, Any]]:
+        """Return all but the class embeddings, which the class encoder has to match."""
+        return [{"params": [p for name, p in network.named_parameters() if not name.startswith("class.")]}]
+
+    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
+        """Return the reconstruction from encoded codes, and their distance from the codes of stage 1."""
+        import torch
+
+        x = network["observation"].network_input(minibatch)
+        content, of_class = network["content_encoder"](x)[0], network["class_encoder"](x)[0]
+        output = network["decoder"](torch.cat([content, of_class], 1))
+        embedded = network["class"](minibatch["class"]).detach()
+        distance = (content - minibatch["content"]).square().sum(1) + (of_class - embedded).square().sum(1)
+        return {
+            "reconstruction": -network["observation"].log_prob(minibatch, output).mean(),
+            "match": self.config.match * distance.mean(),
+        }

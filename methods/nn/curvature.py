@@ -1,0 +1,280 @@
+"""Curvature of a decoder's manifold: how far the image of the latent space is from a flat, evenly ruled sheet.
+
+For a decoder f: z → x let J_i = ∂_i f, H_ij = ∂_i ∂_j f, the metric g = JᵀJ and the Christoffel symbols of the first
+kind Γ_κ,μν = J_κ · H_μν. The second derivative falls into a part tangent to the manifold, which reparametrising z can
+remove, and a part normal to it, which it cannot:
+
+- parameter-effects curvature², P² = Γ_κ,μν Γ_λ,ρσ g^κλ g^μρ g^νσ;
+- extrinsic curvature², E² = (H_μν · H_ρσ) g^μρ g^νσ − P².
+
+Both have the unit 1/x². See Kim et al. 2024 (Γ-VAE), arXiv 2403.01078, and Kim, Sethna, Cohen, Sun 2026 (Γ-AE), bioRxiv
+10.64898/2026.02.07.704615, Eq. 3 and 4; the names are of Bates & Watts 1980, J. R. Stat. Soc. B 42:1.
+
+Every inner product needed is in the Gram matrix of the first and second derivatives. Through a multilayer perceptron
+they are pushed layer by layer, a = W h, ∂_i h′ = s′(a) ∂_i a, ∂_i ∂_j h′ = s′(a) ∂_i ∂_j a + s″(a) ∂_i a ∂_j a, and a
+linear head W_o enters by M = W_oᵀW_o alone, so that what a point costs does not grow with the genes.
+
+Shapes: n_points, n_latent = d, n_pairs = d(d + 1)/2, k = d + n_pairs. A Gram matrix is (n_points, k, k) with rows
+J_1 … J_d, then H_ij for i ≤ j, row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import ConfigError
+from methods.nn.networks import Decoder
+
+
+class Curvatures(NamedTuple):
+    """P² and E², each (n_points,), in units of 1/x²."""
+
+    parameter_effects: Tensor
+    extrinsic: Tensor
+
+
+def derivative_gram(decoder: Decoder | Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Return the Gram matrices of a decoder's first and second derivatives, (n_points, k, k).
+
+    Of a :class:`methods.nn.networks.Decoder` the derivatives are those of its eval mode, also while it trains: no
+    dropout, running statistics in batch norm. Any other callable, such as one with a softmax after its head (whose
+    inner products have no factor common to all points), is differentiated forward twice, which holds
+    (n_points, n_out, d, d) numbers.
+
+    Parameters
+    ----------
+    decoder
+        Maps (n_points, d) to (n_points, n_out).
+    z
+        Points, (n_points, d).
+
+    Raises
+    ------
+    ConfigError
+        A layer whose second derivative is not known here, or 0 by construction (ReLU, LeakyReLU).
+    """
+    if isinstance(decoder, Decoder):
+        return _Gram.apply(torch.cat(_push(decoder, z, _axes(z), _pairs)), _Head.apply(decoder.head.weight))[0]
+
+    def output(point: Tensor) -> Tensor:
+        return decoder(point[None])[0]
+
+    jacobian = torch.func.vmap(torch.func.jacfwd(output))(z)
+    hessian = torch.func.vmap(torch.func.jacfwd(torch.func.jacfwd(output)))(z)
+    i, j = torch.triu_indices(z.shape[1], z.shape[1], device=z.device)
+    derivatives = torch.cat([jacobian, hessian[..., i, j]], dim=-1)
+    return derivatives.mT @ derivatives
+
+
+def sampled_gram(decoder: Decoder, z: Tensor, jitter: float, generator: torch.Generator | None = None) -> Tensor:
+    """Return the Gram matrices of J_1 … J_d and one ∂²f(u, v) of random u, v, (n_points, d + 1, d + 1).
+
+    u and v are independent draws of N(0, g⁻¹), so that E|∂²f(u, v)|² is the full contraction of H · H with g⁻¹. (Of
+    u = v it is twice that plus the squared trace.) It takes about 2d tangents in place of k. In the gradient
+    u = L⁻ᵀε, g = LLᵀ, varies with the decoder.
+
+    Parameters
+    ----------
+    decoder, z
+        As in :func:`derivative_gram`.
+    jitter
+        As in :func:`sampled_curvatures`.
+    generator
+        Of ε; PyTorch's own by default.
+    """
+    head = _Head.apply(decoder.head.weight)
+    (first,) = _push(decoder, z, _axes(z))
+    noise = torch.randn(*z.shape, 2, dtype=z.dtype, device=z.device, generator=generator)
+    lower = _cholesky(_Gram.apply(first, head)[0], jitter)
+    u_and_v = torch.linalg.solve_triangular(lower.mT, noise, upper=True).movedim(-1, 0)
+    _, second = _push(decoder, z, u_and_v, lambda tangents: tangents[:1] * tangents[1:])
+    return _Gram.apply(torch.cat([first, second]), head)[0]
+
+
+def curvatures(gram: Tensor, n_latent: int, jitter: float = 0.0) -> Curvatures:
+    """Return P² and E² of each point.
+
+    Parameters
+    ----------
+    gram
+        Of :func:`derivative_gram`, (n_points, k, k).
+    n_latent
+        d.
+    jitter
+        What is added to the diagonal of g before it is inverted, relative to its mean diagonal.
+    """
+    lower, tangent, normal = _decompose(gram, n_latent, jitter)
+    inverse = torch.cholesky_inverse(lower)
+    i, j = torch.triu_indices(n_latent, n_latent, device=gram.device)
+    straight = inverse[:, i[:, None], i] * inverse[:, j[:, None], j]
+    crossed = inverse[:, i[:, None], j] * inverse[:, j[:, None], i]
+    # an H_ij with i < j stands for two entries of the Hessian
+    entries = torch.where(i == j, 1.0, 2.0).to(gram)
+    weight = 0.5 * entries[:, None] * entries * (straight + crossed)
+    return Curvatures((weight * tangent).sum((1, 2)), (weight * normal).sum((1, 2)))
+
+
+def sampled_curvatures(gram: Tensor, n_latent: int, jitter: float = 0.0) -> Curvatures:
+    """Return unbiased estimates of P² and E² of each point, from :func:`sampled_gram` with the same ``jitter``."""
+    _, tangent, normal = _decompose(gram, n_latent, jitter)
+    return Curvatures(tangent[:, 0, 0], normal[:, 0, 0])
+
+
+def metric_scale(gram: Tensor, n_latent: int) -> Tensor:
+    """Return how uneven the metric is over the points, mean_i ‖g_i − ḡ‖² / ‖ḡ‖² (Frobenius; ḡ their mean), a scalar.
+
+    0 where a step in latent space is equally long wherever it is made. Γ-AE asks that the scale of the manifold be
+    "approximately uniform" (before Eq. 5) and sets an absolute scale by the same term, having no prior; here the KL
+    does that, so this is relative to ḡ and the same whatever the units of x and z.
+    """
+    metric = gram[:, :n_latent, :n_latent]
+    mean = metric.mean(0)
+    return (metric - mean).square().sum((1, 2)).mean() / mean.square().sum()
+
+
+def mixup(z: Tensor, eta: float, generator: torch.Generator | None = None) -> Tensor:
+    """Return a point on the line through each point and another, (n_points, n_latent).
+
+    z_a + t (z_b − z_a), b from a random permutation, t ~ U(−η, 1 + η): between the two, or up to η times their
+    distance beyond.
+    """
+    partner = torch.randperm(len(z), device=z.device, generator=generator)
+    t = torch.rand(len(z), 1, dtype=z.dtype, device=z.device, generator=generator)
+    return torch.lerp(z, z[partner], (1 + 2 * eta) * t - eta)
+
+
+def _axes(z: Tensor) -> Tensor:
+    """The coordinate directions, (d, 1, d)."""
+    return torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:, None]
+
+
+def _pairs(tangents: Tensor) -> Tensor:
+    """Products of every two of d tangents (d, n_points, width), in the order of pairs, (n_pairs, n_points, width)."""
+    rows = tangents.unbind()  # whose gradient is one stack, where that of slices is a sum of padded ones
+    return torch.stack([a * b for i, a in enumerate(rows) for b in rows[i:]])
+
+
+def _push(
+    decoder: Decoder, z: Tensor, directions: Tensor, products: Callable[[Tensor], Tensor] | None = None
+) -> list[Tensor]:
+    """Push directions at z, and second derivatives along pairs of them, to the decoder's last hidden layer.
+
+    Parameters
+    ----------
+    decoder, z
+        As in :func:`derivative_gram`.
+    directions
+        (n_first, n_points or 1, d).
+    products
+        Maps first derivatives (n_first, n_points, width) to the products (n_second, n_points, width) of the two of
+        them along which each second derivative is taken; without it none are.
+
+    Returns
+    -------
+    First and, if any, second derivatives of the hidden units, (n_first or n_second, n_points, width).
+    """
+    value, first = z, directions.expand(-1, len(z), -1)
+    second: Tensor | None = None  # as z itself bends nowhere
+    for layer in decoder.body:
+        match layer:
+            case nn.Linear():
+                value, first = layer(value), first @ layer.weight.mT
+                second = None if second is None else second @ layer.weight.mT
+            case nn.BatchNorm1d(running_mean=Tensor() as mean, running_var=Tensor() as variance):
+                slope = layer.weight * torch.rsqrt(variance + layer.eps)
+                value, first = (value - mean) * slope + layer.bias, slope * first
+                second = None if second is None else slope * second
+            case nn.Dropout():
+                pass
+            case _:
+                value, slope, bend = _activate(layer, value)
+                if products is not None:
+                    source = bend * products(first)
+                    second = source if second is None else torch.addcmul(source, slope, second)
+                first = slope * first
+    return [first] if second is None else [first, second]
+
+
+def _activate(layer: nn.Module, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return s(a), s′(a) and s″(a) of an activation."""
+    match layer:
+        case nn.Softplus():
+            slope = torch.sigmoid(a)
+            return layer(a), slope, slope * (1 - slope)
+        case nn.SiLU():
+            gate = torch.sigmoid(a)
+            return a * gate, gate * (1 + a * (1 - gate)), gate * (1 - gate) * (2 + a * (1 - 2 * gate))
+        case nn.ELU():
+            bend = torch.where(a < 0, torch.exp(a.clamp(max=0)), 0)
+            return layer(a), torch.where(a < 0, bend, 1), bend
+    kind = type(layer).__name__
+    if isinstance(layer, nn.ReLU | nn.LeakyReLU):
+        raise ConfigError(f"the decoder's {kind} has no second derivative to penalise; use softplus, silu or elu")
+    raise ConfigError(f"the decoder's {kind} layer has no known second derivative; use norm 'none' or 'batch'")
+
+
+class _Head(torch.autograd.Function):
+    """W ↦ WᵀW, (n_out, width) to (width, width), whose gradient is one product of that size, not autograd's two."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor) -> Tensor:
+        return weight.mT @ weight
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (weight,) = ctx.saved_tensors
+        return weight @ (gradient + gradient.mT)
+
+
+class _Gram(torch.autograd.Function):
+    """Inner products t_aᵀ M t_b of tangents t (n_tangents, n_points, width), to (n_points, n_tangents, n_tangents).
+
+    The second output, t M, is only kept for the gradient, which needs that product again.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(tangents: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+        weighted = tangents @ head
+        return tangents.movedim(0, 1) @ weighted.permute(1, 2, 0), weighted
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(inputs[0], output[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        tangents, weighted = ctx.saved_tensors
+        both = gradient + gradient.mT
+        mixed = (both @ tangents.movedim(0, 1)).movedim(1, 0)
+        of_head = 0.5 * mixed.flatten(0, 1).mT @ tangents.flatten(0, 1)
+        return (both @ weighted.movedim(0, 1)).movedim(1, 0), of_head
+
+
+def _cholesky(metric: Tensor, jitter: float) -> Tensor:
+    """Lower factor of g + jitter · mean diagonal of g · I; NaN where that is not positive definite."""
+    diagonal = metric.diagonal(dim1=1, dim2=2)
+    added = jitter * diagonal.mean(1, keepdim=True).expand_as(diagonal)
+    lower, failed = torch.linalg.cholesky_ex(metric + torch.diag_embed(added))
+    return lower.masked_fill(failed[:, None, None] > 0, torch.nan)
+
+
+def _decompose(gram: Tensor, n_latent: int, jitter: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Lower factor of g, and Gram matrices of the tangent and normal parts of the second derivatives."""
+    lower = _cholesky(gram[:, :n_latent, :n_latent], jitter)
+    christoffel = gram[:, :n_latent, n_latent:]
+    tangent_part = torch.linalg.solve_triangular(lower, christoffel, upper=False)
+    tangent = tangent_part.mT @ tangent_part
+    return lower, tangent, gram[:, n_latent:, n_latent:] - tangent

@@ -1,0 +1,169 @@
+"""Gene selection: fitted to the training cells of a split alone, once, and kept on disk.
+
+Normalisation is no part of it: log1p(CP10k) divides each cell by its own total, over all genes, and so has nothing to
+fit. Nor is scaling, which a method fits to the cells that it is handed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tasks.datasets.base import Dataset
+from tasks.datasets.catalogue import built_directory
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from tasks.base import Task
+
+#: Shares of the genes that the local regression of variance on mean looks at: Seurat's, and all of them.
+SPANS = (0.3, 1.0)
+#: Under so many genes that vary there is no trend to fit; with three, scikit-misc 0.5.3 crashes the process.
+MIN_TREND = 20
+_BLOCK = 1024  # cells taken into double precision at once
+
+
+def select_genes(training: AnnData, n_genes: int) -> np.ndarray:
+    """Return the indices of the most variable genes, in ascending order.
+
+    With ``layers["counts"]`` genes are ranked as by Seurat v3 (Stuart et al. 2019, Cell 177:1888; scanpy's
+    ``seurat_v3``): by the variance of counts standardised with the mean and the variance that a local regression of
+    log variance on log mean expects, clipped at √n_cells. Where that regression is singular (most genes share
+    a few means) it is fitted to all genes at once. Without counts, or where it is singular even so, genes are ranked by
+    the variance of X. Ties go to the gene that comes first.
+
+    Parameters
+    ----------
+    training
+        Training cells; ``X`` and counts are dense or CSR.
+    n_genes
+        How many are wanted.
+
+    Returns
+    -------
+    np.ndarray
+        All genes if there are no more than wanted. Else at most ``n_genes`` of them: one that does not vary in
+        training is never chosen.
+    """
+    if training.n_vars <= n_genes:
+        return np.arange(training.n_vars)
+    spread = _standardised_variances(training.layers["counts"]) if "counts" in training.layers else None
+    spread = _variances(training.X) if spread is None else spread
+    ranked = np.argsort(-spread, kind="stable")[:n_genes]
+    return np.sort(ranked[spread[ranked] > 0])
+
+
+def _standardised_variances(counts: Any) -> np.ndarray | None:
+    """Return scanpy's ``variances_norm`` (n_genes,), or None where its trend cannot be fitted."""
+    import scanpy
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
+    counts = csr_matrix(counts)
+    varies = _variances(counts) > 0
+    if varies.sum() < MIN_TREND:
+        return None
+    for span in SPANS:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = scanpy.pp.highly_variable_genes(
+                    AnnData(counts), flavor="seurat_v3", n_top_genes=1, span=span, inplace=False
+                )
+        except ValueError:  # of the regression, that it is singular
+            continue
+        return np.where(varies, found["variances_norm"], 0.0)
+    return None
+
+
+def _variances(x: Any) -> np.ndarray:
+    """Return each gene's variance in double precision, (n_genes,); of a constant gene exactly 0."""
+    mean = np.asarray(x.mean(axis=0, dtype=np.float64)).ravel()
+    total, low, high = np.zeros(len(mean)), np.full(len(mean), np.inf), np.full(len(mean), -np.inf)
+    for start in range(0, x.shape[0], _BLOCK):
+        block = x[start : start + _BLOCK]
+        block = block.toarray() if hasattr(block, "toarray") else np.asarray(block)
+        total += np.square(block - mean).sum(axis=0)
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+    return np.where(low < high, total / x.shape[0], 0.0)
+
+
+class Selected:
+    """A data set restricted to some of its genes."""
+
+    n_genes = 0
+
+    def __init__(self, whole: Dataset, genes: np.ndarray):
+        self.whole, self.genes = whole, genes
+        self.name, self.summary, self.reference = whole.name, whole.summary, whole.reference
+        self.licence, self.simulated, self.fields = whole.licence, whole.simulated, whole.fields
+
+    def load(self, preset: str = "default", draw: int = 0, genes: np.ndarray | None = None) -> AnnData:
+        """Return the cells with these genes; ``genes`` chooses among them."""
+        return self.whole.load(preset, draw, self.genes if genes is None else self.genes[genes])
+
+    def digest(self, preset: str = "default") -> str:
+        """Return the digest of the whole data set and of the genes."""
+        return hashlib.sha256(self.whole.digest(preset).encode() + self.genes.tobytes()).hexdigest()
+
+    def missing(self) -> str | None:
+        """Return what the whole data set says."""
+        return self.whole.missing()
+
+
+def chosen_genes(task: Task, unit: str, seed: int) -> np.ndarray:
+    """Return the genes that ``task`` uses when ``unit`` is held out: selected once, then read from the cache.
+
+    A file of the cache holds the SHA-256 of the rest of it, and an index a line; one that is spoilt is made anew. Its
+    name covers all that the choice depends on: task, data, unit, seed, number of genes, our source and the versions of
+    the libraries.
+    """
+    from filelock import FileLock
+
+    file = _file(task, unit, seed)
+    genes = _read(file)
+    if genes is None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            genes = _read(file)
+            if genes is None:
+                genes = select_genes(task.training_data(unit, seed), task.dataset.n_genes)
+                _write(genes, file)
+    return genes
+
+
+def _file(task: Task, unit: str, seed: int) -> Path:
+    modules = [sys.modules[cls.__module__] for cls in type(task).__mro__]
+    sources = {Path(name) for module in modules if (name := getattr(module, "__file__", None))}
+    sources |= set(Path(__file__).parent.glob("*.py"))
+    parts = [task.name, task.dataset.digest(task.preset), unit, str(seed), str(task.dataset.n_genes)]
+    parts += [version(name) for name in ("scanpy", "scikit-misc")]
+    parts += sorted(hashlib.sha256(source.read_bytes()).hexdigest() for source in sources)
+    return built_directory() / "genes" / f"{_checksum(','.join(parts))[:32]}.txt"
+
+
+def _read(file: Path) -> np.ndarray | None:
+    try:
+        checksum, _, text = file.read_text().partition("\n")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return np.array(text.split(), dtype=np.int64) if checksum == _checksum(text) else None
+
+
+def _write(genes: np.ndarray, file: Path) -> None:
+    text = "\n".join(map(str, genes))
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(f"{_checksum(text)}\n{text}")
+    os.replace(temporary, file)
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
