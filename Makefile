@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# The methods of `make run`; METHODS=all runs every one.
+METHODS ?= baseline,vae,beta-vae,gamma-vae,trvae,dhsic-vae,svae-plus,multigroup-vi
 
 .PHONY: env run test check benchmark lock clean
 
@@ -16,7 +18,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	touch $@
 
 run: env
-	$(BIN)/python -m bench run --methods all --tasks ood $(ARGS)
+	$(BIN)/python -m bench run --methods $(METHODS) --tasks ood $(ARGS)
 
 test: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)

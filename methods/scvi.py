@@ -1,0 +1,371 @@
+"""SCVI and ContrastiveVI of scvi-tools, where the optional extra is installed."""
+
+from __future__ import annotations
+
+import os
+import random
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from methods.base import CannotFit, Method, column, control, group_means, require
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from torch import Tensor
+
+#: scvi-tools moves odd cells to validation, and needs some there for early stopping.
+MIN_CELLS = 20
+
+
+class ScviTools(Method):
+    """A model of scvi-tools: its networks, loss and training, behind this suite's contract.
+
+    Both are variational autoencoders of counts under a zero-inflated negative binomial, trained with early stopping on
+    the evidence bound of a tenth of the cells. What they predict is the expectation of X under that likelihood, of
+    which scvi-tools' own normalised expression is neither the scale nor the mean of a logarithm.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"smoke": {"max_epochs": 5}}
+
+    @dataclass(frozen=True)
+    class Config:
+        """Network and training."""
+
+        n_latent: int = 10  # scvi-tools
+        hidden: tuple[int, ...] = (128,)  # scvi-tools: one layer of 128
+        dropout: float = 0.1  # scvi-tools
+        learning_rate: float = 1e-3  # scvi-tools
+        minibatch: int = 128  # scvi-tools
+        max_epochs: int = 400  # scvi-tools, of up to 20,000 cells
+        patience: int = 45  # scvi-tools
+
+        def __post_init__(self) -> None:
+            """Refuse what no data could make right."""
+            for key in ("learning_rate", "minibatch", "max_epochs", "patience"):
+                require(getattr(self, key) > 0, key, getattr(self, key), "must be above 0")
+            require(0 <= self.dropout < 1, "dropout", self.dropout, "must be in [0, 1)")
+            equal = min(self.hidden) > 0 and len(set(self.hidden)) == 1
+            require(equal, "hidden", self.hidden, "must have equal widths above 0")
+
+    @classmethod
+    def preload(cls) -> None:
+        """Import scvi-tools, which takes longer than some fits, where it is installed."""
+        try:
+            _import()
+        except CannotFit:
+            return
+
+    def fit(self, data: AnnData, seed: int) -> Self:
+        """Train scvi-tools' model on the counts, and keep its network."""
+        from anndata import AnnData as Cells
+
+        from methods.nn.observation import observation
+        from methods.nn.training import device
+
+        _import()
+        self.n_genes = data.n_vars
+        counts = self.counts(data).cpu().numpy()
+        observation("zero-inflated-negative-binomial", data.n_vars).calibrate(data)  # refuses what X is not made of
+        if data.n_obs < MIN_CELLS or not counts.any(axis=1).all():
+            raise CannotFit(f"{self.name} needs at least {MIN_CELLS} cells, each with counts")
+        self.environments = sorted(set(column(data, "environment").tolist()))
+        labels = column(data, "environment").astype(object)
+        cells = Cells(counts, obs={"environment": labels})
+        cells.obs_names = [f"cell{i}" for i in range(len(counts))]
+        schedule = {
+            "max_epochs": self.config.max_epochs,
+            "batch_size": self.config.minibatch,
+            "accelerator": device().type.replace("cuda", "gpu"),
+            "devices": 1,
+            "early_stopping": True,
+            "early_stopping_patience": self.config.patience,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "plan_kwargs": {"lr": self.config.learning_rate},
+        }
+        with _seeded(seed):
+            model = self.train(cells, schedule, control(data))
+        self.module = model.module.to(device()).eval()
+        self.history = {key: [float(v) for v in curve.iloc[:, 0]] for key, curve in model.history.items()}
+        stopped = len(self.history["elbo_validation"]) < self.config.max_epochs
+        self.unconverged = "" if stopped else f"stopped by max_epochs={self.config.max_epochs}"
+        return self
+
+    @abstractmethod
+    def train(self, cells: AnnData, schedule: dict[str, Any], control: str) -> Any:
+        """Return the trained model of ``cells``, counts with their environments in ``obs``."""
+
+    @abstractmethod
+    def build(self) -> Any:
+        """Return an untrained network of the shape that :meth:`train` gives."""
+
+    def shape(self) -> dict[str, Any]:
+        """Return what scvi-tools calls the sizes of the networks."""
+        return {
+            "n_hidden": self.config.hidden[0],
+            "n_layers": len(self.config.hidden),
+            "dropout_rate": self.config.dropout,
+        }
+
+    @property
+    def where(self) -> Any:
+        """The device that the network is on."""
+        return next(self.module.parameters()).device
+
+    def _observed(self) -> Any:
+        """Return this suite's likelihood of counts, for outputs that are log shares and logits of dropout."""
+        from methods.nn.observation import observation
+
+        observed = observation("zero-inflated-negative-binomial", self.n_genes)
+        observed.offset.zero_()  # type: ignore[operator]
+        return observed
+
+    def counts(self, data: AnnData) -> Tensor:
+        """Return the counts (n_cells, n_genes); CannotFit where there are none."""
+        if "counts" not in data.layers:
+            raise CannotFit(f"{self.name} needs counts, and these data have none")
+        return self._observed().tensors(data)["counts"]
+
+    def cells(self, data: AnnData) -> tuple[Tensor, Tensor]:
+        """Return the counts and the logarithm of their sums (n_cells, 1), on the network's device."""
+        counts = self.counts(data).to(self.where)
+        return counts, counts.sum(1, keepdim=True).clamp(min=1.0).log()
+
+    def expression(self, data: AnnData, share: Tensor, dropout: Tensor) -> np.ndarray:
+        """Return E X of a decoder's shares and logits of dropout, (n_cells, n_genes)."""
+        import torch
+
+        observed = self._observed().to(self.where)
+        with torch.no_grad():
+            observed.likelihood.log_theta.copy_(self.module.px_r)
+            output = torch.cat([share.clamp(min=1e-20).log(), dropout], 1)
+            return observed.expression(output, observed.tensors(data)).cpu().numpy()
+
+    def refuse_unless_trained(self, environment: str) -> None:
+        """Raise CannotFit for an environment that is not of the training data."""
+        if environment not in self.environments:
+            raise CannotFit(
+                f"{self.name} was not trained on environment {environment!r}; trained environments: "
+                f"{', '.join(self.environments)}"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """Return the weights and the environments."""
+        weights = {f"module.{key}": value.cpu().numpy() for key, value in self.module.state_dict().items()}
+        return {"n_genes": self.n_genes, "environments": self.environments, **weights}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state` returned."""
+        import torch
+
+        from methods.nn.training import device
+
+        _import()
+        prefix = "module."
+        weights = {k.removeprefix(prefix): torch.as_tensor(v) for k, v in state.items() if k.startswith(prefix)}
+        self.n_genes, self.environments = int(state["n_genes"]), list(state["environments"])
+        with torch.random.fork_rng(devices=[]):
+            self.module = self.build()
+        self.module.load_state_dict(weights)
+        self.module = self.module.to(device()).eval()
+
+
+class SCVI(ScviTools):
+    """scVI (Lopez et al. 2018): a VAE of counts whose decoder is told the environment as a batch.
+
+    The encoder reads expression alone, so that every cell has a code; ``embed`` is its posterior mean, from which the
+    decoder's label is to take the environment. ``predict`` decodes it with the target's label, as scvi-tools'
+    ``transform_batch``. It knows no environment but those it was trained on.
+    """
+
+    name = "scvi"
+    tags = frozenset({"embedding", "prediction", "vae", "conditional"})
+    reference = "Lopez et al. 2018, Nature Methods 15:1053; scvi-tools: Gayoso et al. 2022, Nature Biotechnology 40:163"
+
+    def train(self, cells: AnnData, schedule: dict[str, Any], control: str) -> Any:
+        """Return the trained model."""
+        from scvi.model import SCVI as Model
+
+        Model.setup_anndata(cells, batch_key="environment")
+        model = Model(cells, n_latent=self.config.n_latent, gene_likelihood="zinb", **self.shape())
+        model.train(**schedule)
+        return model
+
+    def build(self) -> Any:
+        """Return an untrained network."""
+        from scvi.module import VAE
+
+        sizes = {"n_input": self.n_genes, "n_batch": len(self.environments), "n_labels": 1}
+        return VAE(**sizes, n_latent=self.config.n_latent, gene_likelihood="zinb", **self.shape())
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the posterior means (n_cells, n_latent)."""
+        import torch
+
+        counts, _ = self.cells(data)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # the encoder also draws
+            return self.module.z_encoder(torch.log1p(counts))[0].mean.cpu().numpy()
+
+    def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
+        """Return the expression (n_cells, n_genes) expected of ``data``'s cells in ``target_environment``."""
+        import torch
+
+        self.refuse_unless_trained(target_environment)
+        codes, library = torch.from_numpy(self.embed(data)).to(self.where), self.cells(data)[1]
+        label = torch.full_like(library, self.environments.index(target_environment), dtype=torch.long)
+        with torch.no_grad():
+            share, _, _, dropout = self.module.decoder("gene", codes, library, label)
+        return self.expression(data, share, dropout)
+
+
+class ContrastiveVI(ScviTools):
+    """ContrastiveVI (Weinberger, Lin, Lee 2023): latents that all cells have, and salient ones that controls lack.
+
+    Control cells are the background, all others the target. ``embed`` is the mean of the shared latents,
+    ``embed_blocks`` also of the salient ones, zero in control cells. ``predict`` replaces a cell's salient latents by
+    their mean over the target environment's cells, of the cell's own content label where there were such, and by zero
+    for the control: theirs does not predict.
+    """
+
+    name = "contrastive-vi"
+    tags = frozenset({"embedding", "prediction", "vae", "disentanglement", "blocks"})
+    reference = "Weinberger, Lin, Lee 2023, Nature Methods 20:1336"
+
+    @dataclass(frozen=True)
+    class Config(ScviTools.Config):
+        """The network, with the salient latents."""
+
+        n_salient: int = 10  # scvi-tools
+        wasserstein: float = 0.0  # scvi-tools
+
+        def __post_init__(self) -> None:
+            """Refuse what no data could make right."""
+            super().__post_init__()
+            require(self.n_salient > 0, "n_salient", self.n_salient, "must be above 0")
+            require(self.wasserstein >= 0, "wasserstein", self.wasserstein, "must be 0 or above")
+
+    def fit(self, data: AnnData, seed: int) -> Self:
+        """Train, and keep the environments' mean salient latents."""
+        self.control = control(data)
+        super().fit(data, seed)
+        salient = self.embed_blocks(data)["private"]
+        self.salient_means = group_means(salient, column(data, "environment"), column(data, "content"))
+        return self
+
+    def train(self, cells: AnnData, schedule: dict[str, Any], control: str) -> Any:
+        """Return the trained model."""
+        from scvi.external import ContrastiveVI as Model
+
+        is_control = (cells.obs["environment"] == control).to_numpy()
+        if min(is_control.sum(), (~is_control).sum()) < MIN_CELLS // 2:
+            raise CannotFit(f"{self.name} needs at least {MIN_CELLS // 2} control and as many other cells")
+        Model.setup_anndata(cells)
+        model = Model(cells, **self.latents(), **self.shape())
+        groups = {"background_indices": np.flatnonzero(is_control), "target_indices": np.flatnonzero(~is_control)}
+        model.train(**groups, **schedule)
+        return model
+
+    def latents(self) -> dict[str, Any]:
+        """Return what is not the networks' shape."""
+        return {
+            "n_background_latent": self.config.n_latent,
+            "n_salient_latent": self.config.n_salient,
+            "wasserstein_penalty": self.config.wasserstein,
+        }
+
+    def build(self) -> Any:
+        """Return an untrained network."""
+        from scvi.external.contrastivevi import ContrastiveVAE
+
+        return ContrastiveVAE(n_input=self.n_genes, n_batch=1, **self.latents(), **self.shape())
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the means of the shared latents, (n_cells, n_latent)."""
+        return self.embed_blocks(data)["shared"]
+
+    def embed_blocks(self, data: AnnData) -> dict[str, np.ndarray]:
+        """Return the means of the shared latents and of the salient ones, which are zero in control cells."""
+        import torch
+
+        x = torch.log1p(self.cells(data)[0])
+        batch = torch.zeros_like(x[:, :1], dtype=torch.long)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            shared, salient = (
+                encoder(x, batch)[0].cpu().numpy() for encoder in (self.module.z_encoder, self.module.s_encoder)
+            )
+        return {"shared": shared, "private": salient * (column(data, "environment") != self.control)[:, None]}
+
+    def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
+        """Return the expression (n_cells, n_genes) expected of ``data``'s cells in ``target_environment``."""
+        import torch
+
+        self.refuse_unless_trained(target_environment)
+        means = {label: mean for (e, label), mean in self.salient_means.items() if e == target_environment}
+        typical: np.ndarray = np.mean(list(means.values()), axis=0)
+        salient = np.stack([means.get(label, typical) for label in column(data, "content").tolist()])
+        codes = torch.from_numpy(np.hstack([self.embed(data), salient]).astype(np.float32)).to(self.where)
+        library = self.cells(data)[1]
+        with torch.no_grad():
+            batch = torch.zeros_like(library, dtype=torch.long)
+            share, _, _, dropout = self.module.decoder("gene", codes, library, batch)
+        return self.expression(data, share, dropout)
+
+    def state(self) -> dict[str, Any]:
+        """Return the weights, the environments and their mean salient latents."""
+        return {
+            **super().state(),
+            "control": self.control,
+            "salient_pairs": [list(pair) for pair in self.salient_means],
+            "salient_means": np.stack(list(self.salient_means.values())),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state` returned."""
+        super().restore(state)
+        self.control = state["control"]
+        pairs = (tuple(pair) for pair in state["salient_pairs"])
+        self.salient_means = dict(zip(pairs, state["salient_means"], strict=True))
+
+
+def _import() -> None:
+    """Import scvi-tools, or raise CannotFit with how to install it."""
+    try:
+        with _seeded(0):  # it seeds what is global on import
+            import scvi.external
+            import scvi.model  # noqa: F401
+    except ImportError as error:
+        raise CannotFit("scvi-tools is not installed; pip install '.[scvi]'") from error
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed all that scvi-tools draws from, quietly, and leave it afterwards as it was."""
+    import logging
+    import sys
+    import warnings
+
+    import torch
+
+    before = random.getstate(), np.random.get_state(), os.environ.copy()  # noqa: NPY002
+    levels = {name: logging.getLogger(name).level for name in ("scvi", "lightning.pytorch", "lightning.fabric")}
+    devices = range(torch.cuda.device_count())
+    try:
+        with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if "scvi" in sys.modules and hasattr(sys.modules["scvi"], "settings"):
+                for name in levels:
+                    logging.getLogger(name).setLevel(logging.ERROR)
+                sys.modules["scvi"].settings.seed = seed
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        os.environ.clear()
+        os.environ.update(before[2])
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
