@@ -49,7 +49,8 @@ class Method(ABC):
     - ``predict(data, target_environment) -> (n_cells, n_genes)`` the same cells in another environment;
     - ``adapt(data) -> method``: a copy that also knows the environments of ``data``, from those few cells;
       whatever is not of these environments alone (encoder, decoder) stays as it is, and so does this method;
-    - ``intervention_targets() -> (n_perturbations, n_latent)`` in [0, 1];
+    - ``intervention_targets() -> (n_perturbations, n_latent)`` in [0, 1], the trained perturbations sorted, then
+      those that ``adapt`` added;
     - ``log_likelihood(data, n_samples) -> (n_cells,)``;
     - ``embed_blocks(data) -> {"shared": codes, "private": codes}``;
     - ``derivative_gram(codes) -> (n_cells, k, k)``: inner products of the decoder's first and second derivatives.

@@ -227,9 +227,9 @@ class ContrastiveVI(ScviTools):
     """ContrastiveVI (Weinberger, Lin, Lee 2023): latents that all cells have, and salient ones that controls lack.
 
     Control cells are the background, all others the target. ``embed`` is the mean of the shared latents,
-    ``embed_blocks`` also of the salient ones, zero in control cells. ``predict`` replaces a cell's salient latents by
-    their mean over the target environment's cells, of the cell's own content label where there were such, and by zero
-    for the control: theirs does not predict.
+    ``embed_blocks`` also of the salient ones, zero in control cells. Theirs does not predict. ``predict`` here is
+    latent arithmetic on both: nothing keeps the environment out of the shared latents of the target, so that an
+    exchange of the salient ones alone hardly moves a cell.
     """
 
     name = "contrastive-vi"
@@ -250,11 +250,11 @@ class ContrastiveVI(ScviTools):
             require(self.wasserstein >= 0, "wasserstein", self.wasserstein, "must be 0 or above")
 
     def fit(self, data: AnnData, seed: int) -> Self:
-        """Train, and keep the environments' mean salient latents."""
+        """Train, and keep the mean latents of each environment and content."""
         self.control = control(data)
         super().fit(data, seed)
-        salient = self.embed_blocks(data)["private"]
-        self.salient_means = group_means(salient, column(data, "environment"), column(data, "content"))
+        codes = np.hstack(list(self.embed_blocks(data).values()))
+        self.latent_means = group_means(codes, column(data, "environment"), column(data, "content"))
         return self
 
     def train(self, cells: AnnData, schedule: dict[str, Any], control: str) -> Any:
@@ -305,31 +305,40 @@ class ContrastiveVI(ScviTools):
         import torch
 
         self.refuse_unless_trained(target_environment)
-        means = {label: mean for (e, label), mean in self.salient_means.items() if e == target_environment}
-        typical: np.ndarray = np.mean(list(means.values()), axis=0)
-        salient = np.stack([means.get(label, typical) for label in column(data, "content").tolist()])
-        codes = torch.from_numpy(np.hstack([self.embed(data), salient]).astype(np.float32)).to(self.where)
-        library = self.cells(data)[1]
+        codes, sources = np.hstack(list(self.embed_blocks(data).values())), column(data, "environment")
+        for source in np.unique(sources).tolist():
+            codes[sources == source] += self.latent_shift(source, target_environment)
+        latents, library = torch.from_numpy(codes).to(self.where), self.cells(data)[1]
         with torch.no_grad():
             batch = torch.zeros_like(library, dtype=torch.long)
-            share, _, _, dropout = self.module.decoder("gene", codes, library, batch)
+            share, _, _, dropout = self.module.decoder("gene", latents, library, batch)
         return self.expression(data, share, dropout)
 
+    def latent_shift(self, source: str, target: str) -> np.ndarray:
+        """Return the mean shift of both blocks, each content label seen in both environments weighing the same."""
+        self.refuse_unless_trained(source)
+        labels = {content for _, content in self.latent_means}
+        pairs = [[self.latent_means.get((e, content)) for e in (source, target)] for content in sorted(labels)]
+        shifts = [there - here for here, there in pairs if here is not None and there is not None]
+        if not shifts:
+            raise CannotFit(f"{self.name}: no content label was trained in both {source!r} and {target!r}")
+        return np.asarray(np.mean(shifts, axis=0), dtype=np.float32)
+
     def state(self) -> dict[str, Any]:
-        """Return the weights, the environments and their mean salient latents."""
+        """Return the weights, the environments and the mean latents."""
         return {
             **super().state(),
             "control": self.control,
-            "salient_pairs": [list(pair) for pair in self.salient_means],
-            "salient_means": np.stack(list(self.salient_means.values())),
+            "latent_pairs": [list(pair) for pair in self.latent_means],
+            "latent_means": np.stack(list(self.latent_means.values())),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` returned."""
         super().restore(state)
         self.control = state["control"]
-        pairs = (tuple(pair) for pair in state["salient_pairs"])
-        self.salient_means = dict(zip(pairs, state["salient_means"], strict=True))
+        pairs = (tuple(pair) for pair in state["latent_pairs"])
+        self.latent_means = dict(zip(pairs, state["latent_means"], strict=True))
 
 
 def _import() -> None:

@@ -30,8 +30,6 @@ N_FEW = 10
 DOSES = (50, 200)
 #: Most cells of a new perturbation that are scored; of fewer than twice as many, half.
 MAX_SCORED = 50
-#: One seed at the default size: what is replicated is the perturbation, and a main run has minutes.
-SEEDS = {"smoke": 1, "default": 1, "paper": 5}
 #: Samples of the importance-weighted likelihood.
 N_SAMPLES = 100
 
@@ -69,7 +67,6 @@ class UnseenPerturbation(Task):
         Control("P", "simulated: the noiseless mean; real: the mean of the other half of the double's cells"),
     )
     unit = "double perturbation"
-    seeds: ClassVar[Mapping[str, int]] = SEEDS
 
     def check(self, data: AnnData) -> None:
         """Ask also for a control."""
@@ -189,7 +186,6 @@ class FewShotPerturbation(Task):
         Control("P", "all cells that are not scored"),
     )
     unit = "perturbation"
-    seeds: ClassVar[Mapping[str, int]] = SEEDS
     settings: ClassVar[Mapping[str, Any]] = LatentRecovery.settings
     #: Number of held-out perturbations that are units.
     n_units: ClassVar[Mapping[str, int]] = {"smoke": 2, "default": 6, "paper": 20}

@@ -10,6 +10,7 @@ from torch.nn.functional import one_hot
 from methods import METHODS, CannotFit
 from methods.base import ConfigError
 from methods.nn.penalties import TRVAE_WIDTHS
+from methods.variational import Forward
 
 CONDITIONAL = ["cvae", "mmd-cvae", "trvae"]
 TINY = {"n_latent": 3, "hidden": (16,), "max_epochs": 3}
@@ -154,6 +155,16 @@ def test_without_mmd_it_is_the_cvae_bit_for_bit(shifted):
     np.testing.assert_array_equal(plain.predict(data, "B"), matched.predict(data, "B"))
     little = fitted("mmd-cvae", data, 3, **network, mmd=0.01)
     assert not np.array_equal(little.embed(data), plain.embed(data))
+
+
+def test_the_mmd_is_of_the_draws_of_all_pairs(shifted):
+    data, _ = shifted
+    method = fitted("mmd-cvae", data, mmd=4.0)
+    minibatch = method.tensors(data[:50].copy())
+    mean, log_variance, z = torch.randn(3, 50, 3, generator=torch.Generator().manual_seed(0))
+    terms = method.penalties(Forward(method.network, minibatch, 0, mean, log_variance, z, z))
+    by_hand = mmd_by_hand(z, minibatch["environment"].argmax(1))
+    assert float(terms["mmd"]) == pytest.approx(4 * by_hand, rel=1e-3)
 
 
 def test_a_larger_mmd_brings_the_codes_of_environments_together(labelled):
