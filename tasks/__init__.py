@@ -37,8 +37,13 @@ def benchmark_names() -> list[str]:
 
 
 def benchmark_tags(name: str) -> frozenset[str]:
-    """Return the tags of ``task/dataset``: the task's, and ``simulated`` or ``real`` from its data."""
+    """Return the tags of ``task/dataset``: the task's, and ``simulated`` or ``real`` from its data.
+
+    A stress test has neither the task's tags nor ``quick``: it is run when it is asked for.
+    """
     task, _, dataset = name.partition("/")
+    if dataset in TASKS[task].stress:
+        return frozenset({"stress", "simulated"})
     simulated = DATASETS[dataset].simulated
     return TASKS[task].tags | ({"simulated", "quick"} if simulated else {"real"})
 

@@ -59,6 +59,8 @@ class Task(ABC):
     reference: ClassVar[str]
     #: Names of the data sets that it runs on.
     datasets: ClassVar[tuple[str, ...]]
+    #: Those of them that are run only when named, or by the tag ``stress``.
+    stress: ClassVar[tuple[str, ...]] = ()
     #: What a method must be able to do.
     requires: ClassVar[tuple[str, ...]]
     #: The metrics that make the score; all of them are needed.

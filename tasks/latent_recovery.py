@@ -35,13 +35,17 @@ class LatentRecovery(Task):
     within perturbations, which the perturbation labels alone cannot give) and ``target_auprc``. Targets are the
     method's ``intervention_targets`` where it has them; for any other method they are read off its codes: the
     absolute shift of a perturbation's mean code in units of the within-perturbation standard deviation.
+
+    Stress tests, run by ``--tasks stress``: correlated latents, few cells. A wrong number of latents is a dose of the
+    method: ``--methods 'svae-plus@n_latent=10,15,20'``.
     """
 
     name = "latent-recovery"
     version = 1
     tags = frozenset({"disentanglement"})
     reference = "Lopez et al. 2023, CLeaR: Learning causal representations of single cells via sparse mechanism shifts"
-    datasets = ("sparse-shift", "sparse-shift-published")
+    datasets = ("sparse-shift", "sparse-shift-published", "sparse-shift-correlated", "sparse-shift-few-cells")
+    stress = ("sparse-shift-correlated", "sparse-shift-few-cells")
     requires = ("embed",)
     primary = ("mcc", "mcc_within", "target_auprc")
     secondary = ("latent_r2", "target_f1", *CURVATURES)

@@ -13,6 +13,8 @@ DATASETS = Registry(
         "ifn-sim": "tasks.simulate.ifn:IFN",
         "sparse-shift": "tasks.simulate.sparse_shift:SPARSE_SHIFT",
         "sparse-shift-published": "tasks.simulate.sparse_shift:SPARSE_SHIFT_PUBLISHED",
+        "sparse-shift-correlated": "tasks.simulate.sparse_shift:SPARSE_SHIFT_CORRELATED",
+        "sparse-shift-few-cells": "tasks.simulate.sparse_shift:SPARSE_SHIFT_FEW_CELLS",
         "splatter-groups": "tasks.simulate.splatter_groups:SPLATTER_GROUPS",
         "factor-images": "tasks.simulate.factor_images:FACTOR_IMAGES",
         "factor-expression": "tasks.simulate.factor_expression:FACTOR_EXPRESSION",

@@ -30,6 +30,7 @@ def simulate(
     n_cells: int = 250,
     n_genes: int = 100,
     over: Literal["cells", "genes"] = "genes",
+    correlation: float = 0.0,
 ) -> AnnData:
     """Simulate perturbations that each shift up to three of the latent units.
 
@@ -47,6 +48,8 @@ def simulate(
         ``"genes"``: each cell's softmax over its genes times a log-normal library (median 4,000, log-std .3).
         ``"cells"``: as in the published code, each gene's softmax over all cells times the total that leaves
         a mean count of 40 (10⁶ at 25,000 cells).
+    correlation
+        Of any two latents within a perturbation, in [0, 1): z ~ N(shift, (1 − correlation) I + correlation).
 
     Returns
     -------
@@ -63,7 +66,11 @@ def simulate(
     sign = rng.choice([-1.0, 1.0], size=targets.shape)
     shift = targets * sign * rng.normal(5.0, 0.5, size=targets.shape)
     perturbation = np.repeat(np.arange(n_perturbations), n_cells)
-    z = shift[perturbation] + rng.standard_normal((len(perturbation), n_latent))
+    noise = rng.standard_normal((len(perturbation), n_latent))
+    if correlation > 0:
+        common = rng.standard_normal((len(perturbation), 1))
+        noise = np.sqrt(1 - correlation) * noise + np.sqrt(correlation) * common
+    z = shift[perturbation] + noise
 
     hidden = z
     for fan_in, fan_out in ((n_latent, 40), (40, 40), (40, 40)):
@@ -116,4 +123,22 @@ SPARSE_SHIFT_PUBLISHED = Simulated(
     simulate=simulate,
     parameters={"over": "cells"},
     sizes=_SIZES,
+)
+SPARSE_SHIFT_CORRELATED = Simulated(
+    name="sparse-shift-correlated",
+    summary="sparse-shift whose latents are correlated by .9 within a perturbation: a stress test",
+    reference=_REFERENCE,
+    fields=_FIELDS,
+    simulate=simulate,
+    parameters={"correlation": 0.9},
+    sizes=_SIZES,
+)
+SPARSE_SHIFT_FEW_CELLS = Simulated(
+    name="sparse-shift-few-cells",
+    summary="sparse-shift with 20 cells a perturbation: a stress test",
+    reference=_REFERENCE,
+    fields=_FIELDS,
+    simulate=simulate,
+    parameters={"n_cells": 20},
+    sizes={"smoke": {"n_perturbations": 50}},
 )

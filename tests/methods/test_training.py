@@ -262,7 +262,7 @@ def test_unwatched_terms_are_trained_on_and_logged_but_choose_no_weights():
         def loss_terms(self, network, minibatch, epoch):
             return {**super().loss_terms(network, minibatch, epoch), "adversary": -100 * network.w}
 
-    outcome, network = run(Adversary())
+    outcome, _ = run(Adversary())
     assert outcome.best_epoch == 9
     assert "adversary" in outcome.history
     assert outcome.history["validation"][9] == pytest.approx(0.0, abs=1e-4)

@@ -63,7 +63,7 @@ def test_with_a_wrong_posterior_it_is_a_lower_bound_that_rises_with_the_samples(
 
 @pytest.mark.parametrize("name", [name for name in METHODS if "log_likelihood" in METHODS[name].abilities()])
 def test_likelihood_is_finite_one_number_a_cell_and_leaves_random_state_alone(name, structured):
-    keys = {key for key in METHODS[name].Config.__dataclass_fields__}
+    keys = set(METHODS[name].Config.__dataclass_fields__)
     fitted = METHODS[name](METHODS[name].configure(**{k: v for k, v in SMALL.items() if k in keys})).fit(structured, 0)
     before = torch.get_rng_state()
     values = fitted.log_likelihood(structured, 5)

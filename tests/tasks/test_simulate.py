@@ -22,6 +22,8 @@ SMALL = {
     "pancancer-sim": {"n_cancers": 3, "n_tumours": 20, "n_normals": 5, "n_genes": 40},
     "sparse-shift": {"n_perturbations": 8, "n_cells": 20},
     "sparse-shift-published": {"n_perturbations": 8, "n_cells": 20},
+    "sparse-shift-correlated": {"n_perturbations": 8, "n_cells": 20},
+    "sparse-shift-few-cells": {"n_perturbations": 8},
     "digits": {"n_per_digit": 20},
     "doubles-sim": {"n_cells": 20, "n_genes": 40, "n_truth": 20},
     "factor-expression": {"n_cells": 60, "n_genes": 40},
@@ -145,6 +147,20 @@ def test_published_form_has_the_published_counts(published):
     assert 2_500 < library.min() < 3_300
     assert 11_000 < library.max() < 15_500
     assert 0.0005 < (counts == 0).mean() < 0.002
+
+
+def test_latents_correlate_within_perturbations_as_asked():
+    plain, correlated = (
+        sparse_shift.simulate(np.random.default_rng(0), n_cells=2000, n_perturbations=3, correlation=c)
+        for c in (0, 0.9)
+    )
+    np.testing.assert_array_equal(plain.uns["targets"], correlated.uns["targets"])
+    for data, expected in ((plain, 0.0), (correlated, 0.9)):
+        for perturbation in data.uns["perturbations"]:
+            z = data[(data.obs["perturbation"] == perturbation).to_numpy()].obsm["z"]
+            off = np.corrcoef(z.T)[np.triu_indices(15, 1)]
+            np.testing.assert_allclose(off, expected, atol=0.08)
+            np.testing.assert_allclose(z.std(axis=0), 1.0, atol=0.06)
 
 
 def test_default_form_has_a_log_normal_library():
