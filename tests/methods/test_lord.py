@@ -156,6 +156,24 @@ def test_stage_two_matches_codes_and_embeddings_that_stay():
     assert all(id(p) in trained for p in network["decoder"].parameters())
 
 
+def test_what_stage_two_matches_are_the_codes_of_stage_one(strong, monkeypatch):
+    seen, original = [], _Encoders.loss_terms
+
+    def noting(self, network, minibatch, epoch):
+        seen.append((minibatch["x"], minibatch["content"]))
+        return original(self, network, minibatch, epoch)
+
+    monkeypatch.setattr(_Encoders, "loss_terms", noting)
+    method = fitted(strong[0], **{**TRAINED, "max_epochs": 15})
+    cells, codes = (torch.cat([pair[i] for pair in seen[-15:]]) for i in (0, 1))
+    # stage 1 keeps the codes of its best epoch, which is its last or nearly
+    assert float(codes.square().sum(1).mean()) == pytest.approx(squared_norm(method, 30, TRAINED["decay"]), rel=0.15)
+    with torch.no_grad():
+        encoded = method.network["content_encoder"](cells)[0]
+    # and what the encoder has learned is them: measured
+    assert np.corrcoef(encoded.numpy().ravel(), codes.numpy().ravel())[0, 1] > 0.8
+
+
 def test_both_stages_are_in_the_history(quick):
     assert set(quick.history) == {"codes_reconstruction", "codes_decay", "reconstruction", "match", "validation"}
     assert len(quick.history["codes_decay"]) == 3
