@@ -170,7 +170,7 @@ def test_what_stage_two_matches_are_the_codes_of_stage_one(strong, monkeypatch):
     assert float(codes.square().sum(1).mean()) == pytest.approx(squared_norm(method, 30, TRAINED["decay"]), rel=0.15)
     with torch.no_grad():
         encoded = method.network["content_encoder"](cells)[0]
-    # and what the encoder has learned is them: measured
+    # and what the encoder has learned is them: measured .93
     assert np.corrcoef(encoded.numpy().ravel(), codes.numpy().ravel())[0, 1] > 0.8
 
 
@@ -188,7 +188,7 @@ def test_the_decay_shrinks_the_codes(strong):
     data = strong[0]
     network = {**TRAINED, "max_epochs": 30}
     found = [squared_norm(fitted(data, **{**network, "decay": decay}), 30, decay) for decay in (1e-5, 1e-2, 0.3)]
-    # measured .99, .64, .0008
+    # measured 3.4, 2.1, .0005
     assert found[0] > 1.3 * found[1] > 20 * found[2]
 
 
@@ -292,7 +292,7 @@ def test_counts_are_predicted_in_another_class(labelled):
     x = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
     data = labelled(x, np.array(["control", "A"])[number])
     data.layers["counts"] = counts
-    method = fitted(data, **{**TRAINED, "n_latent": 2, "max_epochs": 80}, likelihood="auto")
+    method = fitted(data, **{**TRAINED, "n_latent": 2, "max_epochs": 25}, likelihood="auto")
     assert method.likelihood == "negative-binomial"
     control, truth = data[number == 0].copy(), x[number == 1].mean(axis=0)
     # measured .20 and 1.7
