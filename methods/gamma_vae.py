@@ -51,6 +51,8 @@ class GammaVAE(VAE):
         activation: str = "softplus"  # Γ-AE
         norm: str = "none"  # Γ-AE
         dropout: float = 0.0  # Γ-AE
+        max_epochs: int = 600  # ours; on TCGA, ten latents needed 450
+        patience: int = 50  # ours; with 20 the noise of the sampled points could end a fit early
         # The weights are of a dose sweep on TCGA (KIRC tumours held out, three latents, one seed): what each, alone,
         # does to the mean of its term. Γ-AE has 100 and 0.5 for the curvatures, beside a mean squared error; those of
         # the 2024 paper could not be found.
