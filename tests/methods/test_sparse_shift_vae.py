@@ -214,8 +214,6 @@ def test_targets_are_found_better_than_by_chance(name, sparsity, sparse):
     matched = np.where(match[None] >= 0, method.intervention_targets()[:, match], 0.0)
     # measured 1 and 1; by chance .25
     assert METRICS["target_auprc"](targets, matched) > 0.75
-    # and in codes that are the latents: measured .99 and .91
-    assert METRICS["mcc"](z, method.embed(data)) > 0.8
 
 
 def test_sparsity_leaves_fewer_targets(sparse):
