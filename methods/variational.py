@@ -201,10 +201,10 @@ class Variational(Method):
 
     def penalties(self, forward: Forward) -> dict[str, Tensor]:
         """Return the named terms that are added to the reconstruction: here the KL to the prior."""
-        from methods.nn.penalties import kl_standard_normal
+        from methods.nn.penalties import kl_normal
 
-        mean = forward.mean - self.prior_mean(forward.network, forward.minibatch)
-        return {"kl": kl_standard_normal(mean, forward.log_variance).mean()}
+        prior_mean = self.prior_mean(forward.network, forward.minibatch)
+        return {"kl": kl_normal(forward.mean, forward.log_variance, prior_mean).mean()}
 
     # --- what a fitted model can do
 

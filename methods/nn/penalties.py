@@ -31,7 +31,7 @@ def kl_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(-1)
 
 
-def kl_normal(mean: Tensor, log_variance: Tensor, prior_mean: Tensor) -> Tensor:
+def kl_normal(mean: Tensor, log_variance: Tensor, prior_mean: Tensor | float) -> Tensor:
     """Return KL(N(μ, diag σ²) ‖ N(m, I)) = ½ Σ_j ((μ_j − m_j)² + σ_j² − 1 − log σ_j²) for each cell, (n_cells,).
 
     Parameters
@@ -354,17 +354,6 @@ def log_beta(logits: Tensor, a: float, b: float) -> Tensor:
     """
     normaliser = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
     return (a - 1.0) * F.logsigmoid(logits) + (b - 1.0) * F.logsigmoid(-logits) - normaliser
-
-
-def expected_targets(logits: Tensor) -> Tensor:
-    """Return the expected number of targets Σ_j sigmoid(logits_j) of each perturbation, (n_perturbations,).
-
-    Parameters
-    ----------
-    logits
-        Of the mask, (n_perturbations, n_latent).
-    """
-    return torch.sigmoid(logits).sum(-1)
 
 
 def categorical_dirichlet_kl(logits: Tensor, concentration: float) -> Tensor:

@@ -20,7 +20,6 @@ from methods.nn.penalties import (
     dhsic,
     dip,
     discriminator_loss,
-    expected_targets,
     factor_total_correlation,
     gaussian_kernel,
     gumbel_sigmoid,
@@ -448,11 +447,6 @@ def test_log_beta_agrees_with_scipy():
     # −log Beta(q; 1, λ) = −log λ − (λ − 1) log(1 − q): a price of λ − 1 on the logit of a mask that is on
     torch.testing.assert_close(found, math.log(100) - torch.tensor([0.0, 99 * 200.0]))
     torch.testing.assert_close(extreme.grad, torch.tensor([0.0, -99.0]))
-
-
-def test_expected_targets_are_the_sum_of_mask_probabilities():
-    logits = torch.tensor([[0.0, 0.0, -100.0], [100.0, 100.0, 100.0]])
-    assert torch.equal(expected_targets(logits), torch.tensor([1.0, 3.0]))
 
 
 # --- BasisVAE
