@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from methods.base import require
 from methods.vae import VAE
@@ -39,12 +39,12 @@ class AnnealedVAE(VAE):
             for key in ("gamma", "capacity", "rise"):
                 require(getattr(self, key) >= 0, key, getattr(self, key), "must be 0 or above")
 
-    def schedule(self) -> Any:
-        """Return the schedule, with the rise as its warm-up."""
-        return replace(super().schedule(), warmup=min(self.config.rise, self.config.max_epochs - 1))
+    def warmup(self) -> int:
+        """Return the epochs of the rise."""
+        return int(self.config.rise)
 
     def penalties(self, forward: Forward) -> dict[str, Tensor]:
         """Return γ times the distance of the KL from the present capacity."""
         plain = super().penalties(forward)
-        risen = min(1.0, (forward.epoch + 1) / max(1, self.config.rise))
-        return {"kl": self.config.gamma * (plain["kl"] - self.config.capacity * risen).abs()}
+        capacity = self.config.capacity * self.risen(forward.epoch)
+        return {"kl": self.config.gamma * (plain["kl"] - capacity).abs()}

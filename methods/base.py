@@ -157,3 +157,14 @@ def group_means(
         )
         for environment, content in pairs
     }
+
+
+def means_state(name: str, means: Mapping[tuple[str, str], np.ndarray]) -> dict[str, Any]:
+    """Return what :func:`group_means` returned as part of a fitted state, under keys that start with ``name``."""
+    return {f"{name}_pairs": [list(pair) for pair in means], f"{name}_means": np.stack(list(means.values()))}
+
+
+def restored_means(name: str, state: Mapping[str, Any]) -> dict[tuple[str, str], np.ndarray]:
+    """Take back what :func:`means_state` returned."""
+    pairs = ((pair[0], pair[1]) for pair in state[f"{name}_pairs"])
+    return dict(zip(pairs, state[f"{name}_means"], strict=True))

@@ -70,7 +70,7 @@ class BasisVAE(VAE):
         """Return the KL of z, the spread over assignments, and the KL of the assignments."""
         from methods.nn.penalties import categorical_dirichlet_kl
 
-        decoder, log_variance = forward.network["decoder"], forward.network["observation"].likelihood.log_variance
+        decoder, log_variance = forward.network["decoder"], forward.network["observation"].likelihood.bounded()
         spread = decoder.head.spread(decoder.hidden(forward.first))
         of_genes = categorical_dirichlet_kl(decoder.head.choice, self.config.concentration)
         return {

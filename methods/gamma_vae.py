@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from methods.base import require
@@ -80,10 +80,9 @@ class GammaVAE(VAE):
             """Whether any of the penalties is there."""
             return bool(self.parameter_effects or self.extrinsic or self.metric_scale)
 
-    def schedule(self) -> Any:
-        """Return the VAE's, no weights counting as best before the penalties have their full weight."""
-        plain, config = super().schedule(), self.config
-        return replace(plain, warmup=min(config.warmup, config.max_epochs - 1)) if config.curved else plain
+    def warmup(self) -> int:
+        """Return the epochs over which the penalties rise; the plain VAE has none."""
+        return int(self.config.warmup) if self.config.curved else 0
 
     def penalties(self, forward: Forward) -> dict[str, Tensor]:
         """Return the KL and the three terms of curvature, those of weight 0 left out."""
@@ -95,7 +94,7 @@ class GammaVAE(VAE):
         if not config.curved:
             return terms
         decoder, n_latent, n_genes = forward.network["decoder"], config.n_latent, forward.network["observation"].n_genes
-        ramp = 1.0 if forward.epoch >= config.warmup else forward.epoch / config.warmup
+        ramp = self.risen(forward.epoch)
         n_points = -(-len(forward.z) // 8)
         mixed = curvature.mixup(forward.z, config.eta)[n_points : 2 * n_points]
         z = torch.cat([forward.z[:n_points], mixed])

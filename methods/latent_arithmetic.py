@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from methods.base import CannotFit, Method, column, group_means
+from methods.base import CannotFit, Method, column, group_means, means_state, restored_means
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -61,17 +61,10 @@ class LatentArithmetic(Method):
             codes[sources == source] += self.latent_shift(str(source), target_environment)
         return self.decode(codes.astype(np.float32))  # type: ignore[attr-defined]
 
-    def latent_state(self) -> dict[str, object]:
+    def latent_state(self) -> dict[str, Any]:
         """Return the remembered means as part of a fitted state."""
-        return {
-            "latent_pairs": [list(pair) for pair in self.latent_means],
-            "latent_means": np.stack(list(self.latent_means.values())),
-        }
+        return means_state("latent", self.latent_means)
 
-    def restore_latents(self, state: dict[str, object]) -> None:
+    def restore_latents(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`latent_state` returned."""
-        pairs, means = state["latent_pairs"], state["latent_means"]
-        self.latent_means = {
-            (pair[0], pair[1]): mean
-            for pair, mean in zip(pairs, means, strict=True)  # type: ignore[call-overload]
-        }
+        self.latent_means = restored_means("latent", state)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from methods.base import CannotFit, Method, column, require
-from methods.variational import Variational
+from methods.base import CannotFit, column, require
+from methods.neural import NeuralMethod, seeded
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor, nn
 
 
-class LORD(Method):
+class LORD(NeuralMethod):
     """LORD (Gabbay & Hoshen 2020): a content code of each cell and an embedding shared by all cells of a class.
 
     Stage 1, latent optimisation, without an encoder: for cell i of class y, with one generator G,
@@ -41,13 +41,13 @@ class LORD(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"smoke": {"max_epochs": 5}}
 
     @dataclass(frozen=True)
-    class Config(Variational.Config):
+    class Config(NeuralMethod.Config):
         """The suite's network, and LORD's training."""
 
         norm: str = "none"  # Gabbay & Hoshen 2020 have no batch norm in encoders of vectors
         dropout: float = 0.0  # Gabbay & Hoshen 2020
         n_class: int = 10  # width of a class embedding; ours, as the content's
-        decay: float = 1e-4  # λ; of 1e-4 to 1e-3 in Gabbay & Hoshen 2020: ifn-sim skill .55 against .44
+        decay: float = 1e-4  # λ; of 1e-4 to 1e-3 in Gabbay & Hoshen 2020: ifn-sim (type0, seed 0) skill .55 against .44
         match: float = 10.0  # m; Gabbay & Hoshen 2020, Eq. 6
         learning_rate: float = 3e-4  # of the generator, the authors' code; theirs of the encoders is 1e-4
         latent_learning_rate: float = 3e-3  # the authors' code
@@ -62,30 +62,20 @@ class LORD(Method):
             for key in ("decay", "match"):
                 require(getattr(self, key) >= 0, key, getattr(self, key), "must be 0 or above")
 
-    preload = Variational.preload
-
     def fit(self, data: AnnData, seed: int) -> Self:
         """Optimise the codes and the generator, then train the encoders."""
         import torch
 
-        from methods.nn.training import Schedule, device, train
+        from methods.nn.training import Schedule, train
 
-        config, n_latent = self.config, self.config.n_latent
-        if n_latent > data.n_vars:
-            raise CannotFit(f"n_latent={n_latent} is more than the {data.n_vars} genes; set a smaller one")
-        self.classes = sorted(set(column(data, "environment").tolist()))
-        self.likelihood = config.likelihood
-        if self.likelihood == "auto":
-            self.likelihood = "negative-binomial" if "counts" in data.layers else "gaussian"
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            self.network: Any = self.build(data.n_vars).to(device())
+        config = self.config
+        with seeded(seed):
+            self.prepare(data)
             # small, as in the authors' code: a code has one gradient step an epoch, and what is left of a random start
             # is noise that no encoder can learn
-            start = 0.1 * torch.rand(data.n_obs, n_latent) - 0.05
-            content = torch.nn.Embedding(data.n_obs, n_latent, _weight=start)
+            start = 0.1 * torch.rand(data.n_obs, config.n_latent) - 0.05
+            content = torch.nn.Embedding(data.n_obs, config.n_latent, _weight=start)
         observed: Any = self.network["observation"]
-        observed.calibrate(data)
         numbers = torch.from_numpy(np.searchsorted(self.classes, column(data, "environment"))).to(self.where)
         tensors = observed.tensors(data)
         tensors |= observed.index(tensors)
@@ -108,6 +98,10 @@ class LORD(Method):
         }
         self.unconverged = "" if encoded.converged else f"stopped by {encoded.stopped}"
         return self
+
+    def learn_labels(self, data: AnnData) -> None:
+        """Note the classes."""
+        self.classes = sorted(set(column(data, "environment").tolist()))
 
     def build(self, n_genes: int) -> nn.ModuleDict:
         """Return observation, generator, class embeddings, and the two encoders."""
@@ -165,29 +159,14 @@ class LORD(Method):
             output = self.network["decoder"](torch.cat([content, target.expand(len(content), -1)], 1))
             return observed.expression(output, observed.tensors(data)).cpu().numpy()
 
-    @property
-    def where(self) -> Any:
-        """The device that the network is on."""
-        return self.network["class"].weight.device
-
     def state(self) -> dict[str, Any]:
         """Return the weights and the classes."""
-        weights = {f"network.{key}": value.cpu().numpy() for key, value in self.network.state_dict().items()}
-        n_genes = self.network["observation"].n_genes
-        return {"n_genes": n_genes, "likelihood": self.likelihood, "classes": self.classes, **weights}
+        return {**super().state(), "classes": self.classes}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` returned."""
-        import torch
-
-        from methods.nn.training import device
-
-        prefix = "network."
-        weights = {k.removeprefix(prefix): torch.from_numpy(v) for k, v in state.items() if k.startswith(prefix)}
-        self.likelihood, self.classes = state["likelihood"], list(state["classes"])
-        self.network = self.build(state["n_genes"]).to(device())
-        self.network.load_state_dict(weights)
-        self.network.eval()
+        self.classes = list(state["classes"])
+        super().restore(state)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from methods.base import CannotFit, column, group_means, require
+from methods.base import CannotFit, column, group_means, means_state, require, restored_means
 from methods.variational import Variational
 
 if TYPE_CHECKING:
@@ -96,10 +96,13 @@ class MultiGroupVI(Variational):
         )
 
     def schedule(self) -> Any:
-        """Return the schedule, with the warm-up of the KL and minibatches of as many cells for each group."""
+        """Return the schedule, with minibatches of as many cells for each group."""
         plain = super().schedule()
-        warmup = min(self.config.warmup, self.config.max_epochs - 1)
-        return replace(plain, warmup=warmup, minibatch=plain.minibatch * len(self.groups))
+        return replace(plain, minibatch=plain.minibatch * len(self.groups))
+
+    def warmup(self) -> int:
+        """Return the epochs over which w rises."""
+        return int(self.config.warmup)
 
     def covariates(self, data: AnnData) -> dict[str, Tensor]:
         """Return which latents a cell has, z and its group's t: 0 or 1, (n_cells, n_latent + n_groups · n_private)."""
@@ -129,8 +132,9 @@ class MultiGroupVI(Variational):
         """Return w times the KL of the latents that a cell has, and λ times the distance of all others from 0."""
         from methods.nn.penalties import kl_standard_normal, wasserstein_to_zero
 
-        has, risen = forward.minibatch["has"], min(1.0, (forward.epoch + 1) / max(1, self.config.warmup))
-        terms = {"kl": risen * kl_standard_normal(forward.mean * has, forward.log_variance * has).mean()}
+        has = forward.minibatch["has"]
+        kl = kl_standard_normal(forward.mean * has, forward.log_variance * has).mean()
+        terms = {"kl": self.risen(forward.epoch) * kl}
         if self.config.wasserstein > 0:
             n_latent, n_private = self.config.n_latent, self.config.n_private
             own = has[:, n_latent::n_private]
@@ -173,13 +177,11 @@ class MultiGroupVI(Variational):
         return {
             **super().state(),
             "groups": self.groups,
-            "private_pairs": [list(pair) for pair in self.private_means],
-            "private_means": np.stack(list(self.private_means.values())),
+            **means_state("private", self.private_means),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` returned."""
         self.groups = list(state["groups"])
         super().restore(state)
-        pairs = (tuple(pair) for pair in state["private_pairs"])
-        self.private_means = dict(zip(pairs, state["private_means"], strict=True))
+        self.private_means = restored_means("private", state)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from methods.base import CannotFit, Method, column, control, group_means, require
+from methods.base import CannotFit, Method, column, control, group_means, means_state, require, restored_means
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -329,16 +329,14 @@ class ContrastiveVI(ScviTools):
         return {
             **super().state(),
             "control": self.control,
-            "latent_pairs": [list(pair) for pair in self.latent_means],
-            "latent_means": np.stack(list(self.latent_means.values())),
+            **means_state("latent", self.latent_means),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` returned."""
         super().restore(state)
         self.control = state["control"]
-        pairs = (tuple(pair) for pair in state["latent_pairs"])
-        self.latent_means = dict(zip(pairs, state["latent_means"], strict=True))
+        self.latent_means = restored_means("latent", state)
 
 
 def _import() -> None:

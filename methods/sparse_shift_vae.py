@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -63,9 +63,9 @@ class IVAE(Variational):
         network["shifts"] = nn.ParameterDict({"mean": nn.Parameter(torch.zeros(shape))})
         return network
 
-    def schedule(self) -> Any:
-        """Return the schedule, with the warm-up of the KL."""
-        return replace(super().schedule(), warmup=min(self.config.warmup, self.config.max_epochs - 1))
+    def warmup(self) -> int:
+        """Return the epochs over which w rises."""
+        return int(self.config.warmup)
 
     def covariates(self, data: AnnData) -> dict[str, Tensor]:
         """Return the environments' numbers (n_cells,); −1 for the control and for one that is not known."""
@@ -87,13 +87,9 @@ class IVAE(Variational):
         """Return the shift of each of the environments' numbers, (n, n_latent)."""
         return network["shifts"]["mean"][environment]
 
-    def weight(self, epoch: int) -> float:
-        """Return w."""
-        return min(1.0, (epoch + 1) / max(1, self.config.warmup))
-
     def penalties(self, forward: Forward) -> dict[str, Tensor]:
         """Return w times the KL to the shifted prior."""
-        return {"kl": self.weight(forward.epoch) * super().penalties(forward)["kl"]}
+        return {"kl": self.risen(forward.epoch) * super().penalties(forward)["kl"]}
 
     def adapt(self, data: AnnData) -> Self:
         """Return a copy that also knows the environments of ``data``, each by the mean of its cells' codes."""
@@ -246,7 +242,7 @@ class SVAEPlus(SVAE):
         """Return minus the log prior of the probabilities, for a cell."""
         from methods.nn.penalties import log_beta
 
-        return -self.weight(epoch) / self.n_cells * log_beta(logits, 1.0, self.config.sparsity).sum()
+        return -self.risen(epoch) / self.n_cells * log_beta(logits, 1.0, self.config.sparsity).sum()
 
     def fit_shift(self, codes: np.ndarray) -> dict[str, np.ndarray]:
         """Return the mean code and the logits of q = 1 − 2(λ − 1) / (n μ²), the minimum of the loss over n cells."""

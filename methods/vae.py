@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CURVED = {
     "activation": ("softplus", "elu", "silu"),
     "norm": ("none", "batch"),
-    "likelihood": ("gaussian", "squared-error"),
+    "likelihood": ("gaussian", "gene-gaussian", "squared-error"),
 }
 
 

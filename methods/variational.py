@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from methods.base import CannotFit, Method, require
+from methods.neural import NeuralMethod, seeded
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -44,7 +44,7 @@ class Forward:
     first: Tensor
 
 
-class Variational(Method):
+class Variational(NeuralMethod):
     """A model of cells x with latents z: loss = −E_q(z|x) log p(x | z) + penalties, of which one is a KL.
 
     Losses are summed over genes and latents and averaged over cells, with one posterior draw a cell. ``embed`` is the
@@ -53,66 +53,15 @@ class Variational(Method):
     own.
     """
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"max_epochs": 5},
-        "paper": {"max_epochs": 1000},
-    }
-    #: What the likelihood "auto" is where the data have counts.
-    count_likelihood: ClassVar[str] = "negative-binomial"
     #: Loss terms that do not count when the best weights are chosen.
     unwatched: ClassVar[frozenset[str]] = frozenset()
 
-    @dataclass(frozen=True)
-    class Config:
-        """Network and training."""
-
-        n_latent: int = 10  # the suite's common code size; scvi-tools SCVI's too
-        hidden: tuple[int, ...] = (128, 128)  # width of scvi-tools SCVI (n_hidden=128), two layers
-        activation: str = "silu"  # ours: smooth, so that decoders have curvatures (decision 0010); scVI has ReLU
-        norm: str = "batch"  # scvi-tools SCVI
-        dropout: float = 0.1  # scvi-tools SCVI
-        likelihood: str = "gaussian"  # ours: most data sets here have no counts; "auto" takes them where they are
-        learning_rate: float = 1e-3  # Adam's default; scvi-tools SCVI
-        minibatch: int = 128  # scvi-tools SCVI
-        max_epochs: int = 400  # scvi-tools SCVI, for small data; early stopping ends most fits before it
-        patience: int = 20  # ours; scvi-tools waits 45 of its 400 epochs
-        validation: float = 0.1  # scvi-tools SCVI (train_size=0.9)
-
-        def __post_init__(self) -> None:
-            """Refuse what no data could make right."""
-            from methods.nn import ACTIVATIONS, LIKELIHOODS, NORMS
-
-            for key in ("n_latent", "minibatch", "max_epochs", "patience", "learning_rate"):
-                require(getattr(self, key) > 0, key, getattr(self, key), "must be above 0")
-            require(min(self.hidden) > 0, "hidden", self.hidden, "must have widths above 0")
-            require(0 <= self.dropout < 1, "dropout", self.dropout, "must be in [0, 1)")
-            require(0 <= self.validation < 1, "validation", self.validation, "must be in [0, 1)")
-            require(self.activation in ACTIVATIONS, "activation", self.activation, f"is one of {ACTIVATIONS}")
-            require(self.norm in NORMS, "norm", self.norm, f"is one of {NORMS}")
-            likelihoods = ("auto", *LIKELIHOODS)
-            require(self.likelihood in likelihoods, "likelihood", self.likelihood, f"is one of {likelihoods}")
-
-    @classmethod
-    def preload(cls) -> None:
-        """Import PyTorch, and what its optimiser imports at its first step: two seconds of every fit else."""
-        import torch
-
-        weight = torch.nn.Parameter(torch.zeros(1))
-        weight.grad = torch.zeros(1)
-        torch.optim.Adam([weight], fused=True).step()
-
     def fit(self, data: AnnData, seed: int) -> Self:
         """Train with early stopping on a split of the training cells."""
-        from methods.nn.training import device, train
+        from methods.nn.training import train
 
-        if self.config.n_latent > data.n_vars:
-            raise CannotFit(f"n_latent={self.config.n_latent} is more than the {data.n_vars} genes; set a smaller one")
-        self.likelihood = self.config.likelihood
-        if self.likelihood == "auto":
-            self.likelihood = self.count_likelihood if "counts" in data.layers else "gaussian"
-        self.learn_labels(data)
-        self.network = self._seeded_network(data.n_vars, seed).to(device())
-        self.network["observation"].calibrate(data)
+        with seeded(seed):
+            self.prepare(data)
         tensors = {**self.tensors(data), **self.supervision(data)}
         tensors |= self.network["observation"].index(tensors)
         outcome = train(self, self.network, tensors, self.schedule(), seed, self.name, self.strata(data))
@@ -121,9 +70,6 @@ class Variational(Method):
         return self
 
     # --- what a subclass may change
-
-    def learn_labels(self, data: AnnData) -> None:
-        """Note, before the network is built, what of the training labels it depends on; here nothing."""
 
     def covariates(self, data: AnnData) -> dict[str, Tensor]:
         """Return further tensors (n_cells, ...) that the network reads; here none."""
@@ -142,7 +88,18 @@ class Variational(Method):
         from methods.nn.training import Schedule
 
         config = self.config
-        return Schedule(config.max_epochs, config.learning_rate, config.minibatch, config.validation, config.patience)
+        warmup = min(self.warmup(), config.max_epochs - 1)
+        return Schedule(
+            config.max_epochs, config.learning_rate, config.minibatch, config.validation, config.patience, warmup
+        )
+
+    def warmup(self) -> int:
+        """Return for how many epochs a weight rises, during which no weights of the network count as best; here 0."""
+        return 0
+
+    def risen(self, epoch: int) -> float:
+        """Return which share of itself a weight has in ``epoch`` that rises linearly to all of it."""
+        return min(1.0, (epoch + 1) / max(1, self.warmup()))
 
     def parameter_groups(self, network: Any) -> list[dict[str, Any]]:
         """Return one group of all parameters."""
@@ -253,35 +210,3 @@ class Variational(Method):
                 weights.append(log_prob + (prior.log_prob(z) - posterior.log_prob(z)).sum(-1))
             estimate = torch.logsumexp(torch.stack(weights), 0) - np.log(n_samples)
             return (estimate + network["observation"].log_volume()).cpu().numpy()
-
-    @property
-    def where(self) -> Any:
-        """The device that the network is on."""
-        return next(self.network.parameters()).device
-
-    def state(self) -> dict[str, Any]:
-        """Return the weights."""
-        weights = {f"network.{key}": value.cpu().numpy() for key, value in self.network.state_dict().items()}
-        return {"n_genes": self.network["observation"].n_genes, "likelihood": self.likelihood, **weights}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take back the weights."""
-        import torch
-
-        from methods.nn.training import device
-
-        prefix = "network."
-        weights = {k.removeprefix(prefix): torch.from_numpy(v) for k, v in state.items() if k.startswith(prefix)}
-        self.likelihood = state["likelihood"]
-        self.network = self.build(state["n_genes"]).to(device())
-        self.network.load_state_dict(weights)
-        self.network.eval()
-
-    def _seeded_network(self, n_genes: int, seed: int) -> Any:
-        """Build the network with initial weights that depend on ``seed`` alone."""
-        import torch
-
-        with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed would also reseed the GPU's generator, which is not forked here
-            torch.default_generator.manual_seed(seed)
-            return self.build(n_genes)

@@ -3,4 +3,11 @@
 #: Names of activations, norms and likelihoods, here so that a configuration is checked without importing PyTorch.
 ACTIVATIONS = ("relu", "leaky_relu", "softplus", "elu", "silu")
 NORMS = ("none", "layer", "batch")
-LIKELIHOODS = ("gaussian", "squared-error", "negative-binomial", "zero-inflated-negative-binomial", "bernoulli")
+LIKELIHOODS = (
+    "gaussian",
+    "gene-gaussian",
+    "squared-error",
+    "negative-binomial",
+    "zero-inflated-negative-binomial",
+    "bernoulli",
+)

@@ -76,13 +76,14 @@ class Gaussian(Likelihood):
         super().__init__()
         self.log_variance = nn.Parameter(torch.zeros(()))
 
-    def _bounded(self) -> Tensor:
+    def bounded(self) -> Tensor:
+        """Return log σ², kept from −∞."""
         # data reproduced exactly (constant genes alone) would send the variance to 0 and the density to infinity
         return self.log_variance.clamp(min=-10.0)
 
     def log_prob(self, x: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
         """Return log p(x | output) summed over genes, (n_cells,)."""
-        log_variance = self._bounded()
+        log_variance = self.bounded()
         squared = (x - output).square() * torch.exp(-log_variance)
         return -0.5 * (squared + log_variance + math.log(2 * math.pi)).sum(-1)
 
@@ -93,7 +94,7 @@ class Gaussian(Likelihood):
     @torch.no_grad()
     def sample(self, output: Tensor, library: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Draw from the normals."""
-        return output + torch.exp(0.5 * self._bounded()) * _normal(output, generator)
+        return output + torch.exp(0.5 * self.bounded()) * _normal(output, generator)
 
 
 class GeneGaussian(Gaussian):
@@ -142,7 +143,8 @@ class NegativeBinomial(Likelihood):
         super().__init__()
         self.log_theta = nn.Parameter(torch.zeros(n_genes))
 
-    def _bounded(self) -> Tensor:
+    def bounded(self) -> Tensor:
+        """Return log σ², kept from −∞."""
         # beyond e^±15 counts are Poisson or all zero, and θ log(1 + μ/θ) leaves single precision
         return self.log_theta.clamp(-15.0, 15.0)
 
@@ -161,7 +163,7 @@ class NegativeBinomial(Likelihood):
         at = (None, None) if nonzero is None else nonzero
         logits, dropout = self._logits(output)
         gradients = torch.is_grad_enabled()
-        return _ClosedForm.apply(gradients, x, *at, _given(library), self._bounded(), logits, dropout)[0]
+        return _ClosedForm.apply(gradients, x, *at, _given(library), self.bounded(), logits, dropout)[0]
 
     def _logits(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
         return output, None
@@ -174,13 +176,13 @@ class NegativeBinomial(Likelihood):
     def sample(self, output: Tensor, library: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Draw counts, as Poisson with gamma-distributed rates."""
         mean = NegativeBinomial.mean(self, output, library)
-        theta = self._bounded().exp().expand_as(mean)
+        theta = self.bounded().exp().expand_as(mean)
         # torch.distributions.Gamma takes no generator
         return torch.poisson(torch._standard_gamma(theta, generator=generator) * mean / theta, generator=generator)
 
     def generating_function(self, u: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
         """Return E[u^x] = (1 + μ(1 − u)/θ)^−θ for u in [0, 1], which broadcasts to (n_cells, n_genes)."""
-        theta = self._bounded().exp()
+        theta = self.bounded().exp()
         return torch.exp(-theta * torch.log1p(NegativeBinomial.mean(self, output, library) * (1 - u) / theta))
 
 

@@ -14,6 +14,7 @@ from methods.nn import LIKELIHOODS
 from methods.nn.likelihoods import (
     Bernoulli,
     Gaussian,
+    GeneGaussian,
     NegativeBinomial,
     NonZeros,
     SquaredError,
@@ -229,6 +230,7 @@ _OBSERVATIONS: dict[str, tuple[type[Observation], type[nn.Module]]] = dict(
         LIKELIHOODS,
         (
             (Scaled, Gaussian),
+            (Scaled, GeneGaussian),
             (Scaled, SquaredError),
             (Counts, NegativeBinomial),
             (Counts, ZeroInflatedNegativeBinomial),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -115,30 +116,22 @@ SPARSE_SHIFT = Simulated(
     simulate=simulate,
     sizes=_SIZES,
 )
-SPARSE_SHIFT_PUBLISHED = Simulated(
+SPARSE_SHIFT_PUBLISHED = replace(
+    SPARSE_SHIFT,
     name="sparse-shift-published",
     summary="the same with the published code's softmax over cells, gene by gene",
-    reference=_REFERENCE,
-    fields=_FIELDS,
-    simulate=simulate,
     parameters={"over": "cells"},
-    sizes=_SIZES,
 )
-SPARSE_SHIFT_CORRELATED = Simulated(
+SPARSE_SHIFT_CORRELATED = replace(
+    SPARSE_SHIFT,
     name="sparse-shift-correlated",
     summary="sparse-shift whose latents are correlated by .9 within a perturbation: a stress test",
-    reference=_REFERENCE,
-    fields=_FIELDS,
-    simulate=simulate,
     parameters={"correlation": 0.9},
-    sizes=_SIZES,
 )
-SPARSE_SHIFT_FEW_CELLS = Simulated(
+SPARSE_SHIFT_FEW_CELLS = replace(
+    SPARSE_SHIFT,
     name="sparse-shift-few-cells",
     summary="sparse-shift with 20 cells a perturbation: a stress test",
-    reference=_REFERENCE,
-    fields=_FIELDS,
-    simulate=simulate,
     parameters={"n_cells": 20},
     sizes={"smoke": {"n_perturbations": 50}},
 )

@@ -356,14 +356,19 @@ def test_an_environment_never_trained_cannot_be_predicted(name, fitted, queries)
     assert TARGET in str(caught.value)
 
 
+#: Their gene means are at .93 to .95 after three epochs: curvatures hold the decoder back, or dispersions are learned.
+SLOW_STARTERS = {"gamma-vae", "ivae", "svae", "svae-plus"}
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if "decode" in METHODS[name].abilities()])
 def test_decode_of_codes_is_expression(name, fitted, data):
     method = fitted(name)
     decoded = method.decode(method.embed(data))
     assert decoded.shape == data.shape
     assert np.isfinite(decoded).all()
-    # three epochs are no fit; the gene means are about right from the start (those of counts wait for dispersions: .94)
-    assert np.corrcoef(decoded.mean(axis=0), data.X.mean(axis=0))[0, 1] > 0.92
+    # three epochs are no fit, yet the gene means are about right from the start
+    least = 0.92 if name in SLOW_STARTERS else 0.95
+    assert np.corrcoef(decoded.mean(axis=0), data.X.mean(axis=0))[0, 1] > least
 
 
 # --- state

@@ -11,8 +11,8 @@ from methods.nn.observation import Counts, Greys, Scaled, observation
 
 def test_every_likelihood_has_its_observation():
     kinds = [type(observation(name, 4)) for name in LIKELIHOODS]
-    assert kinds == [Scaled, Scaled, Counts, Counts, Greys]
-    assert [observation(name, 4).outputs_per_gene for name in LIKELIHOODS] == [1, 1, 1, 2, 1]
+    assert kinds == [Scaled, Scaled, Scaled, Counts, Counts, Greys]
+    assert [observation(name, 4).outputs_per_gene for name in LIKELIHOODS] == [1, 1, 1, 1, 2, 1]
 
 
 def counted(labelled, n_cells=40, n_genes=12, kept=12, target=1e4):
