@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tasks.base import Control, Fit, Task
 
 #: Raised when results of an older suite can no longer be read.
-FORMAT = 1
+FORMAT = 2
 
 
 def run_cell(cell: Cell, fits_directory: Path | None) -> dict[str, Any]:
@@ -68,6 +68,7 @@ def run_cell(cell: Cell, fits_directory: Path | None) -> dict[str, Any]:
         scores=scores if status == "ok" else {},
         curves=fits.history,
         warnings=sorted(fits.warnings),
+        log=fits.log,
         fit_seconds=fits.seconds,
         evaluate_seconds=max(0.0, time.perf_counter() - clock - fits.spent),
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -99,6 +100,7 @@ def result_of(
     scores: Mapping[str, float | None] | None = None,
     curves: Mapping[str, list[float]] | None = None,
     warnings: list[str] | None = None,
+    log: list[str] | None = None,
     fit_seconds: float = 0.0,
     evaluate_seconds: float = 0.0,
     peak_memory_mb: float = 0.0,
@@ -120,6 +122,7 @@ def result_of(
         "metrics": {n: {"primary": n in task.primary, "better": METRICS[n].info.better} for n in names},
         "curves": dict(curves or {}),
         "warnings": warnings or [],
+        "log": log or [],
         "fit_seconds": fit_seconds,
         "evaluate_seconds": evaluate_seconds,
         "peak_memory_mb": peak_memory_mb,

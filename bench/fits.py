@@ -43,6 +43,8 @@ class Fits:
         Training curves of the last fit.
     warnings
         Why fits did not converge.
+    log
+        What methods remarked on their fits, each remark once.
     """
 
     def __init__(self, directory: Path | None):
@@ -51,6 +53,7 @@ class Fits:
         self.spent = 0.0
         self.history: dict[str, list[float]] = {}
         self.warnings: set[str] = set()
+        self.log: list[str] = []
 
     def of(self, name: str, config: Mapping[str, Any], seed: int) -> Callable[[AnnData], Method]:
         """Return the ``fit`` that a task is handed."""
@@ -71,6 +74,7 @@ class Fits:
             self.history = method.history
             if method.unconverged:
                 self.warnings.add(method.unconverged)
+            self.log += [remark for remark in method.log if remark not in self.log]
             return method
 
         return fit
@@ -108,7 +112,13 @@ def _save(method: Any, seconds: float, file: Path) -> None:
     state = method.state()
     arrays = {key: np.ascontiguousarray(value) for key, value in state.items() if isinstance(value, np.ndarray)}
     rest = {key: value for key, value in state.items() if key not in arrays}
-    about = {"state": rest, "seconds": seconds, "history": method.history, "unconverged": method.unconverged}
+    about = {
+        "state": rest,
+        "seconds": seconds,
+        "history": method.history,
+        "unconverged": method.unconverged,
+        "log": method.log,
+    }
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
         save_file(arrays, temporary, metadata={"about": json.dumps(about)})
@@ -128,5 +138,5 @@ def _load(method: Any, file: Path) -> float:
     except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: not a stored fit ({error})") from error
     method.restore(state)
-    method.history, method.unconverged = about["history"], about["unconverged"]
+    method.history, method.unconverged, method.log = about["history"], about["unconverged"], about["log"]
     return about["seconds"]

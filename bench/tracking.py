@@ -194,6 +194,7 @@ class Tracker:
             "reason": result["reason"],
             "detail": result["detail"],
             "warnings": "; ".join(result["warnings"]),
+            "log": "; ".join(result["log"]),
             "cell_id": cell["id"],
             "data_sha256": cell["data_digest"],
             "git_commit": result["environment"]["git_commit"],

@@ -74,6 +74,13 @@ class Method(ABC):
         self.history: dict[str, list[float]] = {}
         #: Set by an iterative method whose fit ended without converging, with the reason.
         self.unconverged: str = ""
+        #: Remarks on the fit, as why it stopped.
+        self.log: list[str] = []
+
+    def note(self, remark: str) -> None:
+        """Add a remark to the log, once."""
+        if remark not in self.log:
+            self.log.append(remark)
 
     @classmethod  # noqa: B027 - doing nothing is a fine thing to do
     def preload(cls) -> None:

@@ -47,6 +47,7 @@ class BetaTCVAE(VAE):
 
         terms = super().penalties(forward)
         if self.config.beta != 1:
-            correlation = total_correlation(forward.z, forward.mean, forward.log_variance, self.n_cells)
+            cells = self.sample(forward)
+            correlation = total_correlation(cells.z, cells.mean, cells.log_variance, self.n_cells)
             terms["total_correlation"] = (self.config.beta - 1) * correlation.mean()
         return terms

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 #: ε under the root.
 EPSILON = 1e-6
-#: Kernels are n × n: of larger minibatches the first cells, which are a random sample, stand for all.
-MAX_CELLS = 1000
 
 
 class DHSICVAE(VAE):
@@ -51,14 +49,14 @@ class DHSICVAE(VAE):
 
         terms = super().penalties(forward)
         if self.config.dhsic > 0:
-            terms["dhsic"] = self.config.dhsic * sqrt_dhsic(self.kernels(forward), EPSILON)
+            terms["dhsic"] = self.config.dhsic * sqrt_dhsic(self.kernels(self.sample(forward)), EPSILON)
         return terms
 
     def kernels(self, forward: Forward) -> Tensor:
         """Return the kernel matrices (n_variables, n, n): one for each latent."""
         from methods.nn.penalties import coordinate_kernels
 
-        return coordinate_kernels(forward.z[:MAX_CELLS])
+        return coordinate_kernels(forward.z)
 
 
 class DHSICNuisanceVAE(DHSICVAE):
@@ -96,7 +94,7 @@ class DHSICNuisanceVAE(DHSICVAE):
         """Return two kernel matrices, of the shared block and of the environment."""
         from methods.nn.penalties import nuisance_kernels
 
-        return nuisance_kernels(forward.z[:MAX_CELLS, : self.n_shared], forward.minibatch["environment"][:MAX_CELLS])
+        return nuisance_kernels(forward.z[:, : self.n_shared], forward.minibatch["environment"])
 
     def embed_blocks(self, data: AnnData) -> dict[str, np.ndarray]:
         """Return the block that is independent of the environment, and the rest."""

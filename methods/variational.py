@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -13,6 +13,9 @@ from methods.neural import NeuralMethod, seeded
 if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor, nn
+
+#: Beyond it the pairs of a minibatch's cells could outgrow the memory.
+MOST_PAIRED = 1024
 
 
 @dataclass
@@ -66,6 +69,7 @@ class Variational(NeuralMethod):
         tensors |= self.network["observation"].index(tensors)
         outcome = train(self, self.network, tensors, self.schedule(), seed, self.name, self.strata(data))
         self.history = outcome.history
+        self.note(f"training stopped: {outcome.stopped}")
         self.unconverged = "" if outcome.converged else f"stopped by {outcome.stopped}"
         return self
 
@@ -162,6 +166,18 @@ class Variational(NeuralMethod):
 
         prior_mean = self.prior_mean(forward.network, forward.minibatch)
         return {"kl": kl_normal(forward.mean, forward.log_variance, prior_mean).mean()}
+
+    def sample(self, forward: Forward) -> Forward:
+        """Return at most :data:`MOST_PAIRED` cells of ``forward``, for a term that compares every two cells.
+
+        They are the first ones, which are a random sample, in proportion where there are strata.
+        """
+        if len(forward.z) <= MOST_PAIRED:
+            return forward
+        self.note(f"terms that compare every two cells of a minibatch saw {MOST_PAIRED} of them")
+        parts = ("mean", "log_variance", "z", "first")
+        minibatch = {key: value[:MOST_PAIRED] for key, value in forward.minibatch.items()}
+        return replace(forward, minibatch=minibatch, **{part: getattr(forward, part)[:MOST_PAIRED] for part in parts})
 
     # --- what a fitted model can do
 

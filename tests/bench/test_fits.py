@@ -19,6 +19,7 @@ class Counting(Method):
         self.mean = np.asarray(data.X).mean(0)
         self.history = {"loss": [2.0, 1.0]}
         self.unconverged = "stopped early"
+        self.note("a remark")
         return self
 
     def embed(self, data):
@@ -59,6 +60,7 @@ def test_a_fit_is_made_once_and_comes_back_as_it_was(counting, data, tmp_path):
     np.testing.assert_array_equal(made.embed(data), stored.embed(data))
     assert second.history == {"loss": [2.0, 1.0]}
     assert second.warnings == {"stopped early"}
+    assert second.log == first.log == ["a remark"]
     assert second.seconds == first.seconds  # what the fit took when it was made
 
 

@@ -157,6 +157,7 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
     assert vae.data.tags.items() >= {"task": "reembedding", "dataset": "pancancer-sim", "status": "ok"}.items()
     assert vae.data.metrics["displacement"] == result["scores"]["displacement"]
     assert vae.data.params["max_epochs"] == "5"
+    assert vae.data.tags["log"] == "training stopped: max_epochs=5"
     assert [m.step for m in client.get_metric_history(vae.info.run_id, "curve/kl")] == [0, 1, 2, 3, 4]
     (dataset_input,) = vae.inputs.dataset_inputs
     assert dataset_input.dataset.name == "pancancer-sim"

@@ -379,10 +379,22 @@ def test_both_blocks_have_latents(n_private):
         METHODS["dhsic-vae-nuisance"].configure(n_latent=3, n_private=n_private)
 
 
-def test_of_large_minibatches_a_sample_stands_for_all():
-    method, network = untrained("dhsic-vae", dhsic=1.0)
-    z = normals(1500, 3)
-    assert method.kernels(Forward(network, {}, 0, z, z, z, z)).shape == (3, 1000, 1000)
+@pytest.mark.parametrize(
+    ("name", "changes", "term"),
+    [
+        ("dhsic-vae", {"dhsic": 1.0}, "dhsic"),
+        ("dhsic-vae-nuisance", {"dhsic": 1.0, "n_private": 1}, "dhsic"),
+        ("beta-tcvae", {"beta": 2.0}, "total_correlation"),
+    ],
+)
+def test_of_large_minibatches_a_sample_stands_for_all_and_the_log_says_so(name, changes, term):
+    method, network = untrained(name, n_cells=1500, **changes)
+    mean, log_variance, z = posteriors(1500)
+    environment = torch.arange(1500) % 2
+    few = penalties(method, network, mean[:1024], log_variance[:1024], z[:1024], environment=environment[:1024])[term]
+    assert method.log == []
+    assert torch.equal(penalties(method, network, mean, log_variance, z, environment=environment)[term], few)
+    assert method.log == ["terms that compare every two cells of a minibatch saw 1024 of them"]
 
 
 # --- basis functions
