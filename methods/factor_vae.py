@@ -24,7 +24,7 @@ class FactorVAE(VAE):
     Algorithms 1 and 2). At γ = 0 there is no discriminator, and it is the VAE, bit for bit.
 
     Ours differs: z and the permuted codes are the halves of one minibatch rather than two, both networks take their
-    step at once, and the discriminator is smaller by default (``paper``: six layers of 1,000).
+    step at once, and the discriminator is smaller and faster by default (``paper``: six layers of 1,000, 1e-4).
     """
 
     name = "factor-vae"
@@ -32,7 +32,7 @@ class FactorVAE(VAE):
     reference = "Kim & Mnih 2018, arXiv 1802.05983"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **VAE.presets,
-        "paper": {**VAE.presets["paper"], "discriminator": (1000,) * 6},
+        "paper": {**VAE.presets["paper"], "discriminator": (1000,) * 6, "discriminator_learning_rate": 1e-4},
     }
     unwatched = frozenset({"discriminator"})
 
@@ -42,7 +42,9 @@ class FactorVAE(VAE):
 
         gamma: float = 10.0  # Kim & Mnih 2018, between their 6.4 for 3-D shapes and 35 for 2-D shapes
         discriminator: tuple[int, ...] = (128, 128, 128)  # ours; theirs is in the paper preset
-        discriminator_learning_rate: float = 1e-4  # Kim & Mnih 2018, 2-D shapes
+        # ours: fits here have some thousand steps, in which their 1e-4 (10 times as many and more) leaves D at chance;
+        # MIG on factor-expression, seed 0: VAE .05, 1e-4 .07 and .05 (γ 10 and 30), 1e-3 .10 and .14
+        discriminator_learning_rate: float = 1e-3
 
         def __post_init__(self) -> None:
             """Refuse what no data could make right."""
