@@ -18,6 +18,7 @@ import numpy as np
 
 from bench.environment import describe
 from bench.fits import Fits
+from bench.pictures import picture
 from bench.plan import Cell, load_plugin, method_config
 from methods.base import CannotFit
 from metrics import METRICS
@@ -41,12 +42,15 @@ def run_cell(cell: Cell, fits_directory: Path | None) -> dict[str, Any]:
     scores: dict[str, float | None] = {}
     status, reason, detail, trace = "ok", "", "", ""
     handed: list[int] = []
+    shown: dict[str, list[Any]] = {}
     try:
         for plugin in cell.plugins:
             load_plugin(plugin)
         task = load_task(cell.task, cell.preset, cell.own).prepared(cell.unit, cell.seed)
         fit, detail = _fit(cell, task, fits)
         raw = task.evaluate(_noting(fit, handed), cell.unit, cell.seed)
+        if cell.role == "method" and cell.unit == task.units()[0] and cell.seed == 0 and hasattr(fits.last, "embed"):
+            shown = picture(task, fits.last, cell.unit, cell.seed)
         # an undefined value is no number: it is stored as none and never reaches a mean
         scores = {name: float(value) if math.isfinite(value) else None for name, value in raw.items()}
         lacking = set(task.primary) - set(scores)
@@ -67,6 +71,7 @@ def run_cell(cell: Cell, fits_directory: Path | None) -> dict[str, Any]:
         traceback=trace,
         scores=scores if status == "ok" else {},
         curves=fits.history,
+        picture=shown,
         warnings=sorted(fits.warnings),
         log=fits.log,
         fit_seconds=fits.seconds,
@@ -99,6 +104,7 @@ def result_of(
     traceback: str = "",
     scores: Mapping[str, float | None] | None = None,
     curves: Mapping[str, list[float]] | None = None,
+    picture: Mapping[str, list[Any]] | None = None,
     warnings: list[str] | None = None,
     log: list[str] | None = None,
     fit_seconds: float = 0.0,
@@ -121,6 +127,7 @@ def result_of(
         "scores": dict(scores or {}),
         "metrics": {n: {"primary": n in task.primary, "better": METRICS[n].info.better} for n in names},
         "curves": dict(curves or {}),
+        "picture": dict(picture or {}),
         "warnings": warnings or [],
         "log": log or [],
         "fit_seconds": fit_seconds,

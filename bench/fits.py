@@ -43,6 +43,8 @@ class Fits:
         Training curves of the last fit.
     warnings
         Why fits did not converge.
+    last
+        The last fitted method.
     log
         What methods remarked on their fits, each remark once.
     """
@@ -53,6 +55,7 @@ class Fits:
         self.spent = 0.0
         self.history: dict[str, list[float]] = {}
         self.warnings: set[str] = set()
+        self.last: Method | None = None
         self.log: list[str] = []
 
     def of(self, name: str, config: Mapping[str, Any], seed: int) -> Callable[[AnnData], Method]:
@@ -71,7 +74,7 @@ class Fits:
                 method, seconds = self._cached(method, data, seed, self.directory / f"{key}.safetensors")
             self.seconds += seconds
             self.spent += time.perf_counter() - clock
-            self.history = method.history
+            self.last, self.history = method, method.history
             if method.unconverged:
                 self.warnings.add(method.unconverged)
             self.log += [remark for remark in method.log if remark not in self.log]

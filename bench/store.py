@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cell import FORMAT, write_json
+from bench.pictures import LABELS
 from tasks import TASKS
 
 if TYPE_CHECKING:
@@ -115,10 +116,43 @@ class Store:
         """Read all results, write them as ``results.parquet`` and return them as tidy rows, oldest first."""
         results = filter(None, (self.read(file.stem) for file in self.cells.glob("*.json")))
         rows = tidy(sorted(results, key=lambda result: (result["finished"], result["cell"]["id"])))
-        temporary = self.parquet.with_suffix(f".{os.getpid()}.tmp")
-        rows.to_parquet(temporary, index=False)
-        os.replace(temporary, self.parquet)
-        return rows
+        return self._keep(rows, self.parquet)
+
+    def curves(self) -> pd.DataFrame:
+        """Return the training curves of methods as rows, and keep them as ``curves.parquet``."""
+        import pandas as pd
+
+        rows = (
+            {"cell_id": result["cell"]["id"], "term": term, "epoch": epoch, "value": value}
+            for result in self._of_methods()
+            for term, values in result["curves"].items()
+            for epoch, value in enumerate(values)
+        )
+        columns = ["cell_id", "term", "epoch", "value"]
+        return self._keep(pd.DataFrame(rows, columns=columns), self.out / "curves.parquet")
+
+    def pictures(self) -> pd.DataFrame:
+        """Return the cells of all pictures (:mod:`bench.pictures`) as rows, and keep them as ``pictures.parquet``."""
+        import pandas as pd
+
+        names = ("x", "y", *LABELS, "trained")
+        rows = (
+            {"cell_id": result["cell"]["id"], **dict(zip(names, values, strict=True))}
+            for result in self._of_methods()
+            if result["picture"]
+            for values in zip(*(result["picture"][name] for name in names), strict=True)
+        )
+        return self._keep(pd.DataFrame(rows, columns=["cell_id", *names]), self.out / "pictures.parquet")
+
+    def _of_methods(self) -> Iterable[dict[str, Any]]:
+        results = (self.read(file.stem) for file in sorted(self.cells.glob("*.json")))
+        return (r for r in results if r and r["cell"]["role"] == "method" and r["status"] == "ok")
+
+    def _keep(self, frame: pd.DataFrame, file: Path) -> pd.DataFrame:
+        temporary = file.with_suffix(f".{os.getpid()}.tmp")
+        frame.to_parquet(temporary, index=False)
+        os.replace(temporary, file)
+        return frame
 
 
 COLUMNS = {

@@ -19,6 +19,7 @@ METRICS = Registry(
         "distance_spearman": "metrics.embedding:distance_spearman",
         "training_drift": "metrics.embedding:training_drift",
         "reconstruction_error": "metrics.embedding:reconstruction_error",
+        "training_reconstruction_error": "metrics.embedding:training_reconstruction_error",
         "label_transfer": "metrics.embedding:label_transfer",
         # perturbation
         "skill": "metrics.perturbation:skill",
@@ -73,6 +74,7 @@ METRICS = Registry(
         "kbet_per_label": "metrics.integration:kbet_per_label",
         "pcr_comparison": "metrics.integration:pcr_comparison",
         # geometry
+        "ood_distance": "metrics.geometry:ood_distance",
         "local_distortion": "metrics.geometry:local_distortion",
         "cka": "metrics.geometry:cka",
         # curvature

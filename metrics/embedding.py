@@ -339,6 +339,28 @@ def reconstruction_error(x: ArrayLike, x_hat: ArrayLike) -> float:
 
 
 @metric(
+    better="lower",
+    low=0.0,
+    high=np.inf,
+    reference="Fraction of variance unexplained, as in PCA; what a fit keeps, whatever it is asked later",
+)
+def training_reconstruction_error(x: ArrayLike, x_hat: ArrayLike) -> float:
+    """:func:`reconstruction_error` of training samples, by which methods of unlike capacity are told apart.
+
+    Parameters
+    ----------
+    x, x_hat
+        Expression and its reconstruction, (n_samples, n_genes), on one scale.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, or values are not finite.
+    """
+    return reconstruction_error(x, x_hat)
+
+
+@metric(
     better="higher",
     low=0.0,
     high=1.0,

@@ -99,6 +99,50 @@ def cka(x: ArrayLike, y: ArrayLike) -> float:
     return float(np.clip(np.sum((a.T @ b) ** 2) / (np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)), 0.0, 1.0))
 
 
+@metric(
+    better="lower",
+    low=0.0,
+    high=np.inf,
+    reference="distance to the k nearest training samples: Sun et al. (2022), ICML, arXiv 2204.06507, relative here",
+)
+def ood_distance(held_out: ArrayLike, training: ArrayLike, k: int = 15) -> float:
+    """How far held-out samples are from the training samples, as a multiple of how far these are from each other.
+
+    ``median over held-out samples of d_k / median over training samples of d_k``, d_k the Euclidean distance to the
+    k-th nearest training sample but itself: 1 where the held-out samples are draws of the same distribution. It says
+    how hard a unit is, not how good a method is. Not a number where half of the training samples or more have k
+    duplicates. k is at most the number of training samples less 1.
+
+    Parameters
+    ----------
+    held_out, training
+        (n_held_out, n_features) and (n_training, n_features).
+    k
+        Which neighbour.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of features differ, values are not finite, there is no held-out sample or fewer than 2 training
+        samples, or k is under 1.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    new, known = as_floats("held_out", held_out, 2), as_floats("training", training, 2)
+    require_same_length(1, held_out=new, training=known)
+    if k < 1 or len(known) < 2:
+        raise ValueError(
+            f"k is {k} for {len(new)} held-out and {len(known)} training sample(s); at least 1 neighbour and 2 "
+            "training samples are needed"
+        )
+    k = min(k, len(known) - 1)
+    index = NearestNeighbors(n_neighbors=k).fit(known)
+    usual = float(np.median(index.kneighbors()[0][:, -1]))
+    if usual <= RESOLUTION * np.linalg.norm(known, axis=1).mean():
+        return float("nan")
+    return float(np.median(index.kneighbors(new)[0][:, -1])) / usual
+
+
 def _distances(points: Floats, neighbours: NDArray[np.int64]) -> Floats:
     """Distance of every point to each of its neighbours, (n_samples, k), one neighbour at a time."""
     return np.stack([np.linalg.norm(points - points[column], axis=1) for column in neighbours.T], axis=1)

@@ -1,4 +1,4 @@
-"""What is asked of the very fit that a task scores: disentanglement, where the factors are known, and curvature."""
+"""What goes with a score: disentanglement and curvature of the very fit, and how far the held-out cells are."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 DISENTANGLEMENT = ("mcc", "latent_r2", "mig", "sap")
 #: Metrics of the decoder at these codes.
 CURVATURES = ("extrinsic_curvature", "parameter_effects_curvature")
-PAIRED = (*DISENTANGLEMENT, *CURVATURES)
+#: How much of the training cells it keeps, as disentanglement may cost reconstruction.
+RECONSTRUCTION = "training_reconstruction_error"
+PAIRED = (*DISENTANGLEMENT, *CURVATURES, RECONSTRUCTION)
+#: Most training cells that are reconstructed.
+MAX_CELLS = 500
 
 #: Most points at which a decoder's curvature is taken, and most numbers in their Gram matrices (d = 20: 94 points).
 MAX_POINTS, MAX_NUMBERS = 200, 5_000_000
 
 
 def paired_scores(fitted: Any, training: AnnData, data: AnnData) -> dict[str, float]:
-    """Return the disentanglement of the fitted method's codes of its training cells, and the curvature there.
+    """Return the disentanglement of the fitted method's codes of its training cells, the curvature there and the error.
 
     Parameters
     ----------
@@ -37,10 +41,10 @@ def paired_scores(fitted: Any, training: AnnData, data: AnnData) -> dict[str, fl
     Returns
     -------
     dict
-        Each of :data:`PAIRED`; without the first four for real data and for a method that does not embed, without the
-        last two for one that has no ``derivative_gram``.
+        Each of :data:`PAIRED` that can be had: the first four need a method that embeds and data that are simulated,
+        the curvatures ``derivative_gram``, the reconstruction a method that embeds and decodes or predicts.
     """
-    scores = curvature_scores(fitted, training)
+    scores = {**curvature_scores(fitted, training), **_reconstruction(fitted, training)}
     if "factors" not in data.obsm or not hasattr(fitted, "embed"):
         return scores
     factors = np.asarray(data[training.obs_names].obsm["factors"])
@@ -49,6 +53,23 @@ def paired_scores(fitted: Any, training: AnnData, data: AnnData) -> dict[str, fl
         name: METRICS[name](*((factors, codes) if name in ("mcc", "latent_r2") else (codes, factors)))
         for name in DISENTANGLEMENT
     }
+
+
+def _reconstruction(fitted: Any, training: AnnData) -> dict[str, float]:
+    """Return the error of decoded codes; without ``decode`` of cells predicted in the environment that they are of."""
+    if not hasattr(fitted, "embed") or not (hasattr(fitted, "decode") or hasattr(fitted, "predict")):
+        return {}
+    order = np.random.default_rng(89).permutation(training.n_obs)
+    cells = handed(training, np.sort(order[:MAX_CELLS]))
+    if hasattr(fitted, "decode"):
+        found = fitted.decode(fitted.embed(cells))
+    else:
+        found = np.empty(cells.shape, dtype=np.float32)
+        environments = cells.obs[cells.uns["fields"]["environment"]].to_numpy(str)
+        for environment in np.unique(environments):
+            here = environments == environment
+            found[here] = fitted.predict(handed(cells, here), str(environment))
+    return {RECONSTRUCTION: METRICS[RECONSTRUCTION](np.asarray(cells.X), np.asarray(found))}
 
 
 def curvature_scores(fitted: Any, training: AnnData) -> dict[str, float]:
@@ -67,3 +88,13 @@ def curvature_scores(fitted: Any, training: AnnData) -> dict[str, float]:
     if np.isnan(gram).any():
         return dict.fromkeys(CURVATURES, float("nan"))
     return {name: METRICS[name](gram, n_latent) for name in CURVATURES}
+
+
+def distance_score(held_out: np.ndarray, training: np.ndarray) -> dict[str, float]:
+    """Return :func:`metrics.geometry.ood_distance` of expression, (n_cells, n_genes) each, of a sample of the cells.
+
+    It is the same for all methods of a unit: with the others' rows it tells whether a method fails where it is far.
+    """
+    rng = np.random.default_rng(88)
+    few, many = (x[np.sort(rng.permutation(len(x))[:most])] for x, most in ((held_out, 1000), (training, 5000)))
+    return {"ood_distance": METRICS["ood_distance"](few, many)}

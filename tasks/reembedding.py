@@ -11,7 +11,7 @@ from metrics import METRICS
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
 from tasks.datasets.memory import Memory
-from tasks.paired import PAIRED, paired_scores
+from tasks.paired import PAIRED, distance_score, paired_scores
 from tasks.splits import handed
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Reembedding(Task):
         "reconstruction_error",
         "label_transfer",
         "training_drift",
+        "ood_distance",
         *PAIRED,
     )
     controls = (
@@ -119,7 +120,7 @@ class Reembedding(Task):
         }
         if hasattr(outside, "decode"):
             scores["reconstruction_error"] = METRICS["reconstruction_error"](x, outside.decode(z_out))
-        return scores | paired_scores(outside, training, self.data)
+        return scores | distance_score(x, x_train) | paired_scores(outside, training, self.data)
 
     def control_fit(self, control: str, unit: str, seed: int) -> Fit:
         """Return N0, which permutes the held-out samples, or P, which never lacks the unit."""

@@ -13,7 +13,7 @@ from metrics.perturbation import deg_mask, deg_t_statistics, deg_weights
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
 from tasks.datasets.memory import Memory
-from tasks.paired import PAIRED, paired_scores
+from tasks.paired import PAIRED, distance_score, paired_scores
 from tasks.splits import halves, handed
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class UnseenCellType(Task):
         "legacy_r2",
         "legacy_r2_no_change",
         "legacy_r2_top_degs",
+        "ood_distance",
         *PAIRED,
     )
     controls = (
@@ -186,6 +187,7 @@ class UnseenCellType(Task):
             "legacy_r2": METRICS["legacy_r2"](held_out, _mean(predicted)),
             "legacy_r2_no_change": METRICS["legacy_r2_no_change"](held_out, all_control),
             "legacy_r2_top_degs": METRICS["legacy_r2_top_degs"](held_out, _mean(predicted), top),
+            **distance_score(truth, np.asarray(training.X)),
         }
 
     def control_fit(self, control: str, unit: str, seed: int) -> Fit:

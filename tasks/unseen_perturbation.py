@@ -15,7 +15,7 @@ from metrics.perturbation import deg_t_statistics
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
 from tasks.latent_recovery import LatentRecovery
-from tasks.paired import PAIRED, paired_scores
+from tasks.paired import PAIRED, distance_score, paired_scores
 from tasks.splits import halves, handed
 from tasks.unseen_cell_type import Cells
 
@@ -60,7 +60,7 @@ class UnseenPerturbation(Task):
     datasets = ("doubles-sim", "norman-mini", "norman")
     requires = ("predict",)
     primary = ("skill",)
-    secondary = ("delta_pearson", "delta_pearson_top_degs", "energy_distance", *PAIRED)
+    secondary = ("delta_pearson", "delta_pearson_top_degs", "energy_distance", "ood_distance", *PAIRED)
     controls = (
         Control("N0", "no change", ("no-change",)),
         Control("N1", "the sum of the singles' shifts", ("additive-shift",)),
@@ -179,6 +179,8 @@ class FewShotPerturbation(Task):
         "energy_distance",
         "likelihood_gain",
         "target_auprc",
+        "ood_distance",
+        *PAIRED,
     )
     controls = (
         Control("N0", "no change: the mean of the training cells", ("no-change",)),
@@ -235,6 +237,7 @@ class FewShotPerturbation(Task):
         scores = {
             "skill": skill,
             **_shape_scores(training, truth, predicted, delta, delta_predicted, top, rng),
+            **paired_scores(fitted, training, self.data),
         }
         if not dose:
             of_half = fitted.adapt(handed(self.data, known)).predict(training, perturbation)
@@ -302,6 +305,7 @@ def _shape_scores(
         "delta_pearson": METRICS["delta_pearson"](delta, delta_predicted),
         "delta_pearson_top_degs": METRICS["delta_pearson_top_degs"](delta, delta_predicted, top),
         "energy_distance": METRICS["energy_distance"](*matched),
+        **distance_score(truth, x),
     }
 
 

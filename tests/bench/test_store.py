@@ -91,3 +91,21 @@ def test_tidy_rows(tmp_path, cells):
 
 def test_no_result_makes_an_empty_table_with_all_columns():
     assert list(tidy([]).columns) == list(COLUMNS)
+
+
+def test_curves_and_pictures_are_rows_of_methods_that_ended_well(tmp_path, cells):
+    store = Store(tmp_path)
+    method, control = (next(cell for cell in cells if cell.role == role) for role in ("method", "control"))
+    shown = {"x": [1.0, 2.0], "y": [0.0, 1.0], "environment": ["a", "b"], "content": ["", ""], "trained": [True, False]}
+    store.write(result_of(method, "ok", "", curves={"loss": [2.0, 1.0], "kl": [0.5]}, picture=shown))
+    store.write(result_of(control, "ok", "", curves={"loss": [9.0]}))
+    store.write(result_of(next(c for c in cells if c not in (method, control)), "failed", "", curves={"loss": [9.0]}))
+    curves, pictures = store.curves(), store.pictures()
+    assert curves.to_dict("list") == {
+        "cell_id": [method.id] * 3,
+        "term": ["loss", "loss", "kl"],
+        "epoch": [0, 1, 0],
+        "value": [2.0, 1.0, 0.5],
+    }
+    assert pictures.to_dict("list") == {"cell_id": [method.id] * 2, **shown}
+    assert {"curves.parquet", "pictures.parquet"} <= {file.name for file in tmp_path.iterdir()}

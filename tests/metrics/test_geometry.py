@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose
 from scipy.stats import ortho_group
 from sklearn.neighbors import NearestNeighbors
 
-from metrics.geometry import cka, local_distortion
+from metrics.geometry import cka, local_distortion, ood_distance
 
 
 @pytest.fixture
@@ -98,3 +98,36 @@ def test_errors_quote_what_was_got(x):
         local_distortion(x, x, k=0)
     with pytest.raises(ValueError, match=r"x \(200, 4\), y \(5, 4\)"):
         cka(x, x[:5])
+
+
+# ood_distance
+
+
+def test_ood_distance_agrees_with_all_pairs(x, rng):
+    new = rng.normal(size=(30, 4)) + 2
+    among = np.sort(np.linalg.norm(x[:, None] - x[None], axis=-1), axis=1)[:, 5]  # the first is the sample itself
+    to_new = np.sort(np.linalg.norm(new[:, None] - x[None], axis=-1), axis=1)[:, 4]
+    assert_allclose(ood_distance(new, x, k=5), np.median(to_new) / np.median(among), rtol=1e-6)
+
+
+def test_ood_distance_known_answers(x, rng):
+    # a unit apart on a line the 2nd neighbour of most points is 1 away; that of a point 10 beyond the last is 11 away
+    line = np.arange(9.0)[:, None]
+    assert ood_distance([[18.0]], line, k=2) == pytest.approx(11)
+    draws = rng.normal(size=(2000, 3))
+    assert ood_distance(draws[:1000], draws[1000:]) == pytest.approx(1, abs=0.05)
+    far = [ood_distance(x + shift * np.eye(4)[0], x) for shift in (0, 5, 10, 20)]
+    assert (np.diff(far) > 0).all()
+    assert_allclose(ood_distance(3 * x + 22, 3 * x + 2), ood_distance(x + 20 / 3, x), rtol=1e-6)  # no unit
+
+
+def test_ood_distance_is_not_defined_among_duplicates_and_refuses_nothing(x):
+    assert np.isnan(ood_distance(x, np.ones((20, 4))))
+    with pytest.raises(ValueError, match="k is 15 for 200 held-out and 1 training"):
+        ood_distance(x, x[:1])
+    with pytest.raises(ValueError, match="k is 0"):
+        ood_distance(x, x, k=0)
+    with pytest.raises(ValueError, match="held_out has shape"):
+        ood_distance(x[:0], x)
+    with pytest.raises(ValueError, match="lengths along axis 1 must agree"):
+        ood_distance(x[:, :2], x)

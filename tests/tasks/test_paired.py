@@ -7,7 +7,16 @@ import pytest
 
 from tasks import TASKS
 from tasks.datasets.memory import Memory
-from tasks.paired import CURVATURES, DISENTANGLEMENT, MAX_NUMBERS, MAX_POINTS, PAIRED, paired_scores
+from tasks.paired import (
+    CURVATURES,
+    DISENTANGLEMENT,
+    MAX_NUMBERS,
+    MAX_POINTS,
+    PAIRED,
+    RECONSTRUCTION,
+    distance_score,
+    paired_scores,
+)
 from tasks.simulate.fate_tree import FATE_TREE
 from tasks.simulate.pancancer import PANCANCER
 from tasks.simulate.sparse_shift import SPARSE_SHIFT
@@ -48,7 +57,7 @@ class Sphere:
 def test_the_curvature_of_a_sphere_is_that_of_a_sphere(data):
     method = Sphere()
     scores = paired_scores(method, data, data)
-    assert set(scores) == set(PAIRED)
+    assert set(scores) == set(PAIRED) - {RECONSTRUCTION}
     assert scores["extrinsic_curvature"] == pytest.approx(2 / RADIUS**2)
     (codes,) = method.asked
     assert scores["parameter_effects_curvature"] == pytest.approx(np.median(3 / np.tan(codes[:, 0]) ** 2) / RADIUS**2)
@@ -106,3 +115,42 @@ def test_tasks_ask_for_the_curvature(name, dataset):
     assert set(CURVATURES) < set(scores)
     assert scores["extrinsic_curvature"] == pytest.approx(2 / RADIUS**2)
     assert set(CURVATURES) < set(TASKS[name].secondary)
+
+
+class Halves:
+    """Codes are the cells; decoding gives back half of what they differ from their mean."""
+
+    def embed(self, data):
+        return np.asarray(data.X)
+
+    def decode(self, codes):
+        return (codes + codes.mean(axis=0)) / 2
+
+
+class HalvesByEnvironment:
+    """The same without ``decode``: half of what cells of one environment differ from their mean."""
+
+    embed = Halves.embed
+
+    def predict(self, data, target_environment):
+        environments = data.obs[data.uns["fields"]["environment"]]
+        assert set(environments) == {target_environment}
+        return Halves().decode(np.asarray(data.X))
+
+
+def test_what_is_lost_of_the_training_cells(data):
+    assert paired_scores(Halves(), data, data)[RECONSTRUCTION] == pytest.approx(1 / 4, rel=1e-5)
+    x = data.X.astype(float)
+    labels = data.obs[data.uns["fields"]["environment"]].to_numpy(str)
+    within = sum(np.square(x[labels == e] - x[labels == e].mean(axis=0)).sum() for e in np.unique(labels))
+    expected = within / 4 / np.square(x - x.mean(axis=0)).sum()
+    assert paired_scores(HalvesByEnvironment(), data, data)[RECONSTRUCTION] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_distance_of_held_out_cells_is_of_the_data_alone(data):
+    x = np.asarray(data.X)
+    (name,) = distance_score(x[:50], x[50:])
+    assert name == "ood_distance"
+    near, far = (distance_score(x[:50] + shift, x[50:])[name] for shift in (0.0, 5.0))
+    assert 0.5 < near < 2 < far
+    assert distance_score(x[:50], x[50:])[name] == near
