@@ -125,6 +125,7 @@ def result_of(
         "n_genes": n_genes,
         "traceback": traceback,
         "scores": dict(scores or {}),
+        "two_sided": task.two_sided,
         "metrics": {n: {"primary": n in task.primary, "better": METRICS[n].info.better} for n in names},
         "curves": dict(curves or {}),
         "picture": dict(picture or {}),

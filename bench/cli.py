@@ -63,6 +63,16 @@ class Kind(StrEnum):
     metrics = "metrics"
 
 
+class Format(StrEnum):
+    """What a leaderboard is written as."""
+
+    md = "md"
+    csv = "csv"
+    html = "html"
+    json = "json"
+    latex = "latex"
+
+
 Out = Annotated[Path, typer.Option(help="Directory of results; made if it is not there.")]
 DataDir = Annotated[Optional[Path], typer.Option(help="Directory of original data files; else BENCH_DATA_DIR.")]  # noqa: UP045 - typer reads this
 
@@ -156,7 +166,7 @@ def run(
     counts = ", ".join(f"{number} {status}" for status, number in sorted(outcome.counts.items()))
     console.print(f"{counts or 'no cells'}", highlight=False)
     console.print(
-        Text(f"Leaderboard: {store.out / 'leaderboard.md'} (and .csv); rows: {store.parquet}"), soft_wrap=True
+        Text(f"Leaderboard: {store.out / 'leaderboard.html'} (and .md, .csv); rows: {store.parquet}"), soft_wrap=True
     )
     if outcome.tracking_error:
         console.print(
@@ -188,14 +198,36 @@ def show(name: Annotated[str, typer.Argument(help="A method, task, task/dataset,
 
 
 @app.command()
-def leaderboard(out: Out = Path("runs")) -> None:
-    """Make the leaderboard of an out directory anew from its results, and print it."""
-    from bench.run import command_line, print_leaderboard, write_leaderboard
+def leaderboard(
+    out: Annotated[list[Path], typer.Option(help="Directory of results; repeatable, the last result counts.")] = [  # noqa: B006
+        Path("runs")
+    ],
+    tasks: Annotated[str, typer.Option(help="Only these: names, tags, globs, separated by commas.")] = "",
+    format_: Annotated[
+        list[Format],
+        typer.Option("--format", help="What to write; repeatable. Without it md, csv and the HTML report."),
+    ] = [],  # noqa: B006
+    into: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Directory to write to; else --out, where it is one and all of it is shown."),
+    ] = None,
+) -> None:
+    """Make a leaderboard anew from the results of one or several out directories, and print it."""
+    from bench.plan import PlanError, choose_tasks
+    from bench.run import command_line, header_lines, print_leaderboard, write_leaderboard
 
-    store = _existing(out)
+    stores = [_existing(directory) for directory in out]
+    if into is None and (len(stores) > 1 or tasks):
+        raise PlanError("--into is needed: this leaderboard is not that of all results of one directory")
+    chosen = set(choose_tasks(tasks)) if tasks else None
     console = _console()
-    print_leaderboard(write_leaderboard(store, None, command_line()), console)
-    console.print(Text(f"Leaderboard: {store.out / 'leaderboard.md'} (and .csv)"), soft_wrap=True)
+    header = header_lines(command_line())
+    formats = [kind.value for kind in format_]
+    board, files = write_leaderboard(
+        stores, into or stores[0].out, header, formats, lambda task: chosen is None or task in chosen
+    )
+    print_leaderboard(board, console)
+    console.print(Text(f"Leaderboard: {', '.join(map(str, files))}"), soft_wrap=True)
 
 
 @app.command()

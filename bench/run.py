@@ -6,9 +6,10 @@ import shlex
 import signal
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -25,6 +26,8 @@ from bench.store import Store
 from bench.tracking import Tracker
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from leaderboard import Leaderboard
 
 
@@ -73,9 +76,11 @@ def execute(
                 executor.run(todo, store, progress.start, on_done)
         status = "FINISHED" if outcome.ok else "FAILED"
     finally:
-        board = write_leaderboard(store, plan, command)
-        files = [store.parquet, store.out / "leaderboard.md", store.out / "leaderboard.csv"]
-        tracker.finish(status, files, {"absent": "; ".join(f"{k}: {v}" for k, v in plan.absent.items())})
+        header = header_lines(command) + [f"Not run: {task}: {reason}" for task, reason in plan.absent.items()]
+        board, files = write_leaderboard([store], store.out, header)
+        tracker.finish(
+            status, [store.parquet, *files], {"absent": "; ".join(f"{k}: {v}" for k, v in plan.absent.items())}
+        )
         outcome.tracking_error = tracker.error
     print_leaderboard(board, console)
     return outcome
@@ -115,25 +120,60 @@ def say_plan(plan: Plan, todo: Sequence[Cell], store: Store, jobs: int, console:
         console.print("nothing to run: every cell has its result", highlight=False)
 
 
-def write_leaderboard(store: Store, plan: Plan | None, command: str) -> Leaderboard:
-    """Gather the results and write ``leaderboard.md`` and ``leaderboard.csv`` into the out directory."""
-    import leaderboard
-
+def header_lines(command: str) -> list[str]:
+    """Return how a leaderboard was made: command, date, commit, machine, versions."""
     environment = describe()
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
     dirty = " with uncommitted changes" if environment["dirty"] else ""
-    header = [
+    return [
         f"Command: {command}",
         f"Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         f"Commit: {environment['git_commit'] or 'unknown'}{dirty}",
         f"Machine: {environment['cpu']}, {environment['threads']} thread a cell, Python {environment['python']}",
         f"Versions: {versions}",
     ]
-    if plan is not None:
-        header += [f"Not run: {task}: {reason}" for task, reason in plan.absent.items()]
-    board = leaderboard.build(store.gather())
-    leaderboard.write(board, store.out, header)
-    return board
+
+
+def write_leaderboard(
+    stores: Sequence[Store],
+    directory: Path,
+    header: Sequence[str],
+    formats: Sequence[str] = (),
+    keep: Callable[[str], bool] = lambda task: True,
+) -> tuple[Leaderboard, list[Path]]:
+    """Gather the results of out directories and write their leaderboard.
+
+    Parameters
+    ----------
+    stores
+        Of a cell that is in several of them the last result counts.
+    directory
+        Where to.
+    header
+        Lines about how it was made.
+    formats
+        Of :data:`leaderboard.FORMATS`; none stands for the usual ones.
+    keep
+        Whether a task/dataset is to be in it.
+    """
+    import leaderboard
+
+    rows = _of_all([store.gather() for store in stores]).sort_values("finished", kind="stable", ignore_index=True)
+    board = leaderboard.build(rows[rows["task"].map(keep)] if len(rows) else rows)
+    curves, pictures = _of_all([store.curves() for store in stores]), _of_all([store.pictures() for store in stores])
+    return board, leaderboard.write(board, directory, header, formats or leaderboard.DEFAULT_FORMATS, curves, pictures)
+
+
+def _of_all(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Put the rows of several out directories together; of a cell that is in several the last one's."""
+    import pandas as pd
+
+    kept: list[pd.DataFrame] = []
+    seen: set[str] = set()
+    for frame in reversed(frames):
+        kept.insert(0, frame[~frame["cell_id"].isin(seen)])
+        seen.update(frame["cell_id"])
+    return pd.concat(kept)
 
 
 def print_leaderboard(board: Leaderboard, console: Console) -> None:

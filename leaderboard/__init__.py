@@ -1,9 +1,21 @@
 """The leaderboard: tables and intervals from a tidy DataFrame of results, and nothing else.
 
-``build(rows)`` makes the tables, ``to_markdown`` and ``write`` render them.
+``build(rows)`` makes the tables, ``write`` the files: Markdown, CSV, the HTML report, JSON, LaTeX.
 """
 
-from leaderboard.table import Leaderboard, TaskTable, build
-from leaderboard.writers import to_markdown, write
+from leaderboard.comparison import Comparison
+from leaderboard.files import DEFAULT_FORMATS, FORMATS, write
+from leaderboard.table import Leaderboard, SuiteTable, TaskTable, build
+from leaderboard.writers import to_markdown
 
-__all__ = ["Leaderboard", "TaskTable", "build", "to_markdown", "write"]
+__all__ = [
+    "DEFAULT_FORMATS",
+    "FORMATS",
+    "Comparison",
+    "Leaderboard",
+    "SuiteTable",
+    "TaskTable",
+    "build",
+    "to_markdown",
+    "write",
+]

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from leaderboard import statistics
-from leaderboard.statistics import UNDEFINED, Array, Estimate
+from leaderboard.comparison import BASELINE, CEILING, FLOOR, Comparison, compare, compare_suite
+from leaderboard.statistics import MIN_BOOTSTRAP_UNITS, Array, mean_of_finite
 
-FLOOR, BASELINE, CEILING = "N0", "N1", "P"
+__all__ = ["BASELINE", "CEILING", "FLOOR", "Leaderboard", "SuiteTable", "TaskTable", "build"]
+
 WHOLE_TASK = "*"  # the unit of a row that stands for a skipped method × task
 _CELL_COLUMNS = ["cell_id", "method", "task", "unit", "seed", "status", "reason", "replay"]
 
@@ -25,10 +27,11 @@ class TaskTable:
     ----------
     primary : the primary metrics with their better direction, "higher" or "lower".
     baseline : how often N1 chose which simple baseline, as text.
+    comparison : the statistics behind the frame, with what does not fit into it: P(A > B) and paired differences.
     frame : one row per method and control: method, role, one column per primary metric (raw, mean over
-        seeds, then over units), score, low, high, difference, difference_low, difference_high (to N1),
-        coverage (ok/planned cells, or "skipped"), units (that the score rests on), fit_seconds (median)
-        and peak_memory_mb (maximum) of ok cells. Best score first, no score last.
+        seeds, then over units), the columns of :class:`~leaderboard.comparison.Comparison`, coverage (ok/planned
+        cells, or "skipped"), fit_seconds (median) and peak_memory_mb (maximum) of ok cells. Best score first, no
+        score last.
     notes : what cannot be concluded from the table, and why.
     """
 
@@ -39,6 +42,25 @@ class TaskTable:
     seeds: tuple[int, ...]
     primary: dict[str, str]
     baseline: str
+    comparison: Comparison
+    frame: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SuiteTable:
+    """The tasks of one preset together.
+
+    Parameters
+    ----------
+    frame : one row per method and control: method, role and the columns of :class:`~leaderboard.comparison.Comparison`,
+        n_tasks for n_units. Best score first, no score last.
+    notes : what cannot be concluded from the table, and why.
+    """
+
+    preset: str
+    tasks: tuple[str, ...]
+    comparison: Comparison
     frame: pd.DataFrame
     notes: tuple[str, ...]
 
@@ -49,12 +71,16 @@ class Leaderboard:
 
     Parameters
     ----------
+    rows : the rows that the tables rest on, labelled as they are there.
+    suites : one for each preset with more than one task.
     failures : one row per cell: method, task, unit, seed, status, reason, replay.
     skipped : one row per reason: method, task, reason.
-    notes : the notes of all tables, each with its task and preset before it.
+    notes : the notes of all tables, each with its task (or "suite") and preset before it.
     """
 
+    rows: pd.DataFrame
     tasks: list[TaskTable]
+    suites: list[SuiteTable]
     failures: pd.DataFrame
     skipped: pd.DataFrame
     notes: list[str]
@@ -66,7 +92,7 @@ def build(rows: pd.DataFrame) -> Leaderboard:
     Parameters
     ----------
     rows : one row per (cell, metric) with the columns cell_id, role, method, config, task, task_version,
-        unit, seed, preset, metric, value, primary, better, status, reason, fit_seconds, peak_memory_mb,
+        unit, seed, preset, metric, value, primary, two_sided, better, status, reason, fit_seconds, peak_memory_mb,
         data_digest, replay and detail. In order of time: of two results for the same method, unit and
         seed the later one counts. May be empty, and then needs no columns.
     """
@@ -81,15 +107,24 @@ def build(rows: pd.DataFrame) -> Leaderboard:
             group = _one_cell_per_cross(group, notes)
             tasks.append(_task_table(str(task), str(preset), group, notes))
             kept.append(group)
-    cells = pd.concat(kept).drop_duplicates("cell_id") if kept else pd.DataFrame(columns=_CELL_COLUMNS)
+    rows = pd.concat(kept) if kept else pd.DataFrame(columns=_CELL_COLUMNS)
+    cells = rows.drop_duplicates("cell_id")
     failed = ~cells["status"].isin(["ok", "skipped"])
+    suites = [
+        _suite_table(preset, of_preset)
+        for preset in dict.fromkeys(table.preset for table in tasks)
+        if len(of_preset := [table for table in tasks if table.preset == preset]) > 1
+    ]
     return Leaderboard(
+        rows=rows,
         tasks=tasks,
+        suites=suites,
         failures=cells.loc[failed, _CELL_COLUMNS[1:]].reset_index(drop=True),
         skipped=cells.loc[cells["status"] == "skipped", ["method", "task", "reason"]]
         .drop_duplicates()
         .reset_index(drop=True),
         notes=[f"{table.task} ({table.preset}): {note}" for table in tasks for note in table.notes]
+        + [f"suite ({table.preset}): {note}" for table in suites for note in table.notes]
         or ([] if tasks else ["there are no results, so nothing can be concluded"]),
     )
 
@@ -137,26 +172,26 @@ def _task_table(task: str, preset: str, group: pd.DataFrame, notes: list[str]) -
     planned = group[~((group["status"] == "skipped") & (group["unit"] == WHOLE_TASK))]
     units = tuple(sorted(planned["unit"].unique()))
     seeds = tuple(sorted(planned["seed"].unique()))
-    by_method = _unit_values(group, list(units), list(primary.index), notes)
-    scores, differences = _scores(by_method, primary, notes)
+    roles = {str(method): str(cells["role"].iloc[0]) for method, cells in group.groupby("method", sort=False)}
+    values, tried = _values(group, list(roles), list(units), list(seeds), list(primary.index), notes)
+    found = compare(values, tried, roles, units, dict(primary), bool(group["two_sided"].any()))
+    notes += found.notes
+    _say_what_is_missing(found, values, notes)
+    raw = pd.DataFrame(
+        {metric: mean_of_finite(mean_of_finite(values[..., k], 2), 1) for k, metric in enumerate(primary.index)},
+        index=list(roles),
+    )
 
     records = []
     for method, cells in group.drop_duplicates("cell_id").groupby("method", sort=False):
         ok = cells[cells["status"] == "ok"]
         n_planned = planned.loc[planned["method"] == method, "cell_id"].nunique()
-        score, difference = scores[str(method)], differences[str(method)]
         records.append(
-            {"method": method, "role": cells["role"].iloc[0]}
-            | by_method[str(method)].mean().to_dict()
+            {"method": method, "role": roles[str(method)]}
+            | raw.loc[str(method)].to_dict()
+            | found.frame.loc[str(method)].to_dict()
             | {
-                "score": score.value,
-                "low": score.low,
-                "high": score.high,
-                "difference": difference.value,
-                "difference_low": difference.low,
-                "difference_high": difference.high,
                 "coverage": f"{len(ok)}/{n_planned}" if n_planned else "skipped",
-                "units": score.n_units,
                 "fit_seconds": ok["fit_seconds"].median(),
                 "peak_memory_mb": ok["peak_memory_mb"].max(),
                 "n_ok": len(ok),
@@ -176,93 +211,68 @@ def _task_table(task: str, preset: str, group: pd.DataFrame, notes: list[str]) -
         seeds=seeds,
         primary={str(metric): str(better) for metric, better in primary.items()},
         baseline=", ".join(f"{name} in {count} of {len(chosen)} cells" for name, count in counts.items()),
+        comparison=found,
         frame=frame.drop(columns="n_ok").reset_index(drop=True),
         notes=tuple(notes),
     )
 
 
-def _unit_values(
-    group: pd.DataFrame, units: list[str], metrics: list[str], notes: list[str]
-) -> dict[str, pd.DataFrame]:
-    """Per method a frame of units × primary metrics, averaged over seeds; NaN where there is no value."""
-    ok = group[(group["status"] == "ok") & group["metric"].isin(metrics)]
-    value = ok["value"].astype(float)
-    ok = ok.assign(value=value.where(np.isfinite(value)))
-    for (method, metric), values in ok.groupby(["method", "metric"], sort=False)["value"]:
-        if n_undefined := int(values.isna().sum()):
-            notes.append(f"{metric} of {method} is undefined in {n_undefined} of {len(values)} ok cells")
-    return {
-        str(method): ok[ok["method"] == method]
-        .pivot_table(index="unit", columns="metric", values="value", aggfunc="mean")
-        .reindex(index=units, columns=metrics)
-        for method in group["method"].unique()
-    }
-
-
-def _scores(
-    by_method: dict[str, pd.DataFrame], primary: pd.Series, notes: list[str]
-) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
-    """Scaled score and difference to N1 of every method, with a note for each that cannot be had."""
-    nothing = dict.fromkeys(by_method, UNDEFINED)
-    if primary.empty:
-        notes.append("no primary metric: nothing is scored")
-        return nothing, nothing
-    values: dict[str, Array] = {method: frame.to_numpy(float) for method, frame in by_method.items()}
-    has_values = {method: bool(np.isfinite(array).any()) for method, array in values.items()}
-    if missing := [control for control in (FLOOR, CEILING) if not has_values.get(control)]:
-        notes.append(f"no result of control {' and '.join(missing)}: raw metrics only, nothing can be scaled")
-        return nothing, nothing
-    sign = np.where(primary == "lower", -1.0, 1.0)
-    floor, ceiling = values[FLOOR], values[CEILING]
-    unresolved = False
-    for k, metric in enumerate(primary.index):
-        span = statistics.dynamic_range(floor[:, k], ceiling[:, k], sign[k])
-        if not statistics.resolves(span):
-            unresolved = True
-            notes.append(
-                f"{metric} does not resolve on this task: P improves on N0 by {span.value:.3g} "
-                f"[{span.low:.3g}, {span.high:.3g}] over {_units(span.n_units)}"
-                if span.n_units > 1
-                else f"{metric} does not resolve on this task: P does not improve on N0 on a common unit"
-            )
-    if unresolved:
-        notes.append("no score, as the task score needs every primary metric")
-        return nothing, nothing
-
-    scores = {m: statistics.scaled_difference(v, floor, floor, ceiling, sign) for m, v in values.items()}
-    baseline = values.get(BASELINE, np.full_like(floor, np.nan))
-    differences = {m: statistics.scaled_difference(v, baseline, floor, ceiling, sign) for m, v in values.items()}
-    if not has_values.get(BASELINE):
-        notes.append("no result of control N1: no difference to a simple baseline")
-    if scores[FLOOR].n_units < len(floor):
-        notes.append(f"N0 and P have every primary metric on {scores[FLOOR].n_units} of {len(floor)} units only")
-    for method, score in scores.items():
-        _say_what_is_missing(method, score, by_method[method], scores[FLOOR].n_units, notes)
-    if scores[FLOOR].n_units == 1:
-        notes.append("one unit: no interval, and nothing can be said about units not tried")
-    elif scores[FLOOR].n_units < statistics.MIN_BOOTSTRAP_UNITS:
-        n_units = _units(scores[FLOOR].n_units)
-        notes.append(f"{n_units}, too few for a bootstrap: Student intervals on the linearised score")
-    return scores, differences
-
-
-def _say_what_is_missing(
-    method: str, score: Estimate, values: pd.DataFrame, n_control_units: int, notes: list[str]
-) -> None:
-    if values.isna().all(axis=None):
-        return  # its coverage says so
-    absent = [str(metric) for metric in values if values[metric].isna().all()]
-    if absent:
-        notes.append(f"{method} has no score: it has no {' and no '.join(absent)}")
-    elif score.n_units == 0:
-        notes.append(f"{method} has no score: no unit where it, N0 and P have every primary metric")
-    elif np.isnan(score.value):
-        notes.append(f"{method} has no score: P is not better than N0 on the {_units(score.n_units)} it has")
-    elif score.n_units < n_control_units:
+def _suite_table(preset: str, tables: list[TaskTable]) -> SuiteTable:
+    roles = {str(row.method): str(row.role) for table in tables for row in table.frame.itertuples()}
+    found = compare_suite({table.task: table.comparison for table in tables}, roles)
+    frame = found.frame.rename(columns={"n_units": "n_tasks"}).rename_axis("method").reset_index()
+    frame.insert(1, "role", frame["method"].map(roles))
+    frame = frame.sort_values(["score", "method"], ascending=[False, True], na_position="last", ignore_index=True)
+    notes = list(found.notes)
+    some = frame[(frame["n_tasks"] > 0) & (frame["n_tasks"] < len(found.scored_on))]
+    if len(some):
+        each = ", ".join(f"{method} ({n})" for method, n in zip(some["method"], some["n_tasks"], strict=True))
         notes.append(
-            f"{method} is scored on {score.n_units} of {n_control_units} units: "
-            "its place among the others is no like-for-like comparison"
+            f"scored on fewer than {len(found.scored_on)} tasks, so that the score is not like for like with the "
+            f"others' and the rank is over the tasks that each pair shares: {each}"
         )
+    return SuiteTable(preset, found.scored_on, found, frame, tuple(notes))
+
+
+def _values(
+    group: pd.DataFrame, methods: list[str], units: list[str], seeds: list[int], metrics: list[str], notes: list[str]
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Values (n_methods, n_units, n_seeds, n_metrics), NaN where there is none, and which cells were tried."""
+    place = {name: pd.Index(labels) for name, labels in (("method", methods), ("unit", units), ("seed", seeds))}
+    tried = np.zeros([len(index) for index in place.values()], dtype=bool)
+    run = group[group["status"] != "skipped"]
+    tried[tuple(index.get_indexer(pd.Index(run[name])) for name, index in place.items())] = True
+    ok = group[(group["status"] == "ok") & group["metric"].isin(metrics)]
+    values = np.full((*tried.shape, len(metrics)), np.nan)
+    at = [index.get_indexer(pd.Index(ok[name])) for name, index in place.items()]
+    values[(*at, pd.Index(metrics).get_indexer(pd.Index(ok["metric"])))] = ok["value"].astype(float)
+    values[~np.isfinite(values)] = np.nan
+    undefined = ok[~np.isfinite(ok["value"].astype(float))]
+    for (method, metric), rows in undefined.groupby(["method", "metric"], sort=False):
+        n_cells = int(((ok["method"] == method) & (ok["metric"] == metric)).sum())
+        notes.append(f"{metric} of {method} is undefined in {len(rows)} of {n_cells} ok cells")
+    return values, tried
+
+
+def _say_what_is_missing(found: Comparison, values: Array, notes: list[str]) -> None:
+    """Notes on methods that are scored on less than the others, and on few units."""
+    if not found.scored_on:
+        return
+    n_units = int(found.frame["n_units"].max())
+    for m, (method, row) in enumerate(found.frame.iterrows()):
+        if not np.isfinite(values[m]).any():
+            continue  # its coverage says so
+        if row["reason"]:
+            notes.append(f"{method} has no score: {row['reason']}")
+        elif row["n_units"] < n_units:
+            notes.append(
+                f"{method} is scored on {row['n_units']} of {n_units} units: its score is not like for like with the "
+                "others', its rank is over the units that each pair shares"
+            )
+    if n_units == 1:
+        notes.append("one unit: no interval, and nothing can be said about units not tried")
+    elif 1 < n_units < MIN_BOOTSTRAP_UNITS:
+        notes.append(f"{n_units} units, too few for a bootstrap: Student intervals on the linearised score")
 
 
 def _say_what_is_thin(frame: pd.DataFrame, metrics: list[str], n_seeds: int, notes: list[str]) -> None:
@@ -283,7 +293,3 @@ def _say_what_is_thin(frame: pd.DataFrame, metrics: list[str], n_seeds: int, not
 def _cells(rows: pd.DataFrame) -> str:
     count = rows["cell_id"].nunique()
     return f"{count} cell{'' if count == 1 else 's'}"
-
-
-def _units(count: int) -> str:
-    return f"{count} unit{'' if count == 1 else 's'}"

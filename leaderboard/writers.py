@@ -1,28 +1,38 @@
-"""The leaderboard as Markdown for people and as CSV for programs."""
+"""The leaderboard as text: Markdown and LaTeX for people, CSV and JSON for programs."""
 
 import html
-import os
+import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from leaderboard.comparison import BASELINE, CEILING, FLOOR
 from leaderboard.statistics import MIN_BOOTSTRAP_UNITS, N_RESAMPLES
-from leaderboard.table import BASELINE, CEILING, FLOOR, Leaderboard, TaskTable
+from leaderboard.table import Leaderboard, SuiteTable, TaskTable
 
 DASH = "—"
 MAX_NAMES = 12
 _TABLE_KEY = ["task", "preset", "task_version"]
 HOW_TO_READ = (
     f"Score: every primary metric scaled so that {FLOOR} is 0 and {CEILING} is 1 (ratio of means over "
-    "held-out units, not clipped), then averaged over the primary metrics; differences are on the same "
-    "scale and paired by unit. Brackets: 95 % interval over held-out units, from a paired bootstrap "
-    f"({N_RESAMPLES} resamples, expanded percentiles), Student's below {MIN_BOOTSTRAP_UNITS} units, none "
+    "held-out units, not clipped), then averaged over the primary metrics that tell the two apart on the task; "
+    "differences are on the same scale and paired by unit. Brackets: 95 % interval over held-out units, from a paired "
+    f"bootstrap ({N_RESAMPLES:,} resamples, expanded percentiles), Student's below {MIN_BOOTSTRAP_UNITS} units, none "
     "with one. Coverage: ok cells of planned cells; a cell that is not ok never counts as a score. "
-    f"{DASH}: not defined, see the notes below the table."
+    f"{DASH}: not defined, see the notes below the table.",
+    f"*p*: two-sided, of the difference to {BASELINE}, Holm-adjusted over the methods of the table. *MDD*: minimum "
+    f"detectable difference to {BASELINE} (80 % power, 5 % two-sided, unadjusted). *Rank*: 95 % interval of the rank "
+    "among the methods, each pair compared over the units that both have, then the tie group: within a group no method "
+    "is shown to be worse than its best (Holm-adjusted over all pairs). *Seed SD*: standard deviation of one cell's "
+    "score over seeds.",
+)
+HOW_TO_READ_SUITE = (
+    "Every task counts the same, and intervals and tests are over tasks as they are over units in a task's table. IQM: "
+    "interquartile mean over tasks × units. *Without one*, *reweighted*: ranks with any one task left out, and 95 % of "
+    "ranks with random weights of tasks. *Worst case*: rank when a cell that failed counts as the worst of all."
 )
 
 
@@ -35,9 +45,11 @@ def to_markdown(leaderboard: Leaderboard, title: str, header_lines: Sequence[str
     """
     blocks = [f"# {escape(title)}", *map(escape, header_lines)]
     if leaderboard.tasks:
-        blocks.append(HOW_TO_READ)
+        blocks += HOW_TO_READ
     else:
         blocks += map(escape, leaderboard.notes)
+    for suite in leaderboard.suites:
+        blocks += _suite_blocks(suite)
     for table in leaderboard.tasks:
         blocks += _task_blocks(table)
     for heading, frame in (("Failed", leaderboard.failures), ("Skipped", leaderboard.skipped)):
@@ -47,26 +59,122 @@ def to_markdown(leaderboard: Leaderboard, title: str, header_lines: Sequence[str
     return "\n\n".join(blocks) + "\n"
 
 
-def write(leaderboard: Leaderboard, directory: str | Path, header_lines: Sequence[str] = ()) -> tuple[Path, Path]:
-    """Write ``leaderboard.md`` and ``leaderboard.csv``, each replaced whole or not at all.
+def to_csv(leaderboard: Leaderboard) -> tuple[str, str]:
+    """The tables of all tasks one under the other, and those of the suites, as CSV with numbers in full precision.
 
-    The CSV holds the tables of all tasks one under the other, numbers in full precision, with the task and
-    the preset in front; a metric that a task does not have is left empty.
-
-    Returns
-    -------
-    paths : of the Markdown and of the CSV file.
+    Task, preset and task version stand in front; a metric that a task does not have is left empty.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     long = pd.DataFrame(columns=[*_TABLE_KEY, "method"])
     if leaderboard.tasks:
         frames = {(table.task, table.preset, table.version): table.frame for table in leaderboard.tasks}
         long = pd.concat(frames, names=_TABLE_KEY).reset_index(level=_TABLE_KEY)
-    markdown, csv = directory / "leaderboard.md", directory / "leaderboard.csv"
-    _write_atomically(markdown, to_markdown(leaderboard, "Leaderboard", header_lines))
-    _write_atomically(csv, long.to_csv(index=False, lineterminator="\n"))
-    return markdown, csv
+    suites = pd.DataFrame(columns=["preset", "method"])
+    if leaderboard.suites:
+        suites = pd.concat({suite.preset: suite.frame for suite in leaderboard.suites}, names=["preset"])
+        suites = suites.reset_index(level="preset")
+    return long.to_csv(index=False, lineterminator="\n"), suites.to_csv(index=False, lineterminator="\n")
+
+
+def to_json(leaderboard: Leaderboard, header_lines: Sequence[str] = ()) -> str:
+    """Everything in the tables, numbers in full precision; what is not defined is null."""
+    tasks = [
+        {
+            "task": table.task,
+            "preset": table.preset,
+            "task_version": table.version,
+            "units": list(table.units),
+            "seeds": [int(seed) for seed in table.seeds],
+            "primary": table.primary,
+            "scored_on": list(table.comparison.scored_on),
+            "baseline": table.baseline,
+            "methods": _records(table.frame),
+            "wins": _square(table.comparison.wins),
+            "notes": list(table.notes),
+        }
+        for table in leaderboard.tasks
+    ]
+    suites = [
+        {
+            "preset": suite.preset,
+            "tasks": list(suite.tasks),
+            "methods": _records(suite.frame),
+            "wins": _square(suite.comparison.wins),
+            "notes": list(suite.notes),
+        }
+        for suite in leaderboard.suites
+    ]
+    content = {
+        "about": list(header_lines),
+        "suites": suites,
+        "tasks": tasks,
+        "failures": _records(leaderboard.failures),
+        "skipped": _records(leaderboard.skipped),
+        "notes": leaderboard.notes,
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def to_latex(leaderboard: Leaderboard, header_lines: Sequence[str] = ()) -> str:
+    """One ``table`` for each suite and task, for the package booktabs; the header lines are comments."""
+    blocks = ["% needs \\usepackage{booktabs}", *(f"% {' '.join(line.split())}" for line in header_lines)]
+    for suite in leaderboard.suites:
+        text = pd.DataFrame({"method": suite.frame["method"]})
+        text["mean score"] = with_interval(suite.frame, "score", "low", "high")
+        _add_comparison(text, suite.frame)
+        blocks.append(_latex_table(text, f"All tasks ({suite.preset}).", f"suite-{suite.preset}"))
+    for table in leaderboard.tasks:
+        text = pd.DataFrame({"method": table.frame["method"]})
+        text["score"] = with_interval(table.frame, "score", "low", "high")
+        _add_comparison(text, table.frame)
+        text["coverage"] = table.frame["coverage"]
+        caption = f"{table.task} ({table.preset}), {len(table.units)} held-out units, {len(table.seeds)} seeds."
+        blocks.append(_latex_table(text, caption, f"{table.task}-{table.preset}"))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _latex_table(text: pd.DataFrame, caption: str, label: str) -> str:
+    text = text.map(_latex).rename(columns=_latex)
+    style = text.style.hide(axis="index")
+    return str(
+        style.to_latex(
+            hrules=True,
+            column_format="l" + "r" * (text.shape[1] - 1),
+            caption=_latex(caption),
+            label=f"tab:{label.replace('/', '-').replace('_', '-')}",
+            position="tbp",
+            position_float="centering",
+        )
+    )
+
+
+def _latex(text: Any) -> str:
+    """Plain text in LaTeX."""
+    text = str(text).replace("\\", r"\textbackslash ")
+    text = re.sub(r"([&%$#_{}])", r"\\\1", text).replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
+    return text.replace("−", "$-$").replace("–", "--").replace("—", "---").replace("<", "$<$").replace(">", "$>$")
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dictionaries of what JSON knows."""
+    return [
+        {
+            str(key): (None if not np.isfinite(value) else float(value))
+            if isinstance(value, float)
+            else int(value)
+            if isinstance(value, np.integer)
+            else value
+            for key, value in row.items()
+        }
+        for row in frame.to_dict("records")
+    ]
+
+
+def _square(matrix: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """A method × method matrix by names."""
+    return {
+        str(row): {str(column): None if pd.isna(value) else float(value) for column, value in values.items()}
+        for row, values in matrix.to_dict("index").items()
+    }
 
 
 def escape(text: Any) -> str:
@@ -85,13 +193,12 @@ def _task_blocks(table: TaskTable) -> list[str]:
     chosen = f" (chosen: {escape(table.baseline)})" if table.baseline else ""
     text = pd.DataFrame({"method": _method_names(table.frame)})
     for metric, arrow in arrows.items():
-        text[f"{escape(metric)} {arrow}"] = table.frame[metric].map(_raw)
-    text["score [95 %]"] = _with_interval(table.frame, "score", "low", "high")
-    difference = ("difference", "difference_low", "difference_high")
-    text[f"score − {BASELINE} [95 %]"] = _with_interval(table.frame, *difference)
+        text[f"{escape(metric)} {arrow}"] = table.frame[metric].map(raw)
+    text["score [95 %]"] = with_interval(table.frame, "score", "low", "high")
+    _add_comparison(text, table.frame)
     text["coverage"] = table.frame["coverage"]
-    text["fit, s"] = table.frame["fit_seconds"].map(_raw)
-    text["memory, MB"] = table.frame["peak_memory_mb"].map(lambda value: _fixed(value, 0))
+    text["fit, s"] = table.frame["fit_seconds"].map(raw)
+    text["memory, MB"] = table.frame["peak_memory_mb"].map(lambda value: fixed(value, 0))
     blocks = [
         f"## {escape(table.task)} ({escape(table.preset)})",
         f"Held out, one at a time: {len(table.units)} unit{'' if len(table.units) == 1 else 's'}"
@@ -106,31 +213,80 @@ def _task_blocks(table: TaskTable) -> list[str]:
     return blocks
 
 
+def _suite_blocks(suite: SuiteTable) -> list[str]:
+    notes = "\n".join(f"- {escape(note)}" for note in suite.notes)
+    heading = f"## Suite ({escape(suite.preset)})"
+    if suite.frame["score"].isna().all():
+        return [heading, notes]
+    text = pd.DataFrame({"method": _method_names(suite.frame)})
+    text["mean score [95 %]"] = with_interval(suite.frame, "score", "low", "high")
+    text["IQM [95 %]"] = with_interval(suite.frame, "iqm", "iqm_low", "iqm_high")
+    _add_comparison(text, suite.frame)
+    for column, name in (("without one", "rank_without"), ("reweighted", "rank_weights")):
+        text[column] = spans(suite.frame[f"{name}_low"], suite.frame[f"{name}_high"])
+    text["worst case"] = spans(suite.frame["rank_worst_case"], suite.frame["rank_worst_case"])
+    text["tasks"] = suite.frame["n_tasks"].astype(str)
+    blocks = [
+        heading,
+        f"{len(suite.tasks)} tasks: {escape(', '.join(suite.tasks))}.",
+        HOW_TO_READ_SUITE,
+        _pipe_table(text, ["left"] + ["right"] * (text.shape[1] - 1)),
+    ]
+    return blocks + ([notes] if notes else [])
+
+
+def _add_comparison(text: pd.DataFrame, frame: pd.DataFrame) -> None:
+    """Add the columns that tasks and suite share, from the difference to N1 on."""
+    difference = ("difference", "difference_low", "difference_high")
+    text[f"score − {BASELINE} [95 %]"] = with_interval(frame, *difference)
+    text["p"] = frame["p_holm"].map(p_value)
+    text["MDD"] = frame["mdd"].map(lambda value: fixed(value, 2))
+    has_interval = frame["rank_low"].notna()
+    ranks = spans(
+        frame["rank_low"].where(has_interval, frame["rank"]), frame["rank_high"].where(has_interval, frame["rank"])
+    )
+    text["rank"] = [f"{rank} {group}".strip() for rank, group in zip(ranks, frame["tie_group"], strict=True)]
+    text["seed SD"] = frame["seed_sd"].map(lambda value: fixed(value, 3))
+
+
+def spans(low: pd.Series, high: pd.Series) -> list[str]:
+    """From one whole number to another, or one where they are the same."""
+    pairs = zip(low.astype(float), high.astype(float), strict=True)
+    return [DASH if np.isnan(a) else f"{a:g}" if a == b else f"{a:g}–{b:g}" for a, b in pairs]
+
+
+def p_value(value: float) -> str:
+    """A p value in three decimals."""
+    return "< .001" if value < 0.001 else fixed(value, 3).removeprefix("0")
+
+
 def _method_names(frame: pd.DataFrame) -> list[str]:
     names = frame["method"].map(escape)
     return list(names.where(frame["role"] != "control", "*" + names + "*"))
 
 
-def _with_interval(frame: pd.DataFrame, value: str, low: str, high: str) -> list[str]:
+def with_interval(frame: pd.DataFrame, value: str, low: str, high: str) -> list[str]:
+    """A column of values, each with its interval where it has one."""
     cells = []
     for centre, lower, upper in frame[[value, low, high]].itertuples(index=False):
-        interval = f" [{_fixed(lower, 2)}, {_fixed(upper, 2)}]" if np.isfinite(lower) else ""
-        cells.append(_fixed(centre, 2) + interval)
+        interval = f" [{fixed(lower, 2)}, {fixed(upper, 2)}]" if np.isfinite(lower) else ""
+        cells.append(fixed(centre, 2) + interval)
     return cells
 
 
-def _fixed(value: float, digits: int) -> str:
+def fixed(value: float, digits: int) -> str:
+    """A number in so many decimals."""
     return f"{round(value, digits) + 0.0:.{digits}f}" if np.isfinite(value) else DASH
 
 
-def _raw(value: float) -> str:
+def raw(value: float) -> str:
     """Three significant digits, at most three decimals; powers of ten only where they must be, rounding noise as 0."""
     if not np.isfinite(value):
         return DASH
     size = abs(value) if abs(value) > 1e-6 else 0.0
     if size != 0 and not 1e-3 <= size < 1e6:
         return f"{value:.2e}"
-    return _fixed(value, 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0)
+    return fixed(value, 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0)
 
 
 def _code(text: Any) -> str:
@@ -143,12 +299,3 @@ def _code(text: Any) -> str:
 def _pipe_table(text: pd.DataFrame, align: list[str]) -> str:
     # Everything is formatted already: "1e5" or "007" is a name here.
     return str(text.to_markdown(index=False, disable_numparse=True, colalign=align))
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -65,6 +65,8 @@ class Task(ABC):
     requires: ClassVar[tuple[str, ...]]
     #: The metrics that make the score; all of them are needed.
     primary: ClassVar[tuple[str, ...]]
+    #: Whether each of them alone can be had by a method that is no good, so that no score rests on a part of them.
+    two_sided: ClassVar[bool] = False
     #: The metrics shown beside it.
     secondary: ClassVar[tuple[str, ...]]
     controls: ClassVar[tuple[Control, ...]]

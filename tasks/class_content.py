@@ -58,6 +58,7 @@ class ClassContent(UnseenCellType):
     # mypy takes the parent's tuples, by their lengths, for the type
     requires = ("embed", "predict")  # type: ignore[assignment]
     primary = ("leakage_boosted", "skill")  # type: ignore[assignment]
+    two_sided = True
     secondary = (  # type: ignore[assignment]
         "leakage_linear",
         "conditional_leakage",

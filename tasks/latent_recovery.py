@@ -48,6 +48,7 @@ class LatentRecovery(Task):
     stress = ("sparse-shift-correlated", "sparse-shift-few-cells")
     requires = ("embed",)
     primary = ("mcc", "mcc_within", "target_auprc")
+    two_sided = True
     secondary = ("latent_r2", "target_f1", *CURVATURES)
     controls = (
         Control("N0", "an untrained random encoder"),

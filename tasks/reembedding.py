@@ -46,6 +46,7 @@ class Reembedding(Task):
     datasets = ("pancancer-sim", "tcga-paired", "tcga-mirna", "tcga-gtex")
     requires = ("embed",)
     primary = ("displacement", "knn_recall")
+    two_sided = True
     secondary = (
         "distance_spearman",
         "trustworthiness",

@@ -65,6 +65,7 @@ class SharedPrivate(Task):
     datasets = ("splatter-groups", "marques", "pbmc-3tech", "haber-regions")
     requires = ("embed",)
     primary = ("block_diagonality", "conditional_leakage")
+    two_sided = True
     secondary = ("leakage_linear", "leakage_boosted", "cluster_ari", "cluster_nmi", "ilisi", "bras")
     controls = (
         Control("N0", "PCA, one code that stands for both blocks", ("pca",)),

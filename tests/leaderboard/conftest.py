@@ -24,6 +24,7 @@ def cell(method, unit, seed, values, **changes):
         "seed": seed,
         "preset": "default",
         "primary": True,
+        "two_sided": False,
         "status": "ok",
         "reason": "",
         "fit_seconds": 2.0,

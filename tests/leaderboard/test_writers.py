@@ -1,11 +1,14 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
 import leaderboard
-from leaderboard.writers import _raw, escape
+from leaderboard.writers import escape, raw
 
+FILES = ["leaderboard.csv", "leaderboard.html", "leaderboard.md", "leaderboard_suite.csv"]
 NASTY = [
     "<script>alert(1)</script>",
     "a|b",
@@ -85,8 +88,12 @@ def test_never_nan_or_inf(sim, rows, tmp_path):
     assert " nan" not in page.lower()
     assert " inf " not in page.lower()
     assert "[nan" not in page.lower()
-    _, csv = leaderboard.write(board, tmp_path)
-    assert "inf" not in csv.read_text(encoding="utf-8")
+    for csv in leaderboard.write(board, tmp_path, formats=["csv"]):
+        assert not np.isinf(pd.read_csv(csv).select_dtypes("number")).any(axis=None)
+    (file,) = leaderboard.write(board, tmp_path, formats=["json"])
+    assert json.loads(file.read_text(), parse_constant=pytest.fail)["notes"] == board.notes
+    (file,) = leaderboard.write(board, tmp_path, formats=["latex"])
+    assert "nan" not in file.read_text().replace("—", "")
     if not board.tasks:
         assert "nothing can be concluded" in page
 
@@ -99,14 +106,14 @@ def test_never_nan_or_inf(sim, rows, tmp_path):
     ],
 )  # fmt: skip
 def test_raw_numbers(value, text):
-    assert _raw(value) == text
+    assert raw(value) == text
 
 
 def test_write(sim, tmp_path):
     board = leaderboard.build(pd.concat([sim.rows(), sim.rows(task="fate/sim", preset="smoke", n_units=2)]))
     directory = tmp_path / "new" / "folder"
-    markdown, csv = leaderboard.write(board, directory, ["one line"])
-    assert sorted(path.name for path in directory.iterdir()) == ["leaderboard.csv", "leaderboard.md"]
+    markdown, csv, *_ = leaderboard.write(board, directory, ["one line"])
+    assert sorted(path.name for path in directory.iterdir()) == FILES
     assert markdown.read_text(encoding="utf-8") == leaderboard.to_markdown(board, "Leaderboard", ["one line"])
     table = pd.read_csv(csv)
     assert list(table.columns[:5]) == ["task", "preset", "task_version", "method", "role"]
@@ -119,14 +126,48 @@ def test_write(sim, tmp_path):
 
 def test_a_failed_write_leaves_the_old_page(sim, tmp_path, monkeypatch):
     board = leaderboard.build(sim.rows())
-    markdown, _ = leaderboard.write(board, tmp_path)
+    markdown, *_ = leaderboard.write(board, tmp_path)
     before = markdown.read_text(encoding="utf-8")
 
     def full(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("leaderboard.writers.os.replace", full)
+    monkeypatch.setattr("leaderboard.files.os.replace", full)
     with pytest.raises(OSError, match="disk full"):
         leaderboard.write(leaderboard.build(pd.DataFrame()), tmp_path)
     assert markdown.read_text(encoding="utf-8") == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["leaderboard.csv", "leaderboard.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
+
+
+def test_json_has_every_number_of_the_tables(sim, tmp_path):
+    board = leaderboard.build(pd.concat([sim.rows(noise=0.1), sim.rows(task="fate/sim", noise=0.1)]))
+    (file,) = leaderboard.write(board, tmp_path, ["one line"], ["json"])
+    found = json.loads(file.read_text())
+    assert found["about"] == ["one line"]
+    assert [task["task"] for task in found["tasks"]] == ["reembedding/sim", "fate/sim"]
+    for task, table in zip(found["tasks"], board.tasks, strict=True):
+        scores = {row["method"]: row["score"] for row in task["methods"]}
+        assert scores == dict(zip(table.frame["method"], table.frame["score"], strict=True))
+        assert task["wins"]["vae"]["pca"] == table.comparison.wins.loc["vae", "pca"]
+        assert task["units"] == list(table.units)
+    assert found["suites"][0]["methods"][0]["rank"] is None or found["suites"][0]["methods"][0]["rank"] >= 1
+
+
+def test_latex_escapes_and_has_a_table_for_each(sim, tmp_path):
+    rows = pd.concat([sim.rows(), sim.rows(task="fate/sim_2")])
+    rows["method"] = rows["method"].replace({"vae": "a_b&c%{x}"})
+    (file,) = leaderboard.write(leaderboard.build(rows), tmp_path, ["100 % sure"], ["latex"])
+    text = file.read_text()
+    assert file.name == "leaderboard.tex"
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
+    assert r"a\_b\&c\%\{x\}" in text
+    assert r"fate/sim\_2 (default)" in text
+    assert "% 100 % sure" in text
+    for line in text.splitlines():
+        if line.endswith(r"\\") and "&" in line:
+            assert line.replace(r"\&", "").count("&") in (6, 7, 8), line
+
+
+def test_an_unknown_format_is_refused(sim, tmp_path):
+    with pytest.raises(ValueError, match="format 'pdf': one of md, csv, html, json, latex"):
+        leaderboard.write(leaderboard.build(sim.rows()), tmp_path, formats=["pdf"])

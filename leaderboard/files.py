@@ -1,0 +1,64 @@
+"""The leaderboard as files in a directory."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from leaderboard.table import Leaderboard
+from leaderboard.writers import to_csv, to_json, to_latex, to_markdown
+
+FORMATS = ("md", "csv", "html", "json", "latex")
+DEFAULT_FORMATS = ("md", "csv", "html")
+_CURVES = ("cell_id", "term", "epoch", "value")
+_PICTURES = ("cell_id", "x", "y", "environment", "content", "trained")
+
+
+def write(
+    leaderboard: Leaderboard,
+    directory: str | Path,
+    header_lines: Sequence[str] = (),
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    curves: pd.DataFrame | None = None,
+    pictures: pd.DataFrame | None = None,
+) -> list[Path]:
+    """Write ``leaderboard.md``, ``.csv`` and so on, each replaced whole or not at all; return the files.
+
+    Parameters
+    ----------
+    formats : of :data:`FORMATS`; ``csv`` also makes ``leaderboard_suite.csv``, ``latex`` is ``leaderboard.tex``.
+    curves, pictures : for the HTML report, see :func:`leaderboard.report.to_html`.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    texts: dict[str, str] = {}
+    for kind in formats:
+        if kind == "md":
+            texts["leaderboard.md"] = to_markdown(leaderboard, "Leaderboard", header_lines)
+        elif kind == "csv":
+            texts["leaderboard.csv"], texts["leaderboard_suite.csv"] = to_csv(leaderboard)
+        elif kind == "html":
+            from leaderboard.report import to_html  # plotly, which nothing else needs
+
+            curves = pd.DataFrame(columns=list(_CURVES)) if curves is None else curves
+            pictures = pd.DataFrame(columns=list(_PICTURES)) if pictures is None else pictures
+            texts["leaderboard.html"] = to_html(leaderboard, curves, pictures, header_lines)
+        elif kind == "json":
+            texts["leaderboard.json"] = to_json(leaderboard, header_lines)
+        elif kind == "latex":
+            texts["leaderboard.tex"] = to_latex(leaderboard, header_lines)
+        else:
+            raise ValueError(f"format {kind!r}: one of {', '.join(FORMATS)} is needed")
+    for name, text in texts.items():
+        _write_atomically(directory / name, text)
+    return [directory / name for name in texts]
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

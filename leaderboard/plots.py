@@ -1,0 +1,342 @@
+"""The figures of the report, with plotly: frames in, figures out.
+
+Colours are Okabe and Ito's, which people who see colours differently tell apart (jfly.uni-koeln.de/color), and go with
+a marker shape each, so that no colour has to be told from another. What depends on the light or dark theme (text, grid)
+is left to the page.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from leaderboard.association import BETWEEN, DISTANCE, WITHIN
+from leaderboard.statistics import Array
+from leaderboard.table import BASELINE, CEILING, FLOOR, TaskTable
+
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C7A00", "#7F7F7F")
+SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon")
+CONTROL = "#7F7F7F"
+MAX_CELLS, MAX_PICTURES = 300, 12
+#: Scores beyond these are drawn at the edge, as an arrow: one method that fails badly would hide all others.
+LEAST, MOST = -1.5, 1.6
+
+#: A method's colour and marker.
+Style = tuple[str, str]
+
+
+def styles(methods: Sequence[str]) -> dict[str, Style]:
+    """The colour and marker of each method, the same in all figures: shapes change after every eight."""
+    return {m: (OKABE_ITO[i % 8], SHAPES[(i + i // 8) % 8]) for i, m in enumerate(sorted(set(methods)))}
+
+
+def profile(tables: Sequence[TaskTable], of: Mapping[str, Style]) -> go.Figure:
+    """Every method's score on every task, with its interval; N0 is 0, P is 1, the bar is N1."""
+    figure = go.Figure()
+    names = [_title(table) for table in tables]
+    shown = [m for m in of if any((table.frame["method"] == m).any() for table in tables)]
+    for i, method in enumerate(shown):
+        colour, shape = of[method]
+        rows = [(k, row) for k, table in enumerate(tables) for row in _rows(table, method)]
+        offset = (i - (len(shown) - 1) / 2) * 0.7 / max(len(shown), 1)
+        figure.add_scatter(
+            x=[_within_edges(row["score"]) for _, row in rows],
+            y=[k + offset for k, _ in rows],
+            error_x=_bars([row for _, row in rows]),
+            mode="markers",
+            name=method,
+            marker={"color": colour, "symbol": [_marker(row["score"], shape) for _, row in rows], "size": 9},
+            customdata=[[names[k], _interval(row)] for k, row in rows],
+            hovertemplate=f"<b>{method}</b> · %{{customdata[0]}}<br>%{{customdata[1]}}<extra></extra>",
+        )
+    for k, table in enumerate(tables):
+        for row in _rows(table, BASELINE):
+            x = _within_edges(row["score"])
+            across = {"x0": x, "x1": x, "y0": k - 0.45, "y1": k + 0.45}
+            figure.add_shape(type="line", name="themed", line_width=3, **across)
+    for x in (0, 1):
+        figure.add_vline(x=x, line_color=CONTROL, line_dash="dot")
+    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, autorange="reversed", automargin=True)
+    figure.update_xaxes(title=f"score: {FLOOR} = 0, {CEILING} = 1; thick bar: {BASELINE}", range=_shown(tables))
+    return _laid_out(figure, max(320, 60 * len(names) + 40 + 14 * len(names) * len(shown) // 3))
+
+
+def intervals(table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
+    """The scores of one task, best on top, with the controls as lines."""
+    frame = table.frame[(table.frame["role"] == "method") & np.isfinite(table.frame["score"])]
+    figure = go.Figure()
+    for row in frame.to_dict("records"):
+        colour, shape = of[str(row["method"])]
+        figure.add_scatter(
+            x=[_within_edges(row["score"])],
+            y=[row["method"]],
+            error_x=_bars([row]),
+            mode="markers",
+            marker={"color": colour, "symbol": _marker(row["score"], shape), "size": 11},
+            hovertemplate=f"<b>{row['method']}</b><br>{_interval(row)}<extra></extra>",
+            showlegend=False,
+        )
+    for control, dash in ((FLOOR, "dot"), (BASELINE, "solid"), (CEILING, "dash")):
+        for row in _rows(table, control):
+            figure.add_vline(x=_within_edges(row["score"]), line_color=CONTROL, line_dash=dash, annotation_text=control)
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(title="score, 95 % interval over held-out units", range=_shown([table]))
+    return _laid_out(figure, 140 + 26 * len(frame))
+
+
+def heat(cells: pd.DataFrame, order: Sequence[str]) -> go.Figure:
+    """Scores by method and held-out unit, means over seeds; grey is no result."""
+    means = cells.pivot_table(index="method", columns="unit", values="score", aggfunc="mean", dropna=False)
+    means = means.reindex([method for method in order if method in means.index])
+    figure = go.Figure(
+        go.Heatmap(
+            z=means.to_numpy(float),
+            x=[str(unit) for unit in means.columns],
+            y=list(means.index),
+            zmin=-1,
+            zmid=0,
+            zmax=1,
+            colorscale="RdBu",
+            colorbar={"title": "score", "thickness": 12},
+            hovertemplate="%{y} · %{x}<br>%{z:.3f}<extra></extra>",
+            xgap=1,
+            ygap=1,
+        )
+    )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(title="held out (colours end at −1 and 1)", type="category", automargin=True)
+    return _laid_out(figure, 150 + 24 * len(means))
+
+
+def controls(rows: pd.DataFrame, primary: Mapping[str, str]) -> go.Figure:
+    """What a task can resolve: each primary metric's value of N0, N1 and P in each held-out unit."""
+    names = [FLOOR, BASELINE, CEILING]
+    arrows = {metric: "↑" if better == "higher" else "↓" for metric, better in primary.items()}
+    titles = [f"{metric} {arrow}" for metric, arrow in arrows.items()]
+    figure = make_subplots(rows=1, cols=len(primary), subplot_titles=titles)
+    of_control = rows[(rows["role"] == "control") & (rows["status"] == "ok")]
+    for k, metric in enumerate(primary, 1):
+        values = of_control[of_control["metric"] == metric].pivot_table(
+            index="unit", columns="method", values="value", aggfunc="mean"
+        )
+        values = values.reindex(columns=names)
+        for unit, row in values.iterrows():
+            figure.add_scatter(
+                x=names,
+                y=row.to_list(),
+                mode="lines+markers",
+                line={"color": CONTROL, "width": 1},
+                opacity=0.6,
+                name=str(unit),
+                hovertemplate=f"{unit} · %{{x}}<br>%{{y:.3g}}<extra></extra>",
+                showlegend=False,
+                row=1,
+                col=k,
+            )
+        figure.add_scatter(
+            x=names,
+            y=values.mean().to_list(),
+            mode="lines+markers",
+            line={"color": OKABE_ITO[0], "width": 4},
+            hovertemplate="mean · %{x}<br>%{y:.3g}<extra></extra>",
+            showlegend=False,
+            row=1,
+            col=k,
+        )
+    return _laid_out(figure, 280)
+
+
+def training(curves: pd.DataFrame, names: Mapping[str, str], of: Mapping[str, Style]) -> go.Figure:
+    """The watched loss of one fit of each method: 1 in the first epoch, 0 where it is least."""
+    figure = go.Figure()
+    for cell_id, group in curves.groupby("cell_id", sort=False):
+        method = names[str(cell_id)]
+        term = "validation" if (group["term"] == "validation").any() else str(group["term"].iloc[0])
+        values = group.loc[group["term"] == term, "value"].to_numpy(float)
+        least = np.nanmin(values)
+        if not values[0] > least:
+            continue
+        figure.add_scatter(
+            x=np.arange(len(values)),
+            y=(values - least) / (values[0] - least),
+            customdata=values,
+            mode="lines",
+            name=method,
+            line={"color": of[method][0], "dash": "dot" if "@" in method else "solid"},
+            hovertemplate=f"<b>{method}</b> · epoch %{{x}}<br>{term} %{{customdata:.5g}}<extra></extra>",
+        )
+    figure.update_xaxes(title="epoch")
+    figure.update_yaxes(title="watched loss, first epoch = 1, least = 0", rangemode="tozero")
+    return _laid_out(figure, 340)
+
+
+def embeddings(pictures: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
+    """Each method's codes of the same cells: colour is the content label, open markers were held out of training."""
+    shown = list(pictures["cell_id"].drop_duplicates())[:MAX_PICTURES]
+    n_columns = min(4, len(shown))
+    n_rows = -(-len(shown) // n_columns)
+    figure = make_subplots(rows=n_rows, cols=n_columns, subplot_titles=[names[str(c)] for c in shown])
+    label = "content" if pictures["content"].nunique() > 1 else "environment"
+    labels = sorted(pictures[label].unique())
+    for k, cell_id in enumerate(shown):
+        cells = pictures[pictures["cell_id"] == cell_id].iloc[:MAX_CELLS]
+        for i, (value, group) in enumerate((v, cells[cells[label] == v]) for v in labels):
+            colour, shape = OKABE_ITO[i % 8], SHAPES[(i + i // 8) % 8]
+            figure.add_scatter(
+                x=group["x"],
+                y=group["y"],
+                mode="markers",
+                marker={
+                    "color": colour,
+                    "size": 5,
+                    "symbol": [shape if trained else f"{shape}-open" for trained in group["trained"]],
+                },
+                name=str(value),
+                legendgroup=str(value),
+                showlegend=k == 0,
+                text=group["environment"],
+                hovertemplate=f"{value} · %{{text}}<extra>{names[str(cell_id)]}</extra>",
+                row=k // n_columns + 1,
+                col=k % n_columns + 1,
+            )
+    figure.update_xaxes(showticklabels=False, zeroline=False)
+    figure.update_yaxes(showticklabels=False, zeroline=False)
+    return _laid_out(figure, 90 + 210 * n_rows)
+
+
+def distance(cells: pd.DataFrame, of: Mapping[str, Style]) -> go.Figure:
+    """Scores of held-out units against how far they are from the training cells."""
+    figure = go.Figure()
+    for method, group in cells.dropna(subset=[DISTANCE, "score"]).groupby("method"):
+        means = group.groupby("unit")[[DISTANCE, "score"]].mean().sort_values(DISTANCE)
+        colour, shape = of[str(method)]
+        figure.add_scatter(
+            x=means[DISTANCE],
+            y=means["score"].clip(LEAST, MOST),
+            text=[f"{unit}<br>distance {x:.2f}, score {y:.3f}" for unit, x, y in means.itertuples()],
+            mode="lines+markers",
+            name=str(method),
+            line={"color": colour, "width": 1},
+            marker={"color": colour, "symbol": shape, "size": 8},
+            hovertemplate=f"<b>{method}</b> · %{{text}}<extra></extra>",
+        )
+    figure.update_xaxes(title="distance of the held-out unit (1 = like training cells)", type="log")
+    figure.update_yaxes(title=f"score (drawn from {LEAST} to {MOST})")
+    return _laid_out(figure, 360)
+
+
+def disentanglement(points: Mapping[str, tuple[Array, Array]], metric: str, of: Mapping[str, Style]) -> go.Figure:
+    """A disentanglement metric against the score, between and within methods.
+
+    Parameters
+    ----------
+    points : for each level, the pairs (score, metric) and the method of each.
+    """
+    figure = make_subplots(rows=1, cols=2, subplot_titles=[BETWEEN, WITHIN])
+    for k, level in enumerate((BETWEEN, WITHIN), 1):
+        pairs, methods = points[level]
+        for method in sorted(set(methods)):
+            here = methods == method
+            colour, shape = of[str(method)]
+            figure.add_scatter(
+                x=pairs[here, 1],
+                y=pairs[here, 0],
+                mode="markers",
+                name=str(method),
+                legendgroup=str(method),
+                showlegend=k == 1,
+                marker={"color": colour, "symbol": shape, "size": 8 if k == 1 else 5, "opacity": 1 if k == 1 else 0.6},
+                hovertemplate=f"<b>{method}</b><br>{metric} %{{x:.2f}}, score %{{y:.2f}}<extra></extra>",
+                row=1,
+                col=k,
+            )
+    for k, unit in enumerate(("rank in its task, −1 to 1", "deviation, in standard deviations"), 1):
+        figure.update_xaxes(title=f"{metric}: {unit}", row=1, col=k)
+        figure.update_yaxes(title="score: the same", row=1, col=k)
+    return _laid_out(figure, 380)
+
+
+def cost(table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
+    """Score against the seconds of a fit; the line joins those that no other beats in both."""
+    frame = table.frame[(table.frame["role"] == "method") & np.isfinite(table.frame["score"])]
+    frame = frame[frame["fit_seconds"] > 0].sort_values("fit_seconds")
+    figure = go.Figure()
+    best = frame[frame["score"] >= frame["score"].cummax()]
+    seen = frame["score"].clip(LEAST, MOST)
+    figure.add_scatter(
+        x=best["fit_seconds"],
+        y=seen[best.index],
+        mode="lines",
+        line={"shape": "hv", "color": CONTROL, "dash": "dot"},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    for row in frame.to_dict("records"):
+        colour, shape = of[str(row["method"])]
+        figure.add_scatter(
+            x=[row["fit_seconds"]],
+            y=[_within_edges(row["score"])],
+            mode="markers",
+            name=str(row["method"]),
+            marker={"color": colour, "symbol": shape, "size": 10},
+            hovertemplate=f"<b>{row['method']}</b><br>%{{x:.3g}} s, score {_interval(row)}<extra></extra>",
+        )
+    figure.update_xaxes(title="seconds of a fit, median", type="log")
+    figure.update_yaxes(title=f"score (drawn from {LEAST} to {MOST})")
+    return _laid_out(figure, 340)
+
+
+def _title(table: TaskTable) -> str:
+    return table.task if table.preset == "default" else f"{table.task} ({table.preset})"
+
+
+def _rows(table: TaskTable, method: str) -> list[dict[str, float]]:
+    """The row of a method that has a score: one or none."""
+    frame = table.frame
+    return frame[(frame["method"] == method) & np.isfinite(frame["score"])].to_dict("records")
+
+
+def _bars(rows: Sequence[Mapping[str, float]]) -> dict[str, object]:
+    """Error bars from low to high; none where there is no interval."""
+    edges = [{key: _within_edges(row[key]) for key in ("score", "low", "high")} for row in rows]
+    above = [row["high"] - row["score"] if np.isfinite(row["high"]) else 0.0 for row in edges]
+    below = [row["score"] - row["low"] if np.isfinite(row["low"]) else 0.0 for row in edges]
+    return {"type": "data", "array": above, "arrayminus": below, "symmetric": False, "thickness": 1.5, "width": 3}
+
+
+def _interval(row: Mapping[str, float]) -> str:
+    interval = f"[{row['low']:.3f}, {row['high']:.3f}]" if np.isfinite(row["low"]) else "(no interval)"
+    return f"{row['score']:.3f} {interval}"
+
+
+def _within_edges(value: float) -> float:
+    return float(np.clip(value, LEAST, MOST))
+
+
+def _marker(score: float, shape: str) -> str:
+    return "triangle-left-open" if score < LEAST else "triangle-right-open" if score > MOST else shape
+
+
+def _shown(tables: Sequence[TaskTable]) -> list[float]:
+    """The range of an axis of scores: all of them, up to the edges."""
+    values = pd.concat([table.frame[["score", "low", "high"]] for table in tables]).to_numpy(float)
+    values = np.clip(values[np.isfinite(values)], LEAST, MOST)
+    return [min(0.0, float(values.min())) - 0.08, max(1.0, float(values.max())) + 0.08]
+
+
+def _laid_out(figure: go.Figure, height: int) -> go.Figure:
+    named = {trace.name for trace in figure.data if trace.name and trace.showlegend is not False}
+    legend = 22 * -(-len(named) // 6) if len(named) > 1 else 0
+    figure.update_layout(
+        template="none",
+        height=int(height) + legend,
+        margin={"l": 60, "r": 16, "t": 30 + legend, "b": 48},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 12},
+        legend={"orientation": "h", "yref": "container", "y": 1, "yanchor": "top", "x": 0},
+        hoverlabel={"namelength": -1},
+    )
+    return figure

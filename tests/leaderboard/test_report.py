@@ -1,0 +1,194 @@
+"""The page: what is on it, that it needs nothing else, and what it says where nothing can be concluded."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import leaderboard
+from leaderboard.report import findings, to_html
+
+NO_CURVES = pd.DataFrame(columns=["cell_id", "term", "epoch", "value"])
+NO_PICTURES = pd.DataFrame(columns=["cell_id", "x", "y", "environment", "content", "trained"])
+
+
+class Page(HTMLParser):
+    """Tags, text by id and scripts of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.figures, self.words = [], {}, []
+        self._figure, self._skip = None, 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag in ("script", "style"):
+            self._skip += 1
+            self._figure = dict(attributes).get("data-figure")
+
+    def handle_endtag(self, tag):
+        if tag in ("script", "style"):
+            self._skip -= 1
+            self._figure = None
+
+    def handle_data(self, data):
+        if self._figure:
+            self.figures[self._figure] = self.figures.get(self._figure, "") + data
+        elif not self._skip:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join("".join(self.words).split())
+
+
+def render(rows, curves=NO_CURVES, pictures=NO_PICTURES, header=()):
+    return to_html(leaderboard.build(rows), curves, pictures, header)
+
+
+def with_more(rows, seed=0):
+    """Rows with the secondary metrics that the analyses need."""
+    rng = np.random.default_rng(seed)
+    cells = rows.drop_duplicates("cell_id")
+    of_unit = {unit: 1 + i / 3 for i, unit in enumerate(sorted(cells["unit"].unique()))}
+    more = [
+        cells.assign(metric=name, primary=False, value=value)
+        for name, value in (
+            ("mcc", rng.random(len(cells))),
+            ("training_reconstruction_error", rng.random(len(cells))),
+            ("ood_distance", cells["unit"].map(of_unit)),
+        )
+    ]
+    return pd.concat([rows, *more], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def many():
+    from tests.leaderboard.conftest import failed, rows, skipped
+
+    methods, levels = [f"m{i}" for i in range(6)], {"N0": 0.0, "N1": 0.4, "P": 1.0}
+    levels |= {method: 0.2 + 0.1 * i for i, method in enumerate(methods)}
+    tasks = [with_more(rows(methods=methods, noise=0.2, levels=levels, task=f"t{k}/sim"), k) for k in range(2)]
+    broken = pd.DataFrame(failed("m0", "unit99", 0, reason="<script>alert(1)</script>", task="t0/sim"))
+    refused = pd.DataFrame(skipped("m5", "cannot predict", task="t1/sim"))
+    return pd.concat([*tasks, broken, refused], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def extras(many):
+    cells = many[(many["role"] == "method") & (many["status"] == "ok")].drop_duplicates("cell_id")
+    curves = pd.DataFrame(
+        [(c, "validation", epoch, 10.0 / (epoch + 1)) for c in cells["cell_id"] for epoch in range(5)],
+        columns=NO_CURVES.columns,
+    )
+    first = cells[(cells["unit"] == "unit00") & (cells["seed"] == 0)]
+    rng = np.random.default_rng(0)
+    pictures = pd.DataFrame(
+        [
+            (c, *rng.standard_normal(2), "control", f"type{i % 3}", i % 4 > 0)
+            for c in first["cell_id"]
+            for i in range(30)
+        ],
+        columns=NO_PICTURES.columns,
+    )
+    return curves, pictures
+
+
+@pytest.fixture(scope="module")
+def page(many, extras):
+    return render(many, *extras, header=["Command: python -m bench run", "Commit: abc"])
+
+
+def test_one_file_that_needs_no_other(page):
+    parsed = Page(page)
+    loads = [
+        a for tag, a in parsed.tags if tag in ("script", "link", "img", "iframe") and (a.get("src") or a.get("href"))
+    ]
+    assert loads == []
+    assert not re.search(r"@import|url\(['\"]?https?:", page)
+    assert len(page.encode()) < 8 * 2**20
+
+
+def test_every_part_is_there(page):
+    parsed = Page(page)
+    suffixes = ("intervals", "heat", "controls", "distance", "cost", "codes", "training")
+    expected = {f"task-{k}-{part}" for k in (1, 2) for part in suffixes}
+    assert set(parsed.figures) == expected | {"suite-default", "disentanglement"}
+    for text in parsed.figures.values():
+        figure = json.loads(text)
+        assert figure["data"]
+    drawn = [a["data-plot"] for tag, a in parsed.tags if tag == "figure"]
+    assert sorted(drawn) == sorted(parsed.figures)
+    assert "Command: python -m bench run" in parsed.text
+    for text in ("m0, unit99, seed 0: failed", "python -m bench run --methods m0", "m5 on t1/sim: cannot predict"):
+        assert text in parsed.text
+
+
+def test_words_of_others_are_no_markup(page):
+    assert "<script>alert(1)" not in page
+    assert "<script>alert(1)</script>" in Page(page).text
+
+
+def test_cells_are_sorted_by_their_numbers(many, page):
+    table = leaderboard.build(many).suites[0].frame
+    orders = [float(a["data-order"]) for tag, a in Page(page).tags if tag == "td" and "data-order" in a]
+    for score in table["score"].dropna():
+        assert any(order == pytest.approx(score) for order in orders)
+
+
+def test_the_sentences_say_who_wins_what_is_told_and_what_predicts(many):
+    board = leaderboard.build(many)
+    wins, resolved, association = sentences(board)
+    suite = board.suites[0].frame
+    beat = suite[(suite["difference_low"] > 0) & (suite["p_holm"] < 0.05)]["method"]
+    assert all(method in wins for method in beat)
+    assert ("No method beats" in wins) == beat.empty
+    assert "80 % power" in resolved
+    assert "mcc" in association
+
+
+def sentences(board):
+    from leaderboard.association import answers, fit_scores
+
+    return findings(board, answers(fit_scores(board.rows)) if len(board.rows) else pd.DataFrame())
+
+
+def test_a_clear_winner_is_named_and_so_are_ties():
+    from tests.leaderboard.conftest import rows
+
+    levels = {"N0": 0.0, "N1": 0.4, "P": 1.0, "good": 0.8, "alike": 0.8, "bad": 0.1}
+    board = leaderboard.build(rows(methods=("good", "alike", "bad"), noise=0.02, levels=levels, n_units=12))
+    wins = sentences(board)[0]
+    assert re.search(r"(good and alike|alike and good) beat the best simple baseline on reembedding/sim", wins)
+    assert "bad is worse than it" in wins
+    assert re.search(r"not told apart from the first, (good, is alike|alike, is good)", wins)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda sim: pd.DataFrame(), "There are no results, so nothing can be concluded"),
+        (lambda sim: sim.rows(n_seeds=1), "one seed: the spread over seeds is not known"),
+        (lambda sim: sim.rows(n_units=1), "one unit: no interval"),
+        (lambda sim: sim.rows(methods=("vae",)), "one method has ok cells"),
+        (lambda sim: pd.DataFrame(sim.failed("vae", "a", 0, reason="it broke")), "it broke"),
+        (lambda sim: sim.rows().assign(value=np.inf), "No method has a score"),
+        (lambda sim: sim.rows()[lambda r: r["role"] == "method"], "no result of control N0 and P"),
+        (lambda sim: sim.rows(levels={k: 0.5 if k in ("vae", "pca", "trvae") else v for k, v in
+                                      {"N0": 0.0, "N1": 0.4, "P": 1.0, "vae": 0, "pca": 0, "trvae": 0}.items()}),
+         "is the same for all methods"),
+        (lambda sim: pd.concat([sim.rows(), sim.rows(task="fate/sim", methods=("vae",))]),
+         "not run here, so not compared: pca, trvae"),
+        (lambda sim: pd.DataFrame(sim.skipped("vae", "no predict")), "no predict"),
+    ],
+    ids=["empty", "one seed", "one unit", "one method", "all failed", "infinite", "no controls", "constant",
+         "absent", "skipped"],
+)  # fmt: skip
+def test_a_page_says_what_cannot_be_concluded(sim, change, said):
+    text = Page(render(change(sim))).text
+    assert said in text
+    assert not re.search(r"\bnan\b|\binf\b", text, re.IGNORECASE)

@@ -1,0 +1,151 @@
+"""The report in a headless Chromium: it opens, sorts, filters, shows and switches without an error."""
+
+import shutil
+import time
+
+import pytest
+
+from leaderboard.files import write
+from leaderboard.table import build
+from tests.leaderboard.test_report import extras, many  # noqa: F401 - fixtures
+
+SIZES = {"desk": (1400, 900), "phone": (390, 844)}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("chromium and chromedriver are not installed")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = shutil.which("chromium")
+    # the page must need no network; a name that is looked up would be an error in the console
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    driver.set_script_timeout(30)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def address(many, extras, tmp_path_factory):  # noqa: F811
+    directory = tmp_path_factory.mktemp("page")
+    (file,) = write(build(many), directory, ["Command: python -m bench run"], ["html"], *extras)
+    return file.as_uri()
+
+
+@pytest.fixture
+def opened(browser, address, request):
+    """The page in a window of a size, its tables ready."""
+    width, height = SIZES[getattr(request, "param", "desk")]
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 800},
+    )
+    browser.get("about:blank")
+    browser.get_log("browser")
+    browser.get(address)
+    wait(lambda: browser.execute_script("return document.documentElement.dataset.tables") == "ready")
+    yield browser
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+
+
+def wait(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+def methods_shown(browser, table):
+    rows = browser.find_elements("css selector", f"#{table} tbody tr")
+    return [row.find_element("css selector", "td").text for row in rows]
+
+
+def drawn(browser, figure):
+    return browser.execute_script(
+        "return document.querySelector(`[data-plot='${arguments[0]}'] .canvas.js-plotly-plot`) !== null", figure
+    )
+
+
+def test_a_table_is_sorted_and_filtered(opened, many):  # noqa: F811
+    board = "board-suite-default"
+    frame = build(many).suites[0].frame.set_index("method")
+    (header,) = (h for h in opened.find_elements("css selector", f"#{board} th") if h.text.startswith("mean score"))
+    orders = []
+    for _ in range(2):
+        opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", header)
+        header.click()
+        orders.append(methods_shown(opened, board))
+    scores = [[frame.loc[method, "score"] for method in order] for order in orders]
+    assert sorted(scores[0]) == scores[0] or sorted(scores[0], reverse=True) == scores[0]
+    assert scores[1] == scores[0][::-1]
+    search = opened.find_element("css selector", f"#{board}_wrapper input")
+    search.send_keys("m3")
+    wait(lambda: methods_shown(opened, board) == ["m3"])
+
+
+def test_a_task_opens_and_its_figures_are_drawn_and_answer_the_pointer(opened):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    assert not drawn(opened, "task-1-intervals")
+    summary = opened.find_element("css selector", "#task-1 summary")
+    opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", summary)
+    summary.click()
+    wait(lambda: drawn(opened, "task-1-intervals"))
+    point = wait(
+        lambda: opened.find_elements("css selector", "[data-plot='task-1-intervals'] .scatterlayer .trace .points path")
+    )[0]
+    opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", point)
+    time.sleep(0.3)
+    ActionChains(opened).move_to_element(point).perform()
+    label = wait(lambda: opened.find_elements("css selector", "[data-plot='task-1-intervals'] .hoverlayer text"))
+    assert "m" in label[0].text
+    for part in opened.find_elements("css selector", "#task-1 figure"):
+        opened.execute_script("arguments[0].scrollIntoView()", part)
+        name = part.get_attribute("data-plot")
+        wait(lambda name=name: drawn(opened, name))
+
+
+def test_the_theme_is_switched_with_the_keyboard(opened):
+    def colours():
+        return opened.execute_script(
+            "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor, "
+            "document.querySelector('.js-plotly-plot').layout.font.color]"
+        )
+
+    wait(lambda: drawn(opened, "suite-default"))
+    wait(lambda: opened.execute_script("return document.querySelector('.js-plotly-plot').layout.font?.color"))
+    before = colours()
+    button = opened.find_element("id", "theme")
+    button.send_keys("\ue007")  # Enter
+    wait(lambda: all(old != new for old, new in zip(before, colours(), strict=True)))
+    button.send_keys("\ue007")
+    wait(lambda: colours() == before)
+
+
+@pytest.mark.parametrize("opened", ["phone"], indirect=True)
+def test_on_a_phone_nothing_is_wider_than_the_screen(opened):
+    wait(lambda: drawn(opened, "suite-default"))
+    assert opened.execute_script("return document.documentElement.scrollWidth") <= 390
+    opened.get_log("browser")
+
+
+def test_it_opens_at_once(opened):
+    milliseconds = opened.execute_script(
+        "const t = performance.getEntriesByType('navigation')[0]; return t.domContentLoadedEventEnd - t.startTime"
+    )
+    # measured under .5 s on an idle machine; a busy one may take several times as long
+    assert milliseconds < 4000
+
+
+def test_a_link_to_a_task_opens_it(opened, address):
+    opened.get(address + "#task-2")
+    opened.refresh()
+    wait(lambda: opened.find_element("id", "task-2").get_attribute("open"))
