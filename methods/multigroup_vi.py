@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from methods.variational import Forward
 
 
+#: Gradient steps that an epoch has at least, where the data allow minibatches of ``MIN_CELLS`` for each group. Measured
+#: on the 600 training cells of splatter-groups, 3 draws, KL warm-up of 400 epochs: 128 cells for each group are 3 steps
+#: an epoch, and in one draw the shared block's cell types have an ARI of .77; with 16, 17 steps, it is .96 to 1.
+MIN_STEPS, MIN_CELLS = 16, 8
+
+
 class MultiGroupVI(Variational):
     """multiGroupVI (Weinberger et al. 2022): latents z shared by all groups, and latents t^γ private to each group γ.
 
@@ -32,8 +38,8 @@ class MultiGroupVI(Variational):
     predict.
 
     Ours differs: group encoders read log1p of the counts, as the shared one does (theirs read raw counts); minibatches
-    are of 128 cells for each group on average, where theirs have exactly 128 of each; the warm-up is shorter, so that
-    early stopping can end a fit. Where data have counts the likelihood is zero-inflated negative binomial as theirs,
+    are of 128 cells for each group on average, where theirs have exactly 128 of each, and smaller where an epoch would
+    have fewer than 16 steps. Where data have counts the likelihood is zero-inflated negative binomial as theirs,
     elsewhere Gaussian.
     """
 
@@ -54,7 +60,8 @@ class MultiGroupVI(Variational):
         hidden: tuple[int, ...] = (128,)  # Weinberger et al. 2022
         n_private: int = 10  # of each group; Weinberger et al. 2022
         wasserstein: float = 1.0  # λ; Weinberger et al. 2022
-        warmup: int = 50  # epochs; ours, scvi-tools' default is 400
+        warmup: int = 400  # epochs; scvi-tools. With 50 the types stay mixed with the programs on 600 cells
+        max_epochs: int = 500  # Weinberger et al. 2022
 
         def __post_init__(self) -> None:
             """Refuse what no data could make right."""
@@ -72,8 +79,9 @@ class MultiGroupVI(Variational):
         return self
 
     def learn_labels(self, data: AnnData) -> None:
-        """Note the groups."""
+        """Note the groups and the number of cells."""
         self.groups = sorted(set(column(data, "environment").tolist()))
+        self.n_cells = data.n_obs
 
     def build(self, n_genes: int) -> nn.ModuleDict:
         """Return observation, one decoder, and an encoder of z and of each group's t, side by side."""
@@ -98,7 +106,8 @@ class MultiGroupVI(Variational):
     def schedule(self) -> Any:
         """Return the schedule, with minibatches of as many cells for each group."""
         plain = super().schedule()
-        return replace(plain, minibatch=plain.minibatch * len(self.groups))
+        few = max(MIN_CELLS * len(self.groups), int((1 - plain.validation) * self.n_cells) // MIN_STEPS)
+        return replace(plain, minibatch=min(plain.minibatch * len(self.groups), few))
 
     def warmup(self) -> int:
         """Return the epochs over which w rises."""
@@ -171,6 +180,31 @@ class MultiGroupVI(Variational):
         with torch.no_grad():
             output = self.network["decoder"](torch.from_numpy(codes).to(self.where))
             return self.network["observation"].expression(output, self.tensors(data)).cpu().numpy()
+
+    def rank_genes(self, data: AnnData) -> np.ndarray:
+        """Return how much each group's private latents say of each gene, (n_groups, n_genes), groups as in ``groups``.
+
+        log p(x_g | z, t) − log p(x_g | z, 0), averaged over the group's own cells in ``data``, z and t their posterior
+        means (Weinberger et al. 2022, Eq. 12): high for the genes of the group's own programs. NaN for a group that
+        has no cells there.
+        """
+        import torch
+
+        network, scores = self.network, np.full((len(self.groups), data.n_vars), np.nan)
+        labels = column(data, "environment")
+        for i, group in enumerate(self.groups):
+            own = data[labels == group]
+            if not own.n_obs:
+                continue
+            with torch.no_grad():
+                minibatch = self.tensors(own)
+                z = self.posterior(network, minibatch)[0]
+                shared = z * (torch.arange(z.shape[1], device=z.device) < self.config.n_latent)
+                full, without = (
+                    network["observation"].gene_log_prob(minibatch, network["decoder"](code)) for code in (z, shared)
+                )
+                scores[i] = (full - without).mean(0).cpu().numpy()
+        return scores
 
     def state(self) -> dict[str, Any]:
         """Return the weights, the groups and their mean private latents."""

@@ -34,6 +34,10 @@ class Likelihood(nn.Module):
         library
             Total counts of each cell, (n_cells,); of use to likelihoods of counts only.
         """
+        return self.gene_log_prob(x, output, library).sum(-1)
+
+    def gene_log_prob(self, x: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
+        """Return log p(x | output, library) of each gene, (n_cells, n_genes)."""
         raise NotImplementedError
 
     def mean(self, output: Tensor, library: Tensor | None = None) -> Tensor:
@@ -51,9 +55,9 @@ class SquaredError(Likelihood):
     def __init__(self, n_genes: int | None = None) -> None:
         super().__init__()
 
-    def log_prob(self, x: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
-        """Return −½ Σ_g (x_g − μ_g)², (n_cells,)."""
-        return -0.5 * (x - output).square().sum(-1)
+    def gene_log_prob(self, x: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
+        """Return −½ (x_g − μ_g)², (n_cells, n_genes)."""
+        return -0.5 * (x - output).square()
 
     def mean(self, output: Tensor, library: Tensor | None = None) -> Tensor:
         """Return the output itself."""
@@ -81,11 +85,11 @@ class Gaussian(Likelihood):
         # data reproduced exactly (constant genes alone) would send the variance to 0 and the density to infinity
         return self.log_variance.clamp(min=-10.0)
 
-    def log_prob(self, x: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
-        """Return log p(x | output) summed over genes, (n_cells,)."""
+    def gene_log_prob(self, x: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
+        """Return log p(x | output) of each gene, (n_cells, n_genes)."""
         log_variance = self.bounded()
         squared = (x - output).square() * torch.exp(-log_variance)
-        return -0.5 * (squared + log_variance + math.log(2 * math.pi)).sum(-1)
+        return -0.5 * (squared + log_variance + math.log(2 * math.pi))
 
     def mean(self, output: Tensor, library: Tensor | None = None) -> Tensor:
         """Return the output itself."""
@@ -114,9 +118,9 @@ class Bernoulli(Likelihood):
     def __init__(self, n_genes: int | None = None) -> None:
         super().__init__()
 
-    def log_prob(self, x: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
-        """Return minus the cross-entropy summed over genes, (n_cells,)."""
-        return -F.binary_cross_entropy_with_logits(output, x, reduction="none").sum(-1)
+    def gene_log_prob(self, x: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
+        """Return minus the cross-entropy of each gene, (n_cells, n_genes)."""
+        return -F.binary_cross_entropy_with_logits(output, x, reduction="none")
 
     def mean(self, output: Tensor, library: Tensor | None = None) -> Tensor:
         """Return π."""
@@ -165,6 +169,15 @@ class NegativeBinomial(Likelihood):
         gradients = torch.is_grad_enabled()
         return _ClosedForm.apply(gradients, x, *at, _given(library), self.bounded(), logits, dropout)[0]
 
+    @torch.no_grad()
+    def gene_log_prob(self, x: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
+        """Return log p(x | output, library) of each gene, (n_cells, n_genes), in double precision; without gradient."""
+        # in single precision log Γ(x + θ) − log Γ(θ) loses all digits at a large θ
+        x, log_theta = x.double(), self.bounded().double()
+        theta, mean = log_theta.exp(), NegativeBinomial.mean(self, output.double(), library)
+        log_binomial = torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
+        return log_binomial + torch.xlogy(x, mean / (mean + theta)) - theta * torch.log1p(mean / theta)
+
     def _logits(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
         return output, None
 
@@ -195,6 +208,13 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     """
 
     outputs_per_gene: ClassVar[int] = 2
+
+    @torch.no_grad()
+    def gene_log_prob(self, x: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
+        """Return log p(x | output, library) of each gene, (n_cells, n_genes), in double precision; without gradient."""
+        logits, dropout = self._logits(output.double())
+        counted = F.logsigmoid(-dropout) + super().gene_log_prob(x, logits, library)
+        return torch.where(x == 0, torch.logaddexp(F.logsigmoid(dropout), counted), counted)
 
     def _logits(self, output: Tensor) -> tuple[Tensor, Tensor]:
         logits, dropout = output.chunk(2, -1)

@@ -60,6 +60,10 @@ class Observation(nn.Module):
         """Return log p(cell | output), summed over genes, (n_cells,)."""
         return self.likelihood.log_prob(minibatch["x"], output, None)
 
+    def gene_log_prob(self, minibatch: Mapping[str, Tensor], output: Tensor) -> Tensor:
+        """Return the same of each gene, (n_cells, n_genes)."""
+        return self.likelihood.gene_log_prob(minibatch["x"], output, None)
+
     def log_volume(self) -> Tensor:
         """Return what must be added to ``log_prob`` for a density of X itself, of one cell."""
         return torch.zeros(())
@@ -123,6 +127,10 @@ class Greys(Observation):
     def log_prob(self, minibatch: Mapping[str, Tensor], output: Tensor) -> Tensor:
         """Return log p(x | output), summed over genes, (n_cells,)."""
         return self.likelihood.log_prob(minibatch["x"], output + self.offset, None)
+
+    def gene_log_prob(self, minibatch: Mapping[str, Tensor], output: Tensor) -> Tensor:
+        """Return the same of each gene, (n_cells, n_genes)."""
+        return self.likelihood.gene_log_prob(minibatch["x"], output + self.offset, None)
 
     def expression(self, output: Tensor, minibatch: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the probabilities."""
@@ -207,6 +215,10 @@ class Counts(Observation):
         """Return log p(counts | output, library)."""
         nonzero = self.nonzeros.of(minibatch["cell"]) if "cell" in minibatch else None
         return self.likelihood.log_prob(minibatch["counts"], output + self.offset, minibatch["library"], nonzero)
+
+    def gene_log_prob(self, minibatch: Mapping[str, Tensor], output: Tensor) -> Tensor:
+        """Return the same of each gene, (n_cells, n_genes)."""
+        return self.likelihood.gene_log_prob(minibatch["counts"], output + self.offset, minibatch["library"])
 
     def expression(self, output: Tensor, minibatch: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return E log1p(counts / c)."""
