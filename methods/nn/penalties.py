@@ -79,11 +79,12 @@ def mmd(x: Tensor, y: Tensor, widths: tuple[float, ...] = TRVAE_WIDTHS) -> Tenso
 def pairwise_mmd(
     values: Tensor, conditions: Tensor, n_conditions: int, widths: tuple[float, ...] = TRVAE_WIDTHS
 ) -> Tensor:
-    """Return the sum of :func:`mmd` over all pairs of the conditions present, a scalar.
+    """Return the mean of :func:`mmd` over all pairs of the conditions present, a scalar.
 
     Of P conditions present, a of n_a cells: Σ_{a<b} MMD(a, b) = Σ_ij k(x_i, x_j) (P·[a_i = a_j] − 1)/(n_{a_i} n_{a_j}),
     so that one list of distances serves all pairs and widths. Absent conditions are left out; with fewer than two
-    present it is 0.
+    present it is 0. The mean, not the sum, so that a weight means the same however many conditions there are
+    (decision 0013).
 
     Parameters
     ----------
@@ -104,8 +105,9 @@ def pairwise_mmd(
     first, second = torch.triu_indices(len(values), len(values), 1, device=values.device)
     same = conditions.index_select(0, first) == conditions.index_select(0, second)
     pair = weight.index_select(0, first) * weight.index_select(0, second) * (n_present * same - 1)
-    # each pair counts in both orders; on the diagonal k is 1
-    return 2.0 * (pair @ kernel) + (n_present - 1) * weight.square().sum()
+    # two cells count in both orders; on the diagonal k is 1
+    total = 2.0 * (pair @ kernel) + (n_present - 1) * weight.square().sum()
+    return 2.0 * total / (n_present * (n_present - 1)).clamp(min=1)
 
 
 class _MeanOfGaussians(torch.autograd.Function):

@@ -129,9 +129,18 @@ def test_all_pairs_of_conditions_present_are_compared():
     values = normals(11, 3)
     conditions = torch.tensor([0, 3, 0, 2, 3, 3, 0, 2, 5, 5, 0])  # neither 1 nor 4
     pairs = itertools.combinations([0, 2, 3, 5], 2)
-    expected = sum(mmd_by_loops(values[conditions == a], values[conditions == b], TRVAE_WIDTHS) for a, b in pairs)
+    expected = np.mean([mmd_by_loops(values[conditions == a], values[conditions == b], TRVAE_WIDTHS) for a, b in pairs])
     assert pairwise_mmd(values, conditions, 6).item() == pytest.approx(expected, rel=1e-12)
     assert pairwise_mmd(values, conditions, 9).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("n_conditions", [2, 3, 30])
+def test_conditions_that_are_equally_far_apart_are_as_far_however_many_they_are(n_conditions):
+    """Points at the corners of a simplex: every pair of conditions has the MMD of the first two."""
+    conditions = torch.arange(2 * n_conditions) % n_conditions
+    corners = 3 * torch.eye(30).double()
+    apart = 2 - 2 * math.exp(-18 / 2 / 5)
+    assert pairwise_mmd(corners[conditions], conditions, 30, (5.0,)).item() == pytest.approx(apart, rel=1e-12)
 
 
 def test_one_condition_alone_is_at_no_distance():
@@ -160,7 +169,7 @@ def test_gradients_of_the_mmd_at_all_of_its_widths_with_equal_points(dtype):
     x, c = values.detach().double().numpy(), conditions.numpy()
     n, expected = np.bincount(c), np.zeros((8, 5))
     for i, j in itertools.product(range(8), repeat=2):
-        weight = (3 * (c[i] == c[j]) - 1) / n[c[i]] / n[c[j]]
+        weight = (3 * (c[i] == c[j]) - 1) / n[c[i]] / n[c[j]] / 3
         for width in TRVAE_WIDTHS:
             kernel = np.exp(-((x[i] - x[j]) ** 2).sum() / 2 / width) / len(TRVAE_WIDTHS)
             expected[i] -= 2 * weight * kernel * (x[i] - x[j]) / width
