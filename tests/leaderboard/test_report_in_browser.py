@@ -1,6 +1,5 @@
 """The report in a headless Chromium: it opens, sorts, filters, shows and switches without an error."""
 
-import shutil
 import time
 
 import pytest
@@ -10,26 +9,6 @@ from leaderboard.table import build
 from tests.leaderboard.test_report import extras, many  # noqa: F401 - fixtures
 
 SIZES = {"desk": (1400, 900), "phone": (390, 844)}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("chromium and chromedriver are not installed")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    options.binary_location = shutil.which("chromium")
-    # the page must need no network; a name that is looked up would be an error in the console
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    driver.set_script_timeout(30)
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
