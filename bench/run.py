@@ -177,11 +177,11 @@ def _of_all(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def print_leaderboard(board: Leaderboard, console: Console) -> None:
-    """Print one table a task: score with its interval, difference to the best simple baseline, coverage, cost."""
+    """Print one table a task: score with its interval, difference to the best simple baseline, rank, coverage, cost."""
     for one in board.tasks:
         arrows = ", ".join(f"{name} {'↑' if better == 'higher' else '↓'}" for name, better in one.primary.items())
         table = Table(title=f"{one.task} ({one.preset}): {arrows}", title_justify="left", box=None, pad_edge=False)
-        for heading in ("method", "score", "95 % interval", "− N1", *one.primary, "cells", "fit s", "MB"):
+        for heading in ("method", "score", "95 % interval", "− N1", "p", "rank", *one.primary, "cells", "fit s", "MB"):
             table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=heading == "method")
         for row in one.frame[one.frame["coverage"] != "skipped"].to_dict("records"):
             table.add_row(
@@ -189,6 +189,8 @@ def print_leaderboard(board: Leaderboard, console: Console) -> None:
                 _number(row["score"]),
                 _interval(row["low"], row["high"]),
                 _number(row["difference"]),
+                _number(row["p_holm"]),
+                _rank(row),
                 *(_number(row[name]) for name in one.primary),
                 str(row["coverage"]),
                 _number(row["fit_seconds"], 1),
@@ -198,6 +200,14 @@ def print_leaderboard(board: Leaderboard, console: Console) -> None:
         console.print()
     for note in board.notes:
         console.print(Text(f"note  {note}"), style="dim", soft_wrap=True)
+
+
+def _rank(row: dict[Any, Any]) -> str:
+    """The interval of the rank, or the rank where there is none, and the tie group."""
+    low, high = (row[f"rank_{end}"] if row["rank_low"] == row["rank_low"] else row["rank"] for end in ("low", "high"))
+    if low != low:
+        return "—"
+    return f"{low:g}" + (f" to {high:g}" if high != low else "") + (f" {row['tie_group']}" if row["tie_group"] else "")
 
 
 def _number(value: float, digits: int = 3) -> str:
