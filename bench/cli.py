@@ -251,7 +251,11 @@ def ui(
         "127.0.0.1",
         "--port",
         str(port),
+        "--workers",
+        "1",
     ]
+    # queues for evaluating language models, in seven processes of their own
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     typer.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)")
     sys.stdout.flush()
     os.execv(command[0], command)

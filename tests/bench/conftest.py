@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -29,7 +30,7 @@ def cli(tmp_path):
 
 @pytest.fixture
 def start(tmp_path):
-    """Start ``python -m bench`` and return the process; it is ended with the test."""
+    """Start ``python -m bench`` and return the process; it and what it started are ended with the test."""
     started = []
 
     def run(*arguments, **environment):
@@ -42,13 +43,15 @@ def start(tmp_path):
             text=True,
             # tests that a script runs in its background inherit an ignored SIGINT
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            start_new_session=True,
         )
         started.append(process)
         return process
 
     yield run
     for process in started:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
 

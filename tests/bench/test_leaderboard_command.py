@@ -1,30 +1,44 @@
 """``bench leaderboard``: from one or several out directories, any subset, in any format."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 
+from tests.bench.conftest import process_environment
 from tests.bench.test_run import PLUGIN
 
-TASKS = "reembedding/pancancer-sim"
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two directories: one seed of two methods; two seeds of one of them and of one that fails."""
+    directory = tmp_path_factory.mktemp("outs")
+    (directory / "plugin.py").write_text(PLUGIN)
+    for methods, seeds, out, code in (("pca,random-projection", "1", "a", 0), ("pca,plugin.py:Raises", "2", "b", 1)):
+        command = [sys.executable, "-m", "bench", "run", "--methods", methods, "--seeds", seeds, "--out", out]
+        done = subprocess.run(
+            [*command, "--tasks", "reembedding/pancancer-sim", "--preset", "smoke"],
+            cwd=directory,
+            env=process_environment(directory),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+    return directory
 
 
 @pytest.fixture
-def two_outs(cli, plugin):
-    """Two directories: one seed of two methods; two seeds of one of them and of one that fails."""
-    assert (
-        cli("run", "--methods", "pca,random-projection", "--tasks", TASKS, "--preset", "smoke", "--out", "a").returncode
-        == 0
-    )
-    file = plugin(PLUGIN)
-    done = cli(
-        "run", "--methods", f"pca,{file}:Raises", "--tasks", TASKS, "--preset", "smoke", "--seeds", "2", "--out", "b"
-    )
-    assert done.returncode == 1
+def two_outs(made, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(made / name, tmp_path / name)
 
 
-def test_two_directories_are_one_leaderboard_and_nothing_is_mixed_silently(two_outs, cli, tmp_path):
+@pytest.mark.usefixtures("two_outs")
+def test_two_directories_are_one_leaderboard_and_nothing_is_mixed_silently(cli, tmp_path):
     done = cli("leaderboard", "--out", "a", "--out", "b", "--into", "both", "--format", "json", "--format", "html")
     assert done.returncode == 0, done.stderr
     assert {file.name for file in (tmp_path / "both").iterdir()} == {"leaderboard.json", "leaderboard.html"}
@@ -45,7 +59,8 @@ def test_two_directories_are_one_leaderboard_and_nothing_is_mixed_silently(two_o
     assert "planted failure" in (tmp_path / "both" / "leaderboard.html").read_text()
 
 
-def test_an_older_task_version_is_left_out_and_said(two_outs, cli, tmp_path):
+@pytest.mark.usefixtures("two_outs")
+def test_an_older_task_version_is_left_out_and_said(cli, tmp_path):
     for file in (tmp_path / "a" / "cells").glob("*.json"):
         result = json.loads(file.read_text())
         result["cell"]["task_version"] = 0
@@ -58,7 +73,8 @@ def test_an_older_task_version_is_left_out_and_said(two_outs, cli, tmp_path):
     assert "of task version 0, the table shows version 1" in done.stdout
 
 
-def test_a_subset_needs_a_place_of_its_own(two_outs, cli, tmp_path):
+@pytest.mark.usefixtures("two_outs")
+def test_a_subset_needs_a_place_of_its_own(cli, tmp_path):
     for arguments in (("--out", "a", "--tasks", "reembedding"), ("--out", "a", "--out", "b")):
         done = cli("leaderboard", *arguments)
         assert done.returncode == 2

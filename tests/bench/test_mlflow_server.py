@@ -66,9 +66,17 @@ def server(tmp_path):
     def start(store):
         port = free_port()
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         command += ["--artifacts-destination", str(tmp_path / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
         log = (tmp_path / "server.log").open("w")
-        started.append((subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True), log))
+        started.append(
+            (
+                subprocess.Popen(
+                    command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+                ),
+                log,
+            )
+        )
         address = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
