@@ -1,19 +1,11 @@
 """The MLflow UI on a finished run's store, in a headless Chromium: filtered by tags, runs selected and compared."""
 
-import time
 import urllib.request
 
 from tests.bench.test_mlflow_server import free_port
+from tests.waiting import wait_for
 
 METHODS = "pca,random-projection,vae"
-
-
-def wait(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-    return found
 
 
 def answers(address):
@@ -30,32 +22,32 @@ def test_runs_are_found_by_their_tags_and_compared(browser, cli, start):
     port = free_port()
     start("ui", "--out", "out", "--port", port)
     address = f"http://127.0.0.1:{port}"
-    wait(lambda: answers(address))
+    wait_for(lambda: answers(address))
 
     def all_of(selector):
         return browser.find_elements("css selector", selector)
 
     browser.get(f"{address}/#/experiments/1/runs")
-    (box,) = wait(lambda: all_of("input[data-testid='search-box']"))
+    (box,) = wait_for(lambda: all_of("input[data-testid='search-box']"))
     box.send_keys("tags.task = 'reembedding' and tags.unit = 'cancer0' and tags.role = 'method'\ue007")
-    wait(lambda: "3 matching runs" in browser.find_element("tag name", "body").text)
+    wait_for(lambda: "3 matching runs" in browser.find_element("tag name", "body").text)
     # children are under the run that they belong to
-    (expander,) = wait(lambda: all_of(".ag-row .ag-cell button"))[:1]
+    (expander,) = wait_for(lambda: all_of(".ag-row .ag-cell button"))[:1]
     expander.click()
 
     def row_of(method):
         return next((row for row in all_of(".ag-row") if f"\n{method} · reembedding" in row.text), None)
 
     for method in METHODS.split(","):
-        row = wait(lambda method=method: row_of(method))
+        row = wait_for(lambda method=method: row_of(method))
         browser.execute_script("arguments[0].click()", row.find_element("css selector", ".ag-selection-checkbox input"))
         # the list is drawn anew after each click
-        wait(lambda method=method: "ag-row-selected" in row_of(method).get_attribute("class"))
-    compare = wait(
+        wait_for(lambda method=method: "ag-row-selected" in row_of(method).get_attribute("class"))
+    compare = wait_for(
         lambda: [button for button in all_of("button") if button.text.strip() == "Compare" and button.is_enabled()]
     )
     compare[0].click()
-    wait(lambda: "Comparing 3 Runs" in browser.find_element("tag name", "body").text)
+    wait_for(lambda: "Comparing 3 Runs" in browser.find_element("tag name", "body").text)
     text = browser.find_element("tag name", "body").text
     for method in METHODS.split(","):
         assert f"{method} · reembedding/pancancer-sim · cancer0" in text

@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import sys
-import time
 
 import pandas as pd
 import pytest
 
 from tests.bench.conftest import cpu_seconds, process_environment
+from tests.waiting import wait_for
 
 TASK = "reembedding/pancancer-sim"
 TINY = ("--tasks", TASK, "--preset", "smoke", "--out", "out")
@@ -110,16 +110,6 @@ def runs(tmp_path, uri=None):
 
 def cells(tmp_path):
     return {file.stem: json.loads(file.read_text()) for file in (tmp_path / "out" / "cells").glob("*.json")}
-
-
-def wait_for(condition, seconds=90):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("waited in vain")
 
 
 def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing(cli, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from leaderboard.files import write
 from leaderboard.table import build
 from tests.leaderboard.test_report import extras, many  # noqa: F401 - fixtures
+from tests.waiting import wait_for
 
 SIZES = {"desk": (1400, 900), "phone": (390, 844)}
 
@@ -29,17 +30,9 @@ def opened(browser, address, request):
     browser.get("about:blank")
     browser.get_log("browser")
     browser.get(address)
-    wait(lambda: browser.execute_script("return document.documentElement.dataset.tables") == "ready")
+    wait_for(lambda: browser.execute_script("return document.documentElement.dataset.tables") == "ready")
     yield browser
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-
-
-def wait(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return found
 
 
 def methods_shown(browser, table):
@@ -67,7 +60,7 @@ def test_a_table_is_sorted_and_filtered(opened, many):  # noqa: F811
     assert scores[1] == scores[0][::-1]
     search = opened.find_element("css selector", f"#{board}_wrapper input")
     search.send_keys("m3")
-    wait(lambda: methods_shown(opened, board) == ["m3"])
+    wait_for(lambda: methods_shown(opened, board) == ["m3"])
 
 
 def test_a_task_opens_and_its_figures_are_drawn_and_answer_the_pointer(opened):
@@ -77,19 +70,19 @@ def test_a_task_opens_and_its_figures_are_drawn_and_answer_the_pointer(opened):
     summary = opened.find_element("css selector", "#task-1 summary")
     opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", summary)
     summary.click()
-    wait(lambda: drawn(opened, "task-1-intervals"))
-    point = wait(
+    wait_for(lambda: drawn(opened, "task-1-intervals"))
+    point = wait_for(
         lambda: opened.find_elements("css selector", "[data-plot='task-1-intervals'] .scatterlayer .trace .points path")
     )[0]
     opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", point)
     time.sleep(0.3)
     ActionChains(opened).move_to_element(point).perform()
-    label = wait(lambda: opened.find_elements("css selector", "[data-plot='task-1-intervals'] .hoverlayer text"))
+    label = wait_for(lambda: opened.find_elements("css selector", "[data-plot='task-1-intervals'] .hoverlayer text"))
     assert "m" in label[0].text
     for part in opened.find_elements("css selector", "#task-1 figure"):
         opened.execute_script("arguments[0].scrollIntoView()", part)
         name = part.get_attribute("data-plot")
-        wait(lambda name=name: drawn(opened, name))
+        wait_for(lambda name=name: drawn(opened, name))
 
 
 def test_the_theme_is_switched_with_the_keyboard(opened):
@@ -99,19 +92,19 @@ def test_the_theme_is_switched_with_the_keyboard(opened):
             "document.querySelector('.js-plotly-plot').layout.font.color]"
         )
 
-    wait(lambda: drawn(opened, "suite-default"))
-    wait(lambda: opened.execute_script("return document.querySelector('.js-plotly-plot').layout.font?.color"))
+    wait_for(lambda: drawn(opened, "suite-default"))
+    wait_for(lambda: opened.execute_script("return document.querySelector('.js-plotly-plot').layout.font?.color"))
     before = colours()
     button = opened.find_element("id", "theme")
     button.send_keys("\ue007")  # Enter
-    wait(lambda: all(old != new for old, new in zip(before, colours(), strict=True)))
+    wait_for(lambda: all(old != new for old, new in zip(before, colours(), strict=True)))
     button.send_keys("\ue007")
-    wait(lambda: colours() == before)
+    wait_for(lambda: colours() == before)
 
 
 @pytest.mark.parametrize("opened", ["phone"], indirect=True)
 def test_on_a_phone_nothing_is_wider_than_the_screen(opened):
-    wait(lambda: drawn(opened, "suite-default"))
+    wait_for(lambda: drawn(opened, "suite-default"))
     assert opened.execute_script("return document.documentElement.scrollWidth") <= 390
     opened.get_log("browser")
 
@@ -127,4 +120,4 @@ def test_it_opens_at_once(opened):
 def test_a_link_to_a_task_opens_it(opened, address):
     opened.get(address + "#task-2")
     opened.refresh()
-    wait(lambda: opened.find_element("id", "task-2").get_attribute("open"))
+    wait_for(lambda: opened.find_element("id", "task-2").get_attribute("open"))
