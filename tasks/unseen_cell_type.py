@@ -193,7 +193,7 @@ class UnseenCellType(Task):
     def control_fit(self, control: str, unit: str, seed: int) -> Fit:
         """Return P: the true noiseless shifts where they are known, else those of half A of the held-out cells."""
         truth, x = self.data.uns.get("truth"), np.asarray(self.data.X)
-        shifts = {}
+        shifts = {self.fields.control: np.zeros(x.shape[1])}
         for target in self._targets:
             if truth is not None:
                 shifts[target] = truth[f"{unit}|{target}"] - truth[f"{unit}|{self.fields.control}"]
@@ -247,13 +247,16 @@ class UnseenCellType(Task):
 
 @dataclass(frozen=True)
 class _Ceiling:
-    """A fitted method that knows the shift of the cells it is given to each condition."""
+    """A fitted method that knows the shift of the held-out type from the control to each condition."""
 
     shifts: Mapping[str, np.ndarray]
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
-        """Return ``data.X`` plus the shift, (n_cells, n_genes)."""
-        return np.asarray(data.X) + self.shifts[target_environment].astype(np.float32)
+        """Return ``data.X`` plus the shift from each cell's own condition, (n_cells, n_genes)."""
+        sources, out = data.obs[data.uns["fields"]["environment"]].to_numpy(str), np.array(data.X)
+        for source in np.unique(sources):
+            out[sources == source] += (self.shifts[target_environment] - self.shifts[source]).astype(np.float32)
+        return out
 
 
 def _mean(x: np.ndarray) -> np.ndarray:

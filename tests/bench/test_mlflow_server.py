@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -29,21 +30,18 @@ def sqlite(tmp_path):
 
 
 @pytest.fixture
-def postgresql(tmp_path):
+def postgresql():
     """A PostgreSQL of its own in a new directory; skipped where there is none, or no driver."""
     pytest.importorskip("psycopg", reason="psycopg is not installed")
     found = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
     if found is None:
         pytest.skip("PostgreSQL is not installed")
     programs = Path(found).resolve().parent
-    data, port = tmp_path / "postgresql", free_port()
-    # the server refuses to be root's
+    port = free_port()
+    # the server refuses to be root's, and its owner may not see what is in a test's directory
     as_owner = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    data.mkdir()
+    data = Path(tempfile.mkdtemp(prefix="postgresql-"))
     if as_owner:
-        for directory in (data, *list(data.parents)[:3]):
-            with contextlib.suppress(PermissionError):
-                directory.chmod(0o755)
         shutil.chown(data, "postgres")
 
     def run(program, *arguments):
@@ -56,6 +54,7 @@ def postgresql(tmp_path):
     run("pg_ctl", "-D", data, "-o", options, "-l", data / "log", "-w", "start")
     yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
     run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+    shutil.rmtree(data)
 
 
 @pytest.fixture

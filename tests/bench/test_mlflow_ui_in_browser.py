@@ -28,9 +28,14 @@ def test_runs_are_found_by_their_tags_and_compared(browser, cli, start):
         return browser.find_elements("css selector", selector)
 
     browser.get(f"{address}/#/experiments/1/runs")
-    (box,) = wait_for(lambda: all_of("input[data-testid='search-box']"))
+
+    def says(text):
+        return text in browser.find_element("tag name", "body").text
+
+    wait_for(lambda: says("matching runs"))  # before that, what is typed may be lost
+    (box,) = all_of("input[data-testid='search-box']")
     box.send_keys("tags.task = 'reembedding' and tags.unit = 'cancer0' and tags.role = 'method'\ue007")
-    wait_for(lambda: "3 matching runs" in browser.find_element("tag name", "body").text)
+    wait_for(lambda: says("3 matching runs"))
     # children are under the run that they belong to
     (expander,) = wait_for(lambda: all_of(".ag-row .ag-cell button"))[:1]
     expander.click()
@@ -47,7 +52,7 @@ def test_runs_are_found_by_their_tags_and_compared(browser, cli, start):
         lambda: [button for button in all_of("button") if button.text.strip() == "Compare" and button.is_enabled()]
     )
     compare[0].click()
-    wait_for(lambda: "Comparing 3 Runs" in browser.find_element("tag name", "body").text)
+    wait_for(lambda: says("Comparing 3 Runs"))
     text = browser.find_element("tag name", "body").text
     for method in METHODS.split(","):
         assert f"{method} · reembedding/pancancer-sim · cancer0" in text

@@ -140,7 +140,8 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
     assert set(children) == set(cells(tmp_path))
     assert parent.info.status == "FINISHED"
     artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
-    assert artifacts == {"leaderboard.md", "leaderboard.csv", "results.parquet"}
+    tables = {"leaderboard.html", "leaderboard.md", "leaderboard.csv", "leaderboard_suite.csv"}
+    assert artifacts == {*tables, "results.parquet"}
     vae = next(run for run in children.values() if run.data.tags["method"] == "vae")
     result = cells(tmp_path)[vae.data.tags["cell_id"]]
     assert vae.data.tags["mlflow.parentRunId"] == parent.info.run_id

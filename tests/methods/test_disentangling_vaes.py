@@ -207,7 +207,7 @@ def test_the_two_have_their_own_steps_and_every_parameter_is_in_one_group(advers
     method, network, _ = adversarial
     vae, discriminator = method.parameter_groups(network)
     assert {id(p) for p in discriminator["params"]} == {id(p) for p in network["discriminator"].parameters()}
-    assert (discriminator["lr"], discriminator["betas"]) == (1e-4, (0.5, 0.9))
+    assert (discriminator["lr"], discriminator["betas"]) == (1e-3, (0.5, 0.9))
     assert "lr" not in vae
     ids = [id(p) for group in (vae, discriminator) for p in group["params"]]
     assert sorted(ids) == sorted(id(p) for p in network.parameters())
