@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from leaderboard.statistics import TAIL, Array
-from leaderboard.table import CEILING, FLOOR
+from leaderboard.table import CEILING, FLOOR, Leaderboard
 
 #: What is asked of the codes, and what is held fixed.
 DISENTANGLEMENT = ("mcc", "latent_r2", "mig", "sap")
@@ -51,37 +51,35 @@ class Correlation:
     n_groups: int
 
 
-def fit_scores(rows: pd.DataFrame) -> pd.DataFrame:
+def fit_scores(leaderboard: Leaderboard) -> pd.DataFrame:
     r"""One row for each ok cell of a method: its scaled score, and all its other metrics in columns.
 
-    The score of a cell is the mean over primary metrics of sign · (m − N0) / mean over units of sign · (P − N0), the
-    controls averaged over seeds: its mean over units is the score of the task's table.
-
-    Parameters
-    ----------
-    rows : tidy rows as of :func:`leaderboard.build`.
+    The score of a cell is the mean, over the metrics that its task's score rests on, of sign · (m − N0) / mean over
+    units of sign · (P − N0), the controls averaged over seeds: its mean over units is the score of the task's table.
 
     Returns
     -------
     frame : task, preset, method, unit, seed, cell_id, score (NaN where it cannot be scaled), and a column for each
         metric that any cell has.
     """
+    rows = leaderboard.rows
+    if rows.empty:
+        return pd.DataFrame(columns=[*_KEY, "cell_id", "score"])
     ok = rows[(rows["status"] == "ok") & np.isfinite(rows["value"].astype(float))]
     methods = ok[ok["role"] == "method"]
     if methods.empty:
         return pd.DataFrame(columns=[*_KEY, "cell_id", "score"])
     wide = methods.pivot_table(index=[*_KEY, "cell_id"], columns="metric", values="value", aggfunc="last").reset_index()
-    scores = [_scaled(ok[(ok["task"] == task) & (ok["preset"] == preset)]) for task, preset in _pairs(methods)]
+    scores = [
+        _scaled(ok[(ok["task"] == table.task) & (ok["preset"] == table.preset)], table.comparison.scored_on)
+        for table in leaderboard.tasks
+    ]
     return wide.merge(pd.concat(scores), on="cell_id", how="left")
 
 
-def _pairs(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(rows[["task", "preset"]].drop_duplicates().itertuples(index=False, name=None))
-
-
-def _scaled(rows: pd.DataFrame) -> pd.DataFrame:
+def _scaled(rows: pd.DataFrame, scored_on: Sequence[str]) -> pd.DataFrame:
     """The scaled score of each method's cell of one task: columns cell_id and score."""
-    primary = rows[rows["primary"].astype(bool)]
+    primary = rows[rows["metric"].isin(scored_on)]
     of_control = primary[primary["role"] == "control"].pivot_table(
         index=["metric", "unit"], columns="method", values="value", aggfunc="mean"
     )
@@ -94,7 +92,7 @@ def _scaled(rows: pd.DataFrame) -> pd.DataFrame:
     # the sign of the direction is in numerator and denominator alike
     merged["part"] = (merged["value"] - merged["floor"]) / merged["span"].where(merged["span"] != 0)
     parts = merged.groupby("cell_id")["part"].agg(["mean", "count"])
-    whole = parts["count"] == cells["metric"].nunique()
+    whole = parts["count"] == len(scored_on)
     return parts["mean"].where(whole).rename("score").reset_index()
 
 

@@ -14,7 +14,6 @@ in every unit, 0 where it is noise, negative where the floor wins. ``docs/calibr
 
 import io
 import math
-import os
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ import pandas as pd
 
 from leaderboard import statistics
 from leaderboard.comparison import BASELINE, CEILING, FLOOR
+from leaderboard.files import replace_whole
 from leaderboard.statistics import (
     MIN_UNITS,
     NARROW,
@@ -334,17 +334,8 @@ def write(rows: pd.DataFrame, directory: str | Path, header_lines: Sequence[str]
         tasks = [str(task) for task in table.loc[table["ladder"] != "", "task"].unique()]
         contents |= {plot_name(task): draw(rows, table, task) for task in tasks}
     for name, content in contents.items():
-        _replace(directory / name, content)
+        replace_whole(directory / name, content)
     return [directory / name for name in contents]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _metric_name(row: dict[Hashable, Any]) -> str:

@@ -51,14 +51,15 @@ def write(
         else:
             raise ValueError(f"format {kind!r}: one of {', '.join(FORMATS)} is needed")
     for name, text in texts.items():
-        _write_atomically(directory / name, text)
+        replace_whole(directory / name, text.encode())
     return [directory / name for name in texts]
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def replace_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is the old one or the new one, whole, whatever happens."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(content)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -65,8 +65,7 @@ def to_html(
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    rows = leaderboard.rows
-    cells = association.fit_scores(rows) if not rows.empty else pd.DataFrame(columns=["task", "preset", "method"])
+    cells = association.fit_scores(leaderboard)
     of = plots.styles(list(cells["method"]))
     figures: dict[str, Any] = {}
     suites = [_suite_part(leaderboard, suite, of, figures) for suite in leaderboard.suites]
@@ -228,12 +227,7 @@ def _suite_part(
     columns = {
         "method": _texts(frame["method"]),
         "mean score [95 %]": _numbers(with_interval(frame, "score", "low", "high"), frame["score"]),
-        f"− {BASELINE} [95 %]": _numbers(
-            with_interval(frame, "difference", "difference_low", "difference_high"), frame["difference"]
-        ),
-        "p (Holm)": _numbers(frame["p_holm"].map(p_value), frame["p_holm"]),
-        "rank": _ranks(frame),
-        "ties": _texts(frame["tie_group"]),
+        **_compared(frame),
         "IQM": _numbers(frame["iqm"].map(lambda value: fixed(value, 2)), frame["iqm"]),
     }
     for table in scored:
@@ -283,12 +277,7 @@ def _task_part(
 
     columns = {"method": _texts(frame["method"])}
     columns["score [95 %]"] = _numbers(with_interval(frame, "score", "low", "high"), frame["score"])
-    columns[f"− {BASELINE} [95 %]"] = _numbers(
-        with_interval(frame, "difference", "difference_low", "difference_high"), frame["difference"]
-    )
-    columns["p (Holm)"] = _numbers(frame["p_holm"].map(p_value), frame["p_holm"])
-    columns["rank"] = _ranks(frame)
-    columns["ties"] = _texts(frame["tie_group"])
+    columns |= _compared(frame)
     for metric, better in table.primary.items():
         columns[f"{metric} {'↑' if better == 'higher' else '↓'}"] = _numbers(frame[metric].map(raw), frame[metric])
     columns["coverage"] = _texts(frame["coverage"])
@@ -308,6 +297,17 @@ def _task_part(
         "table": _table(columns, frame["role"]),
         "notes": table.notes,
         "failures": failed[failed["task"] == table.task].to_dict("records"),
+    }
+
+
+def _compared(frame: pd.DataFrame) -> dict[str, list[Cell]]:
+    """The columns that tasks and suites share."""
+    difference = with_interval(frame, "difference", "difference_low", "difference_high")
+    return {
+        f"− {BASELINE} [95 %]": _numbers(difference, frame["difference"]),
+        "p (Holm)": _numbers(frame["p_holm"].map(p_value), frame["p_holm"]),
+        "rank": _ranks(frame),
+        "ties": _texts(frame["tie_group"]),
     }
 
 

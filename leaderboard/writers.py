@@ -156,25 +156,22 @@ def _latex(text: Any) -> str:
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as dictionaries of what JSON knows."""
-    return [
-        {
-            str(key): (None if not np.isfinite(value) else float(value))
-            if isinstance(value, float)
-            else int(value)
-            if isinstance(value, np.integer)
-            else value
-            for key, value in row.items()
-        }
-        for row in frame.to_dict("records")
-    ]
+    return [{str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _square(matrix: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+def _square(matrix: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """A method × method matrix by names."""
     return {
-        str(row): {str(column): None if pd.isna(value) else float(value) for column, value in values.items()}
+        str(row): {str(column): _plain(value) for column, value in values.items()}
         for row, values in matrix.to_dict("index").items()
     }
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON knows it; what is not finite is null."""
+    if isinstance(value, float):
+        return float(value) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def escape(text: Any) -> str:

@@ -48,7 +48,7 @@ class MultiGroupVI(Variational):
     reference = "Weinberger, Lin, Lee 2022, bioRxiv 2022.12.13.520349 (multiGroupVI)"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **Variational.presets,
-        "paper": {"max_epochs": 500, "n_latent": 10, "n_private": 10, "hidden": (128,)},
+        "paper": {"max_epochs": 500},
     }
     count_likelihood = "zero-inflated-negative-binomial"
 

@@ -133,14 +133,24 @@ def test_points_are_what_is_correlated():
 
 def test_the_scores_of_fits_add_up_to_the_score_of_the_table(sim):
     rows = sim.rows(noise=0.3)
-    cells = fit_scores(rows)
+    cells = fit_scores(build(rows))
     assert len(cells) == 3 * 9 * 3
     for method, group in cells.groupby("method"):
         table = build(rows).tasks[0]
         assert group["score"].mean() == pytest.approx(sim.row_of(table, method).score)
     assert {"skill", "error"} <= set(cells)
-    without = fit_scores(rows[rows["method"] != "P"])
+    without = fit_scores(build(rows[rows["method"] != "P"]))
     assert without["score"].isna().all()
     lost = rows[~((rows["method"] == "vae") & (rows["metric"] == "error"))]
-    assert fit_scores(lost).set_index("method").loc["vae", "score"].isna().all()
-    assert fit_scores(rows[rows["role"] == "control"]).empty
+    assert fit_scores(build(lost)).set_index("method").loc["vae", "score"].isna().all()
+    assert fit_scores(build(rows[rows["role"] == "control"])).empty
+
+
+def test_a_metric_that_the_table_leaves_out_is_left_out_of_the_scores_of_fits(sim):
+    rows = sim.rows(n_seeds=1)
+    error = rows["metric"] == "error"
+    rows.loc[error & (rows["role"] == "control"), "value"] = 1.0  # the controls are alike: too narrow
+    board = build(rows)
+    assert board.tasks[0].comparison.scored_on == ("skill",)
+    for method, group in fit_scores(board).groupby("method"):
+        assert group["score"].mean() == pytest.approx(sim.row_of(board.tasks[0], method).score)

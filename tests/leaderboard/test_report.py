@@ -154,7 +154,7 @@ def test_the_sentences_say_who_wins_what_is_told_and_what_predicts(many):
 def sentences(board):
     from leaderboard.association import answers, fit_scores
 
-    return findings(board, answers(fit_scores(board.rows)) if len(board.rows) else pd.DataFrame())
+    return findings(board, answers(fit_scores(board)))
 
 
 def test_a_clear_winner_is_named_and_so_are_ties():

@@ -108,14 +108,13 @@ def test_the_theme_is_switched_with_the_keyboard(opened):
 def test_on_a_phone_nothing_is_wider_than_the_screen(opened):
     wait_for(lambda: drawn(opened, "suite-default"))
     assert opened.execute_script("return document.documentElement.scrollWidth") <= 390
-    opened.get_log("browser")
 
 
 def test_it_opens_at_once(opened):
     milliseconds = opened.execute_script(
         "const t = performance.getEntriesByType('navigation')[0]; return t.domContentLoadedEventEnd - t.startTime"
     )
-    # measured under .5 s on an idle machine; a busy one may take several times as long
+    # measured 1.1 s in a fresh browser on an idle machine; a busy one may take several times as long
     assert milliseconds < 4000
 
 
