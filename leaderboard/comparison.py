@@ -3,7 +3,8 @@ r"""Comparison of methods: on one task over its held-out units, and on the suite
 Methods are compared pair by pair, each pair on the units that both have (and N0 and P, too), a unit being the mean
 over the seeds that there are: what is missing is never filled in, and takes part in no comparison. A pair's difference
 is the scaled one of :mod:`leaderboard.statistics`; for the suite it is the mean of the tasks' differences, so that the
-suite is to its tasks what a task is to its units, and the same intervals and tests apply.
+suite is to its tasks what a task is to its units, and the same intervals and tests apply. But tasks on one data set are
+no independent replicates: they are drawn together, and errors are those of Σ differences / Σ tasks over data sets.
 
 - *rank*: 1 + the number of methods that are better by their paired difference (half for one that is equal). With the
   same cells for all this is the rank by score. A method that shares no unit with any other has none. Its interval: the
@@ -46,7 +47,7 @@ class Comparison:
     ----------
     frame : by method: score, low, high, iqm, iqm_low, iqm_high (interquartile mean of the scaled scores of units, for
         the suite of tasks × units with equal weight of tasks; no interval under ``MIN_BOOTSTRAP_UNITS`` units or
-        tasks; measured, the 95 % interval covers .96 to .98 with 8 to 30 normal or log-normal units), difference,
+        data sets; measured, the 95 % interval covers .96 to .98 with 8 to 30 normal or log-normal units), difference,
         difference_low, difference_high (to N1), p, p_holm, mdd (minimum detectable difference), wins
         (P(method > N1)), rank, rank_low, rank_high, rank_worst_case, tie_group, seed_sd (standard deviation of a
         cell's scaled score over seeds, variances pooled over units), n_units (tasks for the suite) and reason (why
@@ -194,29 +195,37 @@ def compare_suite(tasks: Mapping[str, Comparison], methods: Mapping[str, str]) -
         frame = frame.assign(tie_group="", n_units=0, reason=notes[-1])
         square = pd.DataFrame(np.nan, index=names, columns=names)
         return Comparison(frame, square, square, square, pd.DataFrame(index=names), tuple(scored), tuple(notes))
-    if len(scored) < MIN_BOOTSTRAP_UNITS:
-        notes.append(f"{len(scored)} tasks, too few for a bootstrap: Student intervals over tasks")
+    sets, set_of = np.unique([_data_set(task) for task in scored], return_inverse=True)
+    for shared in np.flatnonzero(np.bincount(set_of) > 1):
+        together = ", ".join(task for task, one in zip(scored, set_of, strict=True) if one == shared)
+        notes.append(f"on one data set, so no independent replicates, and drawn together: {together}")
+    if len(sets) == 1:
+        notes.append("one data set: no interval, and nothing can be said about data not tried")
+    elif len(sets) < MIN_BOOTSTRAP_UNITS:
+        notes.append(f"{len(sets)} data sets, too few for a bootstrap: Student intervals over data sets")
 
     found = list(scored.values())
     by_task = np.stack([_matrix(one.differences, names) for one in found])
     pairs = np.triu_indices(len(names), 1)
-    numerator, ones = by_task[:, pairs[0], pairs[1], None], np.ones((len(found), 1, 1))
+    numerator = by_task[:, pairs[0], pairs[1]]
     among = np.flatnonzero(is_method[pairs[0]] & is_method[pairs[1]])
-    scores = statistics.ratios_of_means(_column(found, names, "score"), ones)
-    against = statistics.ratios_of_means(_column(found, names, "difference"), ones)
-    weights = statistics.resample_weights(len(found))
+    score_of = _column(found, names, "score")
+    scores = statistics.ratios_of_means(*_by_set(score_of, set_of))
+    against = statistics.ratios_of_means(*_by_set(_column(found, names, "difference"), set_of))
+    weights = statistics.resample_weights(len(sets))
     unit_scores = pd.concat({task: one.unit_scores.reindex(names) for task, one in scored.items()}, axis=1)
     task_of = np.repeat(np.arange(len(found)), [one.unit_scores.shape[1] for one in found])
     counts = np.stack([one.unit_scores.reindex(names).notna().sum(axis=1).to_numpy(float) for one in found])
     share = np.where(counts > 0, 1 / counts, 0.0)[task_of].T
-    iqm = _interquartile(unit_scores.to_numpy(float), share, weights, task_of, scores.n_units)
+    iqm = _interquartile(unit_scores.to_numpy(float), share, weights, set_of[task_of], scores.n_units)
     frame = _frame(names, is_method, scores, against, iqm)
-    wins = mean_of_finite(np.stack([_matrix(one.wins, names) for one in found]), axis=0)
-    frame["wins"] = wins[:, names.index(BASELINE)] if BASELINE in names else np.nan
-    frame["seed_sd"] = np.sqrt(mean_of_finite(_column(found, names, "seed_sd")[..., 0] ** 2, axis=0))
     ranked = is_method & np.isfinite(scores.value)
     chosen: Pairs = (pairs[0][among], pairs[1][among])
-    _rank(frame, ranked, chosen, numerator[:, among], ones, weights)
+    _rank(frame, ranked, chosen, *_by_set(numerator[:, among], set_of), weights)
+    frame["n_units"] = np.isfinite(score_of).sum(axis=0)
+    wins = mean_of_finite(np.stack([_matrix(one.wins, names) for one in found]), axis=0)
+    frame["wins"] = wins[:, names.index(BASELINE)] if BASELINE in names else np.nan
+    frame["seed_sd"] = np.sqrt(mean_of_finite(_column(found, names, "seed_sd") ** 2, axis=0))
     notes += _not_compared(mean_of_finite(by_task, axis=0), ranked, "task")
     ranked = frame["rank"].notna().to_numpy()
     worst = np.stack([_matrix(one.worst_case, names) for one in found])
@@ -226,7 +235,7 @@ def compare_suite(tasks: Mapping[str, Comparison], methods: Mapping[str, str]) -
     without = (1 - np.eye(len(found))) / (len(found) - 1)
     random = np.random.default_rng(_SEED).dirichlet(np.ones(len(found)), statistics.N_RESAMPLES)
     for name, these, shares in (("without", without, (0.0, 1.0)), ("weights", random, (0.025, 0.975))):
-        drawn = _drawn_ranks(these, numerator[:, among], ones, chosen, ranked)
+        drawn = _drawn_ranks(these, numerator[:, among, None], np.ones((1, 1, 1)), chosen, ranked)
         for end, at in zip(("low", "high"), shares, strict=True):
             frame[f"rank_{name}_{end}"] = np.nan
             if ranked.any():
@@ -453,8 +462,25 @@ def _matrix(square: pd.DataFrame, names: list[str]) -> Array:
 
 
 def _column(found: list[Comparison], names: list[str], column: str) -> Array:
-    """A column of every task's frame: (n_tasks, n_methods, 1)."""
-    return np.stack([one.frame[column].reindex(names).to_numpy(float) for one in found])[..., None]
+    """A column of every task's frame: (n_tasks, n_methods)."""
+    return np.stack([one.frame[column].reindex(names).to_numpy(float) for one in found])
+
+
+def _by_set(values: Array, set_of: NDArray[np.int_]) -> tuple[Array, Array]:
+    """Sums of finite values (n_tasks, n_values) over the tasks of each data set, and their number; NaN of none.
+
+    Both are (n_sets, n_values, 1): their ratio of means is the mean over tasks, with data sets as replicates.
+    """
+    there = np.isfinite(values)
+    member = np.eye(set_of.max() + 1)[:, set_of]
+    number = member @ there
+    total = np.where(number > 0, member @ np.where(there, values, 0.0), np.nan)
+    return total[..., None], number[..., None]
+
+
+def _data_set(task: str) -> str:
+    """The data set in a task's label, ``task/data``; a label without one is a data set of its own."""
+    return task.partition("/")[2] or task
 
 
 def _units(count: int) -> str:

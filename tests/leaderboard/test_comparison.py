@@ -219,6 +219,23 @@ def test_the_suite_is_to_its_tasks_what_a_task_is_to_its_units(n_tasks):
     np.testing.assert_allclose(frame["seed_sd"], np.sqrt((spread**2).mean(axis=0)))
 
 
+@pytest.mark.parametrize("n_sets", [3, 8])
+def test_tasks_of_one_data_set_are_one_replicate(n_sets):
+    alone = {f"first/{name}": task for name, task in tasks(n_sets).items()}
+    twice = alone | {f"second/{name}": task for name, task in tasks(n_sets).items()}
+    one, both = suite(alone), suite(twice)
+    assert (both.frame["n_units"] == 2 * n_sets).all()
+    pd.testing.assert_frame_equal(both.frame.drop(columns="n_units"), one.frame.drop(columns="n_units"))
+    assert "on one data set, so no independent replicates, and drawn together: first/t0, second/t0" in both.notes
+
+
+def test_tasks_of_one_data_set_alone_have_no_interval():
+    found = suite({f"{name}/only": task for name, task in tasks(2).items()})
+    assert found.frame["score"].notna().all()
+    assert found.frame[["low", "high", "p", "mdd"]].isna().all(axis=None)
+    assert "one data set: no interval, and nothing can be said about data not tried" in found.notes
+
+
 def test_interquartile_mean_of_the_suite_is_over_tasks_and_units():
     found = tasks(4, n_units=10)
     pooled = np.concatenate([task.unit_scores.loc["m1"] for task in found.values()])
@@ -292,17 +309,17 @@ def test_bad_input_gives_gaps_with_reasons_and_no_exception(spoil):
 
 
 def test_tables_of_the_suite(sim):
-    rows = pd.concat([sim.rows(noise=0.2, task=f"task{t}/sim") for t in range(3)] + [sim.rows(preset="smoke")])
+    rows = pd.concat([sim.rows(noise=0.2, task=f"task{t}/sim{t}") for t in range(3)] + [sim.rows(preset="smoke")])
     found = leaderboard.build(rows)
     (table,) = found.suites
     assert table.preset == "default"
-    assert table.tasks == ("task0/sim", "task1/sim", "task2/sim")
+    assert table.tasks == ("task0/sim0", "task1/sim1", "task2/sim2")
     assert list(table.frame.columns[:3]) == ["method", "role", "score"]
     assert table.frame["n_tasks"].tolist() == [3] * 6
     page = leaderboard.to_markdown(found, "Results")
-    assert page.index("## Suite (default)") < page.index("## task0/sim")
-    (line,) = [line for line in page[: page.index("## task0/sim")].splitlines() if line.startswith("| trvae")]
+    assert page.index("## Suite (default)") < page.index("## task0/sim0")
+    (line,) = [line for line in page[: page.index("## task0/sim0")].splitlines() if line.startswith("| trvae")]
     assert "| 1 a" in " ".join(line.split())
-    missing = leaderboard.build(rows[(rows["method"] != "vae") | (rows["task"] != "task1/sim")])
+    missing = leaderboard.build(rows[(rows["method"] != "vae") | (rows["task"] != "task1/sim1")])
     (note,) = [note for note in missing.notes if note.startswith("suite (default): scored on fewer than 3 tasks")]
     assert note.endswith(": vae (2)")

@@ -72,9 +72,9 @@ def many():
 
     methods, levels = [f"m{i}" for i in range(6)], {"N0": 0.0, "N1": 0.4, "P": 1.0}
     levels |= {method: 0.2 + 0.1 * i for i, method in enumerate(methods)}
-    tasks = [with_more(rows(methods=methods, noise=0.2, levels=levels, task=f"t{k}/sim"), k) for k in range(2)]
-    broken = pd.DataFrame(failed("m0", "unit99", 0, reason="<script>alert(1)</script>", task="t0/sim"))
-    refused = pd.DataFrame(skipped("m5", "cannot predict", task="t1/sim"))
+    tasks = [with_more(rows(methods=methods, noise=0.2, levels=levels, task=f"t{k}/sim{k}"), k) for k in range(2)]
+    broken = pd.DataFrame(failed("m0", "unit99", 0, reason="<script>alert(1)</script>", task="t0/sim0"))
+    refused = pd.DataFrame(skipped("m5", "cannot predict", task="t1/sim1"))
     return pd.concat([*tasks, broken, refused], ignore_index=True)
 
 
@@ -124,7 +124,7 @@ def test_every_part_is_there(page):
     drawn = [a["data-plot"] for tag, a in parsed.tags if tag == "figure"]
     assert sorted(drawn) == sorted(parsed.figures)
     assert "Command: python -m bench run" in parsed.text
-    for text in ("m0, unit99, seed 0: failed", "python -m bench run --methods m0", "m5 on t1/sim: cannot predict"):
+    for text in ("m0, unit99, seed 0: failed", "python -m bench run --methods m0", "m5 on t1/sim1: cannot predict"):
         assert text in parsed.text
 
 
