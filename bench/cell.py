@@ -41,7 +41,7 @@ def run_cell(cell: Cell, fits_directory: Path | None) -> dict[str, Any]:
     fits = Fits(fits_directory)
     scores: dict[str, float | None] = {}
     status, reason, detail, trace = "ok", "", "", ""
-    handed: list[int] = []
+    handed: list[tuple[int, int]] = []
     shown: dict[str, list[Any]] = {}
     try:
         for plugin in cell.plugins:
@@ -67,7 +67,7 @@ def run_cell(cell: Cell, fits_directory: Path | None) -> dict[str, Any]:
         status,
         reason,
         detail=detail,
-        n_genes=max(handed, default=0),
+        handed=max(handed, default=(0, 0)),
         traceback=trace,
         scores=scores if status == "ok" else {},
         curves=fits.history,
@@ -100,7 +100,7 @@ def result_of(
     reason: str,
     *,
     detail: str = "",
-    n_genes: int = 0,
+    handed: tuple[int, int] = (0, 0),
     traceback: str = "",
     scores: Mapping[str, float | None] | None = None,
     curves: Mapping[str, list[float]] | None = None,
@@ -122,7 +122,8 @@ def result_of(
         "status": status,
         "reason": reason,
         "detail": detail,
-        "n_genes": n_genes,
+        "n_cells": handed[0],
+        "n_genes": handed[1],
         "traceback": traceback,
         "scores": dict(scores or {}),
         "two_sided": task.two_sided,
@@ -164,11 +165,11 @@ def _fit(cell: Cell, task: Task, fits: Fits) -> tuple[Fit, str]:
     return fits.of(name, method_config(name, task, cell.preset), cell.seed), name
 
 
-def _noting(fit: Fit, handed: list[int]) -> Fit:
-    """Return ``fit``, which notes the number of genes that it is handed."""
+def _noting(fit: Fit, handed: list[tuple[int, int]]) -> Fit:
+    """Return ``fit``, which notes the numbers of cells and genes that it is handed."""
 
     def noted(data: AnnData) -> Any:
-        handed.append(data.n_vars)
+        handed.append(data.shape)
         return fit(data)
 
     return noted

@@ -113,6 +113,7 @@ def run(
     """Run methods on tasks, log to MLflow, and end with the leaderboard."""
     import psutil
 
+    from bench.estimate import Estimate
     from bench.executors.inline import InlineExecutor
     from bench.executors.local import LocalExecutor
     from bench.plan import PlanError, choose_methods, choose_own_tasks, choose_tasks, make_plan
@@ -149,7 +150,7 @@ def run(
         n_jobs = jobs or len(os.sched_getaffinity(0))
         if dry_run:
             todo = [cell for cell in plan.cells if not cell.skip and store.finished(cell.id) is None]
-            say_plan(plan, todo, store, n_jobs, console)
+            say_plan(plan, todo, Estimate(store.gather().rows, plan.sizes), n_jobs, console)
             return
         share = psutil.virtual_memory().total * 0.9 / n_jobs / 2**20
         limit_mb = memory_limit * 1024 if memory_limit else share
@@ -224,7 +225,11 @@ def leaderboard(
     header = header_lines(command_line())
     formats = [kind.value for kind in format_]
     board, files = write_leaderboard(
-        stores, into or stores[0].out, header, formats, lambda task: chosen is None or task in chosen
+        [store.gather() for store in stores],
+        into or stores[0].out,
+        header,
+        formats,
+        lambda task: chosen is None or task in chosen,
     )
     print_leaderboard(board, console)
     console.print(Text(f"Leaderboard: {', '.join(map(str, files))}"), soft_wrap=True)

@@ -22,7 +22,7 @@ from bench.estimate import Estimate
 from bench.executors import Executor
 from bench.plan import Cell, Plan
 from bench.progress import RunProgress, duration
-from bench.store import Store
+from bench.store import Gathered, Store
 from bench.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -60,24 +60,27 @@ def execute(
         else:
             outcome.counts[result["status"]] += 1
             tracker.log(result)
-    say_plan(plan, todo, store, jobs, console)
+    gathered = store.gather()
+    estimate = Estimate(gathered.rows, plan.sizes)
+    say_plan(plan, todo, estimate, jobs, console)
 
     def on_done(cell: Cell, result: dict[str, Any]) -> None:
         outcome.counts[result["status"]] += 1
         tracker.log(result)
         progress.done(cell, result)
 
+    progress = RunProgress(todo, jobs, estimate, console)
     status = "KILLED"
     try:
-        estimate = Estimate(store.gather(), plan.sizes)
-        progress = RunProgress(todo, jobs, estimate, console)
         if todo:
             with _Interruptible(), progress:
                 executor.run(todo, store, progress.start, on_done)
         status = "FINISHED" if outcome.ok else "FAILED"
     finally:
+        if todo:
+            gathered = store.gather()
         header = header_lines(command) + [f"Not run: {task}: {reason}" for task, reason in plan.absent.items()]
-        board, files = write_leaderboard([store], store.out, header)
+        board, files = write_leaderboard([gathered], store.out, header)
         tracker.finish(
             status, [store.parquet, *files], {"absent": "; ".join(f"{k}: {v}" for k, v in plan.absent.items())}
         )
@@ -86,7 +89,7 @@ def execute(
     return outcome
 
 
-def say_plan(plan: Plan, todo: Sequence[Cell], store: Store, jobs: int, console: Console) -> None:
+def say_plan(plan: Plan, todo: Sequence[Cell], estimate: Estimate, jobs: int, console: Console) -> None:
     """Print the cross, what is skipped and why, and an estimate of time."""
     table = Table("task", "methods", "controls", "units", "seeds", "cells", "to run", box=None, pad_edge=False)
     by_task: dict[str, list[Cell]] = {}
@@ -113,7 +116,7 @@ def say_plan(plan: Plan, todo: Sequence[Cell], store: Store, jobs: int, console:
     for line in [*lines, *(f"{task}: {reason}" for task, reason in plan.absent.items())]:
         console.print(Text(f"skipped  {line}"), style="yellow", soft_wrap=True)
     if todo:
-        seconds, measured = Estimate(store.gather(), plan.sizes).total(todo, jobs)
+        seconds, measured = estimate.total(todo, jobs)
         basis = "from earlier cells here" if measured else "rough: not all of it has been measured here yet"
         console.print(f"about {duration(seconds)} with {jobs} jobs ({basis})", highlight=False)
     else:
@@ -135,17 +138,17 @@ def header_lines(command: str) -> list[str]:
 
 
 def write_leaderboard(
-    stores: Sequence[Store],
+    gathered: Sequence[Gathered],
     directory: Path,
     header: Sequence[str],
     formats: Sequence[str] = (),
     keep: Callable[[str], bool] = lambda task: True,
 ) -> tuple[Leaderboard, list[Path]]:
-    """Gather the results of out directories and write their leaderboard.
+    """Write the leaderboard of the results of out directories.
 
     Parameters
     ----------
-    stores
+    gathered
         Of a cell that is in several of them the last result counts.
     directory
         Where to.
@@ -158,9 +161,9 @@ def write_leaderboard(
     """
     import leaderboard
 
-    rows = _of_all([store.gather() for store in stores]).sort_values("finished", kind="stable", ignore_index=True)
+    rows = _of_all([one.rows for one in gathered]).sort_values("finished", kind="stable", ignore_index=True)
     board = leaderboard.build(rows[rows["task"].map(keep)] if len(rows) else rows)
-    curves, pictures = _of_all([store.curves() for store in stores]), _of_all([store.pictures() for store in stores])
+    curves, pictures = _of_all([one.curves for one in gathered]), _of_all([one.pictures for one in gathered])
     return board, leaderboard.write(board, directory, header, formats or leaderboard.DEFAULT_FORMATS, curves, pictures)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,31 @@ class StoreError(Exception):
     """The out directory cannot be used; the message says why and what to do."""
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """All results of an out directory as rows.
+
+    Attributes
+    ----------
+    rows
+        One for each (cell, metric), see :data:`COLUMNS`, oldest first.
+    curves
+        Training curves of methods: cell_id, term, epoch, value.
+    pictures
+        Cells of all pictures (:mod:`bench.pictures`): cell_id, x, y, labels, trained.
+    """
+
+    rows: pd.DataFrame
+    curves: pd.DataFrame
+    pictures: pd.DataFrame
+
+
 class Store:
     """An out directory.
 
     Layout: ``cells/<id>.json`` results, ``fits/`` the fit cache, ``logs/`` what cells
-    printed, ``results.parquet`` the tidy table,
-    ``leaderboard.md`` and ``.csv``, ``mlflow.db`` and ``artifacts/``, ``index.json`` units and sizes of
+    printed, ``results.parquet``, ``curves.parquet`` and ``pictures.parquet`` what is in them as rows,
+    ``leaderboard.html``, ``.md`` and ``.csv``, ``mlflow.db`` and ``artifacts/``, ``index.json`` units and sizes of
     tasks, ``store.json`` the format of all this.
 
     Raises
@@ -112,47 +132,52 @@ class Store:
         """Keep what was found out about tasks."""
         write_json(index, self.out / "index.json")
 
-    def gather(self) -> pd.DataFrame:
-        """Read all results, write them as ``results.parquet`` and return them as tidy rows, oldest first."""
-        results = filter(None, (self.read(file.stem) for file in self.cells.glob("*.json")))
-        rows = tidy(sorted(results, key=lambda result: (result["finished"], result["cell"]["id"])))
-        return self._keep(rows, self.parquet)
+    def gather(self) -> Gathered:
+        """Read all results, write them as Parquet and return them."""
+        curves, pictures = (
+            _Columns("cell_id", "term", "epoch", "value"),
+            _Columns("cell_id", "x", "y", *LABELS, "trained"),
+        )
 
-    def curves(self) -> pd.DataFrame:
-        """Return the training curves of methods as rows, and keep them as ``curves.parquet``."""
+        def results() -> Iterator[dict[str, Any]]:
+            for file in sorted(self.cells.glob("*.json")):
+                result = self.read(file.stem)
+                if result is None:
+                    continue
+                cell_id = result["cell"]["id"]
+                if result["cell"]["role"] == "method" and result["status"] == "ok":
+                    for term, values in result["curves"].items():
+                        curves.add(len(values), cell_id, term, range(len(values)), values)
+                    if result["picture"]:
+                        columns = [result["picture"][name] for name in pictures.names[1:]]
+                        pictures.add(len(columns[0]), cell_id, *columns)
+                yield result
+
+        rows = tidy(results()).sort_values(["finished", "cell_id"], kind="stable", ignore_index=True)
+        gathered = Gathered(rows, curves.frame(), pictures.frame())
+        for frame, name in ((rows, "results"), (gathered.curves, "curves"), (gathered.pictures, "pictures")):
+            temporary = self.out / f"{name}.{os.getpid()}.tmp"
+            frame.to_parquet(temporary, index=False)
+            os.replace(temporary, self.out / f"{name}.parquet")
+        return gathered
+
+
+class _Columns:
+    """Columns of a table that grow by whole blocks of rows, so that no row is an object of its own."""
+
+    def __init__(self, *names: str):
+        self.names = names
+        self._columns: tuple[list[Any], ...] = tuple([] for _ in names)
+
+    def add(self, n_rows: int, *values: Any) -> None:
+        """Add rows; a text stands for as many of it."""
+        for column, value in zip(self._columns, values, strict=True):
+            column.extend([value] * n_rows if isinstance(value, str) else value)
+
+    def frame(self) -> pd.DataFrame:
         import pandas as pd
 
-        rows = (
-            {"cell_id": result["cell"]["id"], "term": term, "epoch": epoch, "value": value}
-            for result in self._of_methods()
-            for term, values in result["curves"].items()
-            for epoch, value in enumerate(values)
-        )
-        columns = ["cell_id", "term", "epoch", "value"]
-        return self._keep(pd.DataFrame(rows, columns=columns), self.out / "curves.parquet")
-
-    def pictures(self) -> pd.DataFrame:
-        """Return the cells of all pictures (:mod:`bench.pictures`) as rows, and keep them as ``pictures.parquet``."""
-        import pandas as pd
-
-        names = ("x", "y", *LABELS, "trained")
-        rows = (
-            {"cell_id": result["cell"]["id"], **dict(zip(names, values, strict=True))}
-            for result in self._of_methods()
-            if result["picture"]
-            for values in zip(*(result["picture"][name] for name in names), strict=True)
-        )
-        return self._keep(pd.DataFrame(rows, columns=["cell_id", *names]), self.out / "pictures.parquet")
-
-    def _of_methods(self) -> Iterable[dict[str, Any]]:
-        results = (self.read(file.stem) for file in sorted(self.cells.glob("*.json")))
-        return (r for r in results if r and r["cell"]["role"] == "method" and r["status"] == "ok")
-
-    def _keep(self, frame: pd.DataFrame, file: Path) -> pd.DataFrame:
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        frame.to_parquet(temporary, index=False)
-        os.replace(temporary, file)
-        return frame
+        return pd.DataFrame(dict(zip(self.names, self._columns, strict=True)))
 
 
 COLUMNS = {
@@ -173,6 +198,7 @@ COLUMNS = {
     "status": "str",
     "reason": "str",
     "detail": "str",
+    "n_cells": "int64",
     "n_genes": "int64",
     "warnings": "str",
     "fit_seconds": "float64",
@@ -207,6 +233,7 @@ def tidy(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
             **{key: result[key] for key in ("fit_seconds", "evaluate_seconds", "peak_memory_mb")},
             **{key: environment[key] for key in ("git_commit", "dirty", "lock_sha256", "cpu", "threads")},
             "cell_id": cell["id"],
+            "n_cells": result.get("n_cells", 0),
             "n_genes": result.get("n_genes", 0),
             "two_sided": result["two_sided"],
             "config": json.dumps(cell["config"], sort_keys=True),

@@ -288,6 +288,32 @@ def cost(table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
     return _laid_out(figure, 340)
 
 
+def growth(sizes: pd.DataFrame, of: Mapping[str, Style]) -> go.Figure:
+    """Seconds against size, one line a method; both logarithmic, so that a power of the size is straight.
+
+    Parameters
+    ----------
+    sizes : method, task, values (cells × genes of the training data), seconds.
+    """
+    figure = go.Figure()
+    for method, group in sizes.groupby("method"):
+        group = group.sort_values("values")
+        colour, shape = of[str(method)]
+        figure.add_scatter(
+            x=group["values"],
+            y=group["seconds"],
+            text=group["task"],
+            mode="lines+markers",
+            name=str(method),
+            line={"color": colour, "width": 1},
+            marker={"color": colour, "symbol": shape, "size": 8},
+            hovertemplate=f"<b>{method}</b> · %{{text}}<br>%{{x:.3g}} values, %{{y:.3g}} s<extra></extra>",
+        )
+    figure.update_xaxes(title="cells × genes of the training data", type="log")
+    figure.update_yaxes(title="seconds of a cell's fits, median", type="log")
+    return _laid_out(figure, 360)
+
+
 def _title(table: TaskTable) -> str:
     return table.task if table.preset == "default" else f"{table.task} ({table.preset})"
 

@@ -21,6 +21,8 @@ from leaderboard.writers import DASH, HOW_TO_READ, HOW_TO_READ_SUITE, fixed, p_v
 
 #: Most names that a sentence lists.
 MAX_NAMES = 6
+#: Growth is drawn from as many sizes of training data on.
+MIN_SIZES = 3
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ def to_html(
     sections = [(suite["anchor"], suite["title"]) for suite in suites]
     sections += [("tasks", "Tasks")] if tasks else []
     sections += [("disentanglement", "Disentanglement and skill")] if answered else []
+    sizes = _sizes(leaderboard.rows)
+    if len(sizes):
+        figures["growth"] = plots.growth(sizes, of)
+        sections.append(("growth", "Cost against size"))
     sections += [("skipped", "Skipped")] if len(leaderboard.skipped) else []
 
     environment = Environment(loader=PackageLoader("leaderboard"), autoescape=True, undefined=StrictUndefined)
@@ -319,6 +325,19 @@ def _verdict(table: TaskTable) -> str:
     best = methods.sort_values("score").iloc[-1]
     told = f"{len(above)} of {len(methods)} methods beat {BASELINE} beyond the interval"
     return f"{told}; best: {best['method']} {best['score']:.2f}"
+
+
+def _sizes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Median seconds of fits by method and size of training data, of methods measured at enough sizes; else empty."""
+    columns = ["cell_id", "role", "method", "task", "preset", "status", "fit_seconds", "n_cells", "n_genes"]
+    found = rows.reindex(columns=columns).drop_duplicates("cell_id")
+    found = found.assign(values=found["n_cells"] * found["n_genes"])
+    known = (found["values"] > 0) & (found["fit_seconds"] > 0)
+    found = found[(found["role"] == "method") & (found["status"] == "ok") & known]
+    of_task = found.groupby(["method", "task", "preset"], as_index=False).agg(
+        values=("values", "median"), seconds=("fit_seconds", "median")
+    )
+    return of_task[of_task.groupby("method")["values"].transform("nunique") >= MIN_SIZES]
 
 
 def _answers_table(answers: pd.DataFrame) -> Table:

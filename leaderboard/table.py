@@ -93,7 +93,8 @@ def build(rows: pd.DataFrame) -> Leaderboard:
     ----------
     rows : one row per (cell, metric) with the columns cell_id, role, method, config, task, task_version,
         unit, seed, preset, metric, value, primary, two_sided, better, status, reason, fit_seconds, peak_memory_mb,
-        data_digest, replay and detail. In order of time: of two results for the same method, unit and
+        data_digest, replay and detail, and, where the cost is to be shown against the size of training data, n_cells
+        and n_genes. In order of time: of two results for the same method, unit and
         seed the later one counts. May be empty, and then needs no columns.
     """
     tasks, kept = [], []

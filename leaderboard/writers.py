@@ -30,7 +30,7 @@ HOW_TO_READ = (
     "score over seeds.",
 )
 HOW_TO_READ_SUITE = (
-    "Every task counts the same, and intervals and tests are over tasks as they are over units in a task's table. IQM: "
+    "Every task counts the same; intervals and tests are over data sets as they are over units in a task's table. IQM: "
     "interquartile mean over tasks × units. *Without one*, *reweighted*: ranks with any one task left out, and 95 % of "
     "ranks with random weights of tasks. *Worst case*: rank when a cell that failed counts as the worst of all."
 )

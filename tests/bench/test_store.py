@@ -63,7 +63,7 @@ def test_a_spoilt_result_is_as_none(tmp_path, cells, content):
     store = Store(tmp_path)
     store.file(cells[0].id).write_text(content)
     assert store.finished(cells[0].id) is None
-    assert len(store.gather()) == 0
+    assert len(store.gather().rows) == 0
 
 
 def test_tidy_rows(tmp_path, cells):
@@ -74,7 +74,7 @@ def test_tidy_rows(tmp_path, cells):
     store.write(result_of(ok, "ok", "", scores={"displacement": 0.5, "knn_recall": None}, fit_seconds=2.0))
     store.write(result_of(skipped, "skipped", skipped.skip))
     store.write(result_of(control, "failed", "it broke"))
-    rows = store.gather()
+    rows = store.gather().rows
     assert list(rows.columns) == list(COLUMNS)
     of_ok = rows[rows["cell_id"] == ok.id].set_index("metric")
     assert of_ok.loc["displacement", "value"] == 0.5
@@ -100,7 +100,8 @@ def test_curves_and_pictures_are_rows_of_methods_that_ended_well(tmp_path, cells
     store.write(result_of(method, "ok", "", curves={"loss": [2.0, 1.0], "kl": [0.5]}, picture=shown))
     store.write(result_of(control, "ok", "", curves={"loss": [9.0]}))
     store.write(result_of(next(c for c in cells if c not in (method, control)), "failed", "", curves={"loss": [9.0]}))
-    curves, pictures = store.curves(), store.pictures()
+    gathered = store.gather()
+    curves, pictures = gathered.curves, gathered.pictures
     assert curves.to_dict("list") == {
         "cell_id": [method.id] * 3,
         "term": ["loss", "loss", "kl"],

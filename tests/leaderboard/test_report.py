@@ -1,5 +1,6 @@
 """The page: what is on it, that it needs nothing else, and what it says where nothing can be concluded."""
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
@@ -126,6 +127,28 @@ def test_every_part_is_there(page):
     assert "Command: python -m bench run" in parsed.text
     for text in ("m0, unit99, seed 0: failed", "python -m bench run --methods m0", "m5 on t1/sim1: cannot predict"):
         assert text in parsed.text
+
+
+def test_growth_is_drawn_of_methods_measured_at_three_sizes(sim):
+    parts = []
+    for k, n_cells in enumerate((100, 400, 1600)):
+        for method, seconds in (("vae", n_cells / 10), ("pca", 1.0))[: 1 if k == 2 else 2]:
+            rows = sim.rows(methods=(method,), task=f"t{k}/sim{k}", n_units=2, n_seeds=1, fit_seconds=seconds)
+            parts.append(rows.assign(n_cells=n_cells, n_genes=50))
+    figure = json.loads(Page(render(pd.concat(parts))).figures["growth"])
+    (line,) = figure["data"]  # pca has two sizes only
+    assert line["name"] == "vae"
+    for key, known in (("x", [5e3, 2e4, 8e4]), ("y", [10.0, 40.0, 160.0])):
+        assert _numbers(line[key]) == pytest.approx(known)
+    assert figure["layout"]["xaxis"]["type"] == figure["layout"]["yaxis"]["type"] == "log"
+    two = Page(render(pd.concat(parts[:4])))
+    assert "growth" not in two.figures
+    assert "Cost against size" not in two.text
+
+
+def _numbers(values):
+    """The numbers of a trace, which plotly packs."""
+    return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]) if isinstance(values, dict) else values
 
 
 def test_words_of_others_are_no_markup(page):
