@@ -110,6 +110,29 @@ def heat(cells: pd.DataFrame, order: Sequence[str]) -> go.Figure:
     return _laid_out(figure, 150 + 24 * len(means))
 
 
+def wins(shares: pd.DataFrame, order: Sequence[str]) -> go.Figure:
+    """P(row > column) of methods and controls, half where nothing tells them apart; grey is no common cell."""
+    order = [name for name in order if shares.loc[name].notna().any()]
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares.loc[order, order].to_numpy(float),
+            x=order,
+            y=order,
+            zmin=0,
+            zmid=0.5,
+            zmax=1,
+            colorscale="RdBu",
+            colorbar={"title": "P", "thickness": 12},
+            hovertemplate="%{y} above %{x}: %{z:.2f}<extra></extra>",
+            xgap=1,
+            ygap=1,
+        )
+    )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(type="category", automargin=True)
+    return _laid_out(figure, 150 + 24 * len(order))
+
+
 def controls(rows: pd.DataFrame, primary: Mapping[str, str]) -> go.Figure:
     """What a task can resolve: each primary metric's value of N0, N1 and P in each held-out unit."""
     names = [FLOOR, BASELINE, CEILING]

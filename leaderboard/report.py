@@ -229,6 +229,7 @@ def _suite_part(
     scored = [table for table in tables if table.comparison.scored_on]
     if scored:
         figures[anchor] = plots.profile(scored, of)
+        figures[f"{anchor}-wins"] = plots.wins(suite.comparison.wins, list(suite.frame["method"]))
     frame = suite.frame
     columns = {
         "method": _texts(frame["method"]),
@@ -267,6 +268,7 @@ def _task_part(
     if not here.empty and here["score"].notna().any():
         figures[f"{anchor}-intervals"] = plots.intervals(table, of)
         figures[f"{anchor}-heat"] = plots.heat(here, list(frame["method"]))
+        figures[f"{anchor}-wins"] = plots.wins(table.comparison.wins, list(frame["method"]))
         if association.DISTANCE in here and here["unit"].nunique() > 1:
             figures[f"{anchor}-distance"] = plots.distance(here, of)
         figures[f"{anchor}-cost"] = plots.cost(table, of)

@@ -116,9 +116,9 @@ def test_one_file_that_needs_no_other(page):
 
 def test_every_part_is_there(page):
     parsed = Page(page)
-    suffixes = ("intervals", "heat", "controls", "distance", "cost", "codes", "training")
+    suffixes = ("intervals", "heat", "wins", "controls", "distance", "cost", "codes", "training")
     expected = {f"task-{k}-{part}" for k in (1, 2) for part in suffixes}
-    assert set(parsed.figures) == expected | {"suite-default", "disentanglement"}
+    assert set(parsed.figures) == expected | {"suite-default", "suite-default-wins", "disentanglement"}
     for text in parsed.figures.values():
         figure = json.loads(text)
         assert figure["data"]
