@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from leaderboard.association import BETWEEN, DISTANCE, WITHIN
@@ -19,7 +20,7 @@ from leaderboard.table import BASELINE, CEILING, FLOOR, TaskTable
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C7A00", "#7F7F7F")
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon")
 CONTROL = "#7F7F7F"
-MAX_CELLS, MAX_PICTURES = 300, 12
+MAX_CELLS, MAX_PICTURES, MAX_EPOCHS = 200, 12, 150
 #: Scores beyond these are drawn at the edge, as an arrow: one method that fails badly would hide all others.
 LEAST, MOST = -1.5, 1.6
 
@@ -177,14 +178,15 @@ def training(curves: pd.DataFrame, names: Mapping[str, str], of: Mapping[str, St
     for cell_id, group in curves.groupby("cell_id", sort=False):
         method = names[str(cell_id)]
         term = "validation" if (group["term"] == "validation").any() else str(group["term"].iloc[0])
-        values = group.loc[group["term"] == term, "value"].to_numpy(float)
+        values = group.loc[group["term"] == term, "value"].to_numpy(np.float32)
         least = np.nanmin(values)
         if not values[0] > least:
             continue
+        drawn = _spread(len(values), MAX_EPOCHS)
         figure.add_scatter(
-            x=np.arange(len(values)),
-            y=(values - least) / (values[0] - least),
-            customdata=values,
+            x=drawn,
+            y=((values - least) / (values[0] - least))[drawn],
+            customdata=values[drawn],
             mode="lines",
             name=method,
             line={"color": of[method][0], "dash": "dot" if "@" in method else "solid"},
@@ -203,27 +205,28 @@ def embeddings(pictures: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
     figure = make_subplots(rows=n_rows, cols=n_columns, subplot_titles=[names[str(c)] for c in shown])
     label = "content" if pictures["content"].nunique() > 1 else "environment"
     labels = sorted(pictures[label].unique())
+    named: set[str] = set()
     for k, cell_id in enumerate(shown):
-        cells = pictures[pictures["cell_id"] == cell_id].iloc[:MAX_CELLS]
-        for i, (value, group) in enumerate((v, cells[cells[label] == v]) for v in labels):
+        cells = pictures[pictures["cell_id"] == cell_id]
+        cells = cells.iloc[_spread(len(cells), MAX_CELLS)]  # in the order of the data, so that the first are alike
+        # what cells of a trace have in common is written once: pictures are most of the page's own weight
+        for (value, environment, trained), group in cells.groupby([label, "environment", "trained"]):
+            i = labels.index(value)
             colour, shape = OKABE_ITO[i % 8], SHAPES[(i + i // 8) % 8]
+            where = f"{value} · {environment}" if label == "content" else str(value)
             figure.add_scatter(
-                x=group["x"],
-                y=group["y"],
+                x=group["x"].to_numpy(np.float32),
+                y=group["y"].to_numpy(np.float32),
                 mode="markers",
-                marker={
-                    "color": colour,
-                    "size": 5,
-                    "symbol": [shape if trained else f"{shape}-open" for trained in group["trained"]],
-                },
+                marker={"color": colour, "size": 5, "symbol": shape if trained else f"{shape}-open"},
                 name=str(value),
                 legendgroup=str(value),
-                showlegend=k == 0,
-                text=group["environment"],
-                hovertemplate=f"{value} · %{{text}}<extra>{names[str(cell_id)]}</extra>",
+                showlegend=value not in named,
+                hovertemplate=f"{where}{'' if trained else ' · held out'}<extra>{names[str(cell_id)]}</extra>",
                 row=k // n_columns + 1,
                 col=k % n_columns + 1,
             )
+            named.add(value)
     figure.update_xaxes(showticklabels=False, zeroline=False)
     figure.update_yaxes(showticklabels=False, zeroline=False)
     return _laid_out(figure, 90 + 210 * n_rows)
@@ -335,6 +338,11 @@ def growth(sizes: pd.DataFrame, of: Mapping[str, Style]) -> go.Figure:
     figure.update_xaxes(title="cells × genes of the training data", type="log")
     figure.update_yaxes(title="seconds of a cell's fits, median", type="log")
     return _laid_out(figure, 360)
+
+
+def _spread(number: int, most: int) -> NDArray[np.int_]:
+    """At most so many of the places 0 to number − 1, evenly, both ends among them."""
+    return np.unique(np.linspace(0, number - 1, min(number, most)).round().astype(int))
 
 
 def _title(table: TaskTable) -> str:
