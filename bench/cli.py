@@ -75,37 +75,52 @@ class Format(StrEnum):
 
 Out = Annotated[Path, typer.Option(help="Directory of results; made if it is not there.")]
 DataDir = Annotated[Optional[Path], typer.Option(help="Directory of original data files; else BENCH_DATA_DIR.")]  # noqa: UP045 - typer reads this
+Methods = Annotated[str, typer.Option(help="Names, tags, globs, file.py:Class, or all; separated by commas.")]
+Tasks = Annotated[str, typer.Option(help="task/dataset names, tags such as ood, globs, or all.")]
+Seeds = Annotated[Optional[int], typer.Option(min=1, help="Number of seeds; else the preset's.")]  # noqa: UP045
+Jobs = Annotated[Optional[int], typer.Option(min=1, help="Cells at a time; else the number of cores.")]  # noqa: UP045
+Plugins = Annotated[list[str], typer.Option(help="Python file that registers methods or tasks; repeatable.")]
+Settings = Annotated[list[str], typer.Option("--set", help="method.key=value; repeatable.")]
+MemoryLimit = Annotated[Optional[float], typer.Option(min=0.1, help="GiB a cell may hold; else its share.")]  # noqa: UP045
+Data = Annotated[Optional[Path], typer.Option(help="Your own .h5ad, for tasks named without a data set.")]  # noqa: UP045
+Unit = Annotated[str, typer.Option(help="With --data: column of what is held out (reembedding).")]
+Environment = Annotated[str, typer.Option(help="With --data: column of study or condition.")]
+Condition = Annotated[str, typer.Option(help="With --data: column of the condition (unseen-cell-type).")]
+CellType = Annotated[str, typer.Option(help="With --data: column of the cell type.")]
+Group = Annotated[str, typer.Option(help="With --data: column of the group (shared-private).")]
+ControlValue = Annotated[str, typer.Option(help="With --data: value of the control condition.")]
+Replicate = Annotated[str, typer.Option(help="With --data: column of the donor or patient.")]
+Genes = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=0, help="With --data: genes chosen in each training split; 0 keeps all; else 2000."),
+]
+MlflowUri = Annotated[Optional[str], typer.Option(help="MLflow tracking address; else SQLite in --out.")]  # noqa: UP045
 
 
 @app.command()
 def run(
-    methods: Annotated[
-        str, typer.Option(help="Names, tags, globs, file.py:Class, or all; separated by commas.")
-    ] = "all",
-    tasks: Annotated[str, typer.Option(help="task/dataset names, tags such as ood, globs, or all.")] = "ood",
-    seeds: Annotated[Optional[int], typer.Option(min=1, help="Number of seeds; else the preset's.")] = None,  # noqa: UP045
+    methods: Methods = "all",
+    tasks: Tasks = "ood",
+    seeds: Seeds = None,
     preset: Annotated[Preset, typer.Option(help="Size of the run.")] = Preset.default,
-    jobs: Annotated[Optional[int], typer.Option(min=1, help="Cells at a time; else the number of cores.")] = None,  # noqa: UP045
+    jobs: Jobs = None,
     out: Out = Path("runs"),
     data_dir: DataDir = None,
-    plugin: Annotated[list[str], typer.Option(help="Python file that registers methods or tasks; repeatable.")] = [],  # noqa: B006
-    set_: Annotated[list[str], typer.Option("--set", help="method.key=value; repeatable.")] = [],  # noqa: B006
+    plugin: Plugins = [],  # noqa: B006
+    set_: Settings = [],  # noqa: B006
     time_limit: Annotated[float, typer.Option(min=0.1, help="Minutes a cell may take.")] = 120.0,
-    memory_limit: Annotated[Optional[float], typer.Option(min=0.1, help="GiB a cell may hold; else its share.")] = None,  # noqa: UP045
+    memory_limit: MemoryLimit = None,
     executor: Annotated[ExecutorName, typer.Option(help="A process a cell, or this process.")] = ExecutorName.local,
-    data: Annotated[Optional[Path], typer.Option(help="Your own .h5ad, for tasks named without a data set.")] = None,  # noqa: UP045
-    unit: Annotated[str, typer.Option(help="With --data: column of what is held out (reembedding).")] = "",
-    environment: Annotated[str, typer.Option(help="With --data: column of study or condition.")] = "",
-    condition: Annotated[str, typer.Option(help="With --data: column of the condition (unseen-cell-type).")] = "",
-    cell_type: Annotated[str, typer.Option(help="With --data: column of the cell type.")] = "",
-    group: Annotated[str, typer.Option(help="With --data: column of the group (shared-private).")] = "",
-    control: Annotated[str, typer.Option(help="With --data: value of the control condition.")] = "",
-    replicate: Annotated[str, typer.Option(help="With --data: column of the donor or patient.")] = "",
-    n_genes: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=0, help="With --data: genes chosen in each training split; 0 keeps all; else 2000."),
-    ] = None,
-    mlflow_uri: Annotated[Optional[str], typer.Option(help="MLflow tracking address; else SQLite in --out.")] = None,  # noqa: UP045
+    data: Data = None,
+    unit: Unit = "",
+    environment: Environment = "",
+    condition: Condition = "",
+    cell_type: CellType = "",
+    group: Group = "",
+    control: ControlValue = "",
+    replicate: Replicate = "",
+    n_genes: Genes = None,
+    mlflow_uri: MlflowUri = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and an estimate of time; run nothing.")
     ] = False,
@@ -113,33 +128,29 @@ def run(
     """Run methods on tasks, log to MLflow, and end with the leaderboard."""
     import psutil
 
-    from bench.estimate import Estimate
+    from bench.estimate import Estimate, tried
     from bench.executors.inline import InlineExecutor
     from bench.executors.local import LocalExecutor
-    from bench.plan import PlanError, choose_methods, choose_own_tasks, choose_tasks, make_plan
+    from bench.plan import choose_methods, make_plan
     from bench.run import command_line, execute, say_plan
     from bench.store import Store
     from bench.tracking import Tracker, default_uri
-    from tasks.datasets.own import N_GENES
 
     _use_data_dir(data_dir)
     console = _console()
     specs, plugins = choose_methods(methods, preset, set_, plugin)
-    columns = {
-        "unit": unit,
-        "environment": environment,
-        "condition": condition,
-        "cell_type": cell_type,
-        "group": group,
-        "control": control,
-        "replicate": replicate,
-    }
-    columns = {key: value for key, value in columns.items() if value}
-    given = [*columns, *(["n_genes"] if n_genes is not None else [])]
-    if data is None and given:
-        raise PlanError(f"--{given[0].replace('_', '-')} describes --data, which is not given")
-    genes = N_GENES if n_genes is None else n_genes
-    names, own = choose_own_tasks(tasks, str(data), columns, genes) if data else (choose_tasks(tasks), None)
+    names, own = _choose_tasks(
+        tasks,
+        data,
+        n_genes,
+        unit=unit,
+        environment=environment,
+        condition=condition,
+        cell_type=cell_type,
+        group=group,
+        control=control,
+        replicate=replicate,
+    )
     store = Store(out)
     with store.lock():
         index = store.index()
@@ -150,7 +161,7 @@ def run(
         n_jobs = jobs or len(os.sched_getaffinity(0))
         if dry_run:
             todo = [cell for cell in plan.cells if not cell.skip and store.finished(cell.id) is None]
-            say_plan(plan, todo, Estimate(store.gather().rows, plan.sizes), n_jobs, console)
+            say_plan(plan, todo, Estimate(store.gather().rows, plan.sizes, tried(store.out)), n_jobs, console)
             return
         share = psutil.virtual_memory().total * 0.9 / n_jobs / 2**20
         limit_mb = memory_limit * 1024 if memory_limit else share
@@ -169,13 +180,10 @@ def run(
     console.print(
         Text(f"Leaderboard: {store.out / 'leaderboard.html'} (and .md, .csv); rows: {store.parquet}"), soft_wrap=True
     )
-    if outcome.tracking_error:
-        console.print(
-            Text(f"MLflow at {uri} failed ({outcome.tracking_error}); results are safe, run again to log the rest"),
-            style="red",
-            soft_wrap=True,
-        )
     elsewhere = f" --mlflow-uri {mlflow_uri}" if mlflow_uri else ""
+    if outcome.tracking_error:
+        how = f"results are safe, python -m bench sync --out {out}{elsewhere} logs the rest"
+        console.print(Text(f"MLflow at {uri} failed ({outcome.tracking_error}); {how}"), style="red", soft_wrap=True)
     console.print(Text(f"MLflow UI: python -m bench ui --out {out}{elsewhere}"), soft_wrap=True)
     if not outcome.ok or outcome.tracking_error:
         raise typer.Exit(1)
@@ -233,6 +241,222 @@ def leaderboard(
     )
     print_leaderboard(board, console)
     console.print(Text(f"Leaderboard: {', '.join(map(str, files))}"), soft_wrap=True)
+
+
+@app.command()
+def status(
+    out: Out = Path("runs"),
+    watch: Annotated[bool, typer.Option("--watch", help="Look again until no run is at work there.")] = False,
+) -> None:
+    """Say how far an out directory is, what failed last, and what MLflow lacks; from the disk alone."""
+    from bench.status import Looker, render
+    from bench.status import watch as look_again
+
+    store = _existing(out)
+    if watch:
+        look_again(store, _console())
+    else:
+        _console().print(render(Looker(store).look()))
+
+
+@app.command()
+def preflight(
+    methods: Methods = "all",
+    tasks: Tasks = "ood",
+    seeds: Seeds = None,
+    preset: Annotated[Preset, typer.Option(help="Size of the run to come, for the estimate of its time.")] = (
+        Preset.default
+    ),
+    jobs: Jobs = None,
+    out: Out = Path("runs"),
+    data_dir: DataDir = None,
+    plugin: Plugins = [],  # noqa: B006
+    set_: Settings = [],  # noqa: B006
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Minutes a cell may take.")] = 10.0,
+    memory_limit: MemoryLimit = None,
+    data: Data = None,
+    unit: Unit = "",
+    environment: Environment = "",
+    condition: Condition = "",
+    cell_type: CellType = "",
+    group: Group = "",
+    control: ControlValue = "",
+    replicate: Replicate = "",
+    n_genes: Genes = None,
+) -> None:
+    """Run every method on every task once, small and short: what would fail after hours fails in minutes."""
+    import psutil
+
+    from bench.estimate import PREFLIGHT, Estimate, tried
+    from bench.executors.local import LocalExecutor
+    from bench.plan import choose_methods, make_plan
+    from bench.preflight import PRESET, failures, first_cells, say, shortened
+    from bench.preflight import preflight as fly
+    from bench.progress import duration
+    from bench.store import Store
+
+    _use_data_dir(data_dir)
+    console = _console()
+    specs, plugins = choose_methods(methods, preset, set_, plugin)
+    names, own = _choose_tasks(
+        tasks,
+        data,
+        n_genes,
+        unit=unit,
+        environment=environment,
+        condition=condition,
+        cell_type=cell_type,
+        group=group,
+        control=control,
+        replicate=replicate,
+    )
+    whole, store = Store(out), Store(out / PREFLIGHT)
+    with store.lock():
+        index = store.index()
+        plan = first_cells(make_plan(shortened(specs), names, PRESET, 1, plugins, index, own))
+        to_come = make_plan(specs, names, preset, seeds, plugins, index, own)
+        store.write_index(index)
+        n_jobs = jobs or len(os.sched_getaffinity(0))
+        share = psutil.virtual_memory().total * 0.9 / n_jobs / 2**20
+        executor = LocalExecutor(n_jobs, time_limit * 60, memory_limit * 1024 if memory_limit else share)
+        try:
+            results = fly(plan, store, executor, n_jobs, console)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; run the same command again to go on", err=True)
+            raise typer.Exit(130) from None
+    say(results, plan, console)
+    left = [cell for cell in to_come.cells if not cell.skip and whole.finished(cell.id) is None]
+    seconds, basis = Estimate(whole.gather().rows, to_come.sizes, tried(whole.out)).total(left, n_jobs)
+    text = f"the run itself: {len(left)} cells, about {duration(seconds)} with {n_jobs} jobs ({basis})"
+    console.print(Text(text), soft_wrap=True)
+    if failures(results):
+        console.print(Text(f"traceback: python -m bench replay CELL --out {out / PREFLIGHT}"), soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def replay(
+    cell: Annotated[str, typer.Argument(help="A cell's id, or its beginning.")], out: Out = Path("runs")
+) -> None:
+    """Run one stored cell again, here, and say whether its scores agree."""
+    from bench.replay import find
+    from bench.replay import replay as again
+    from bench.store import FINISHED
+
+    console = _console()
+    stored = find(_existing(out), cell)
+    console.print(Text(f"{stored['cell']['id']}: {stored['status']} {stored['reason']}".rstrip()), soft_wrap=True)
+    done = again(stored)
+    for change in done.changes:
+        console.print(Text(f"not as it was: {change}"), style="yellow", soft_wrap=True)
+    _print_table(
+        ("metric", "stored", "now", ""),
+        [(name, str(stored), str(now), verdict) for name, (stored, now, verdict) in done.scores.items()],
+    )
+    result = done.result
+    if result["traceback"]:
+        typer.echo(result["traceback"].rstrip())
+    if done.stored["status"] != result["status"]:
+        console.print(Text(f"now it is {result['status']} {result['reason']}".rstrip()), soft_wrap=True)
+    console.print(f"{done.cell.title}: {'agrees' if done.agrees else 'differs'}", highlight=False, soft_wrap=True)
+    if not done.agrees or result["status"] not in FINISHED:
+        raise typer.Exit(1)
+
+
+@app.command()
+def sync(out: Out = Path("runs"), mlflow_uri: MlflowUri = None) -> None:
+    """Log the results that MLflow does not have yet, each once."""
+    from bench.sync import sync as log_the_rest
+    from bench.tracking import default_uri
+
+    store = _existing(out)
+    uri = mlflow_uri or default_uri(store.out)
+    with store.lock():
+        done = log_the_rest(store, uri)
+    console = _console()
+    console.print(Text(f"{done.logged} logged now, {done.total} in all, at {uri}"), soft_wrap=True)
+    if done.error:
+        console.print(
+            Text(f"MLflow failed ({done.error}); {done.left} are left, run sync again to log them"),
+            style="red",
+            soft_wrap=True,
+        )
+        raise typer.Exit(1)
+
+
+@app.command("export")
+def export_(
+    file: Annotated[Path, typer.Argument(help="The archive to write, as results.tar.gz.")],
+    out: Out = Path("runs"),
+    fits: Annotated[bool, typer.Option("--fits", help="Fits too, so that they need not be made again.")] = False,
+) -> None:
+    """Put the results of an out directory into one archive, for another machine."""
+    from bench.archive import export
+    from bench.status import mb
+
+    store = _existing(out)
+    with store.lock():
+        sizes = export(store, file, fits)
+    text = f"{file}: {len(sizes)} files, {mb(sum(sizes.values()))}, packed {mb(file.stat().st_size)}"
+    _console().print(Text(text), soft_wrap=True)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="An archive that `bench export` made.")],
+    out: Annotated[Path, typer.Option(help="Directory of results to put it into; made if it is not there.")],
+) -> None:
+    """Put the results in an archive into an out directory, once all of it has been checked."""
+    from bench.archive import check, merge
+    from bench.run import command_line, header_lines, write_leaderboard
+    from bench.store import Store
+
+    check(file, out)
+    store, console = Store(out), _console()
+    with store.lock():
+        done = merge(store, file)
+        write_leaderboard([store.gather()], store.out, header_lines(command_line()))
+    for cells, why in (
+        (done.replaced, "replaced by the archive's"),
+        (done.kept, "kept: the archive's is older or failed"),
+    ):
+        for cell in cells:
+            console.print(Text(f"{cell} differs: {why}"), style="yellow", soft_wrap=True)
+    text = f"{len(done.new)} new, {len(done.same)} here already, {len(done.replaced)} replaced, {len(done.kept)} kept"
+    console.print(Text(text + (f"; {done.fits} fits" if done.fits else "")), soft_wrap=True)
+    console.print(
+        Text(f"Leaderboard: {store.out / 'leaderboard.html'}; for MLflow: python -m bench sync --out {out}"),
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def clean(
+    out: Out = Path("runs"),
+    fits: Annotated[bool, typer.Option("--fits", help="Fits kept between cells.")] = False,
+    logs: Annotated[bool, typer.Option("--logs", help="What cells printed.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Results of cells that failed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this it is only shown.")] = False,
+) -> None:
+    """Show what can be removed from an out directory and how large it is; remove it with --yes."""
+    from bench.clean import CHOICES, find, remove
+    from bench.plan import PlanError
+    from bench.run import command_line, header_lines, write_leaderboard
+    from bench.status import mb
+
+    chosen = [name for name, asked in (("fits", fits), ("logs", logs), ("failed", failed)) if asked]
+    if yes and not chosen:
+        raise PlanError(f"--yes removes what is named: {', '.join(f'--{name}' for name in CHOICES)}")
+    store = _existing(out)
+    with store.lock():
+        found = {name: find(store, name) for name in chosen or CHOICES}
+        rows = [(f"--{name}", str(len(one.files)), mb(one.bytes), CHOICES[name]) for name, one in found.items()]
+        if yes:
+            for one in found.values():
+                remove(one)
+            if failed:
+                write_leaderboard([store.gather()], store.out, header_lines(command_line()))
+    _print_table(("", "files", "size", "removed" if yes else "what --yes would remove"), rows)
 
 
 @app.command()
@@ -385,6 +609,22 @@ def _use_data_dir(data_dir: Path | None) -> None:
         if not data_dir.is_dir():
             raise DataError(f"--data-dir {data_dir}: there is no such directory")
         os.environ["BENCH_DATA_DIR"] = str(data_dir.resolve())
+
+
+def _choose_tasks(
+    tasks: str, data: Path | None, n_genes: int | None, **columns: str
+) -> tuple[list[str], dict[str, str] | None]:
+    """Return the tasks that were named and, with ``--data``, the file with what its columns mean."""
+    from bench.plan import PlanError, choose_own_tasks, choose_tasks
+    from tasks.datasets.own import N_GENES
+
+    columns = {role: column for role, column in columns.items() if column}
+    given = [*columns, *(["n_genes"] if n_genes is not None else [])]
+    if data is None and given:
+        raise PlanError(f"--{given[0].replace('_', '-')} describes --data, which is not given")
+    if data is None:
+        return choose_tasks(tasks), None
+    return choose_own_tasks(tasks, str(data), columns, N_GENES if n_genes is None else n_genes)
 
 
 def _existing(out: Path) -> Store:

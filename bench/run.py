@@ -18,7 +18,7 @@ from rich.text import Text
 
 from bench.cell import result_of
 from bench.environment import describe
-from bench.estimate import Estimate
+from bench.estimate import Estimate, tried
 from bench.executors import Executor
 from bench.plan import Cell, Plan
 from bench.progress import RunProgress, duration
@@ -48,6 +48,7 @@ def execute(
     plan: Plan, store: Store, executor: Executor, tracker: Tracker, jobs: int, console: Console, command: str
 ) -> Outcome:
     """Run the cells of a plan that have no result yet, log all of them, and write table and leaderboard."""
+    store.write_plan(plan.cells, {"invocation": plan.invocation, "name": tracker.name, "command": command})
     outcome = Outcome()
     todo: list[Cell] = []
     for cell in plan.cells:
@@ -61,7 +62,7 @@ def execute(
             outcome.counts[result["status"]] += 1
             tracker.log(result)
     gathered = store.gather()
-    estimate = Estimate(gathered.rows, plan.sizes)
+    estimate = Estimate(gathered.rows, plan.sizes, tried(store.out))
     say_plan(plan, todo, estimate, jobs, console)
 
     def on_done(cell: Cell, result: dict[str, Any]) -> None:
@@ -73,7 +74,7 @@ def execute(
     status = "KILLED"
     try:
         if todo:
-            with _Interruptible(), progress:
+            with Interruptible(), progress:
                 executor.run(todo, store, progress.start, on_done)
         status = "FINISHED" if outcome.ok else "FAILED"
     finally:
@@ -116,8 +117,7 @@ def say_plan(plan: Plan, todo: Sequence[Cell], estimate: Estimate, jobs: int, co
     for line in [*lines, *(f"{task}: {reason}" for task, reason in plan.absent.items())]:
         console.print(Text(f"skipped  {line}"), style="yellow", soft_wrap=True)
     if todo:
-        seconds, measured = estimate.total(todo, jobs)
-        basis = "from earlier cells here" if measured else "rough: not all of it has been measured here yet"
+        seconds, basis = estimate.total(todo, jobs)
         console.print(f"about {duration(seconds)} with {jobs} jobs ({basis})", highlight=False)
     else:
         console.print("nothing to run: every cell has its result", highlight=False)
@@ -221,7 +221,7 @@ def _interval(low: float, high: float) -> str:
     return "—" if low != low or high != high else f"{low:.3f} to {high:.3f}"
 
 
-class _Interruptible:
+class Interruptible:
     """Let SIGTERM end a run as Ctrl-C does: the running cells are ended and the state is kept."""
 
     def __enter__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from filelock import BaseFileLock
 
+    from bench.plan import Cell
+
 #: A cell with one of these is not run again; any other status is tried again by the next run.
 FINISHED = ("ok", "skipped")
+
+#: Where a cell stands in the cross; code, data and configuration, which its id holds too, may change there.
+PLACE = ("role", "method", "task", "unit", "seed", "preset")
 
 
 class StoreError(Exception):
@@ -50,7 +55,7 @@ class Store:
     Layout: ``cells/<id>.json`` results, ``fits/`` the fit cache, ``logs/`` what cells
     printed, ``results.parquet``, ``curves.parquet`` and ``pictures.parquet`` what is in them as rows,
     ``leaderboard.html``, ``.md`` and ``.csv``, ``mlflow.db`` and ``artifacts/``, ``index.json`` units and sizes of
-    tasks, ``store.json`` the format of all this.
+    tasks, ``plan.json`` what was to be run, ``store.json`` the format of all this.
 
     Raises
     ------
@@ -95,10 +100,22 @@ class Store:
 
         lock = FileLock(self.out / "lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=1)  # a look whether it is held, as is_locked takes, is no other run
         except Timeout as error:
             raise StoreError(f"{self.out}: another run is at work here; wait for it or choose another --out") from error
         return lock
+
+    def is_locked(self) -> bool:
+        """Tell whether a head is at work here."""
+        from filelock import FileLock, Timeout
+
+        if not (self.out / "lock").exists():
+            return False
+        try:
+            with FileLock(self.out / "lock").acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
 
     def file(self, cell_id: str) -> Path:
         """Return where a cell's result is, or would be."""
@@ -121,6 +138,13 @@ class Store:
         """Write a cell's result."""
         write_json(result, self.file(result["cell"]["id"]))
 
+    def results(self) -> Iterator[dict[str, Any]]:
+        """Read all results, in the order of their ids."""
+        for file in sorted(self.cells.glob("*.json")):
+            result = self.read(file.stem)
+            if result is not None:
+                yield result
+
     def index(self) -> dict[str, Any]:
         """Return what earlier plans found out about tasks."""
         try:
@@ -132,34 +156,65 @@ class Store:
         """Keep what was found out about tasks."""
         write_json(index, self.out / "index.json")
 
+    def plan(self) -> dict[str, Any]:
+        """Return ``cells`` that runs here have planned, their ids with what they are, and the last ``run``."""
+        try:
+            plan = json.loads((self.out / "plan.json").read_text())
+        except (OSError, ValueError):
+            plan = None
+        return plan if isinstance(plan, dict) and {"cells", "run"} <= set(plan) else {"cells": {}, "run": {}}
+
+    def write_plan(self, cells: Iterable[Cell], run: dict[str, str]) -> None:
+        """Add to what is planned here.
+
+        Commands that share a directory share its plan. A cell that is planned anew, as its code, data or
+        configuration has changed, takes the place of the old one.
+
+        Parameters
+        ----------
+        cells
+            What is to be run.
+        run
+            ``invocation``, ``name`` and ``command`` of this run, as it is logged.
+        """
+        planned = {place(cell): cell_id for cell_id, cell in self.plan()["cells"].items()}
+        planned |= {place(vars(cell)): cell.id for cell in cells}
+        content = {cell_id: dict(zip(PLACE, where, strict=True)) for where, cell_id in planned.items()}
+        write_json({"run": run, "cells": content}, self.out / "plan.json")
+
     def gather(self) -> Gathered:
         """Read all results, write them as Parquet and return them."""
-        curves, pictures = (
-            _Columns("cell_id", "term", "epoch", "value"),
-            _Columns("cell_id", "x", "y", *LABELS, "trained"),
-        )
-
-        def results() -> Iterator[dict[str, Any]]:
-            for file in sorted(self.cells.glob("*.json")):
-                result = self.read(file.stem)
-                if result is None:
-                    continue
-                cell_id = result["cell"]["id"]
-                if result["cell"]["role"] == "method" and result["status"] == "ok":
-                    for term, values in result["curves"].items():
-                        curves.add(len(values), cell_id, term, range(len(values)), values)
-                    if result["picture"]:
-                        columns = [result["picture"][name] for name in pictures.names[1:]]
-                        pictures.add(len(columns[0]), cell_id, *columns)
-                yield result
-
-        rows = tidy(results()).sort_values(["finished", "cell_id"], kind="stable", ignore_index=True)
-        gathered = Gathered(rows, curves.frame(), pictures.frame())
-        for frame, name in ((rows, "results"), (gathered.curves, "curves"), (gathered.pictures, "pictures")):
-            temporary = self.out / f"{name}.{os.getpid()}.tmp"
-            frame.to_parquet(temporary, index=False)
-            os.replace(temporary, self.out / f"{name}.parquet")
+        gathered = gather(self.results())
+        for name in ("rows", "curves", "pictures"):
+            file = self.parquet if name == "rows" else self.out / f"{name}.parquet"
+            temporary = file.with_suffix(f".{os.getpid()}.tmp")
+            getattr(gathered, name).to_parquet(temporary, index=False)
+            os.replace(temporary, file)
         return gathered
+
+
+def gather(results: Iterable[dict[str, Any]]) -> Gathered:
+    """Return results as rows."""
+    curves, pictures = _Columns("cell_id", "term", "epoch", "value"), _Columns("cell_id", "x", "y", *LABELS, "trained")
+
+    def noted() -> Iterator[dict[str, Any]]:
+        for result in results:
+            cell_id = result["cell"]["id"]
+            if result["cell"]["role"] == "method" and result["status"] == "ok":
+                for term, values in result["curves"].items():
+                    curves.add(len(values), cell_id, term, range(len(values)), values)
+                if result["picture"]:
+                    columns = [result["picture"][name] for name in pictures.names[1:]]
+                    pictures.add(len(columns[0]), cell_id, *columns)
+            yield result
+
+    rows = tidy(noted()).sort_values(["finished", "cell_id"], kind="stable", ignore_index=True)
+    return Gathered(rows, curves.frame(), pictures.frame())
+
+
+def place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return where a cell stands in the cross."""
+    return tuple(cell[key] for key in PLACE)
 
 
 class _Columns:

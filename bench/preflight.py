@@ -1,0 +1,89 @@
+"""Every method on every task once, in minutes: what would fail after hours fails now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from bench.cell import result_of
+from bench.estimate import Estimate
+from bench.executors import Executor
+from bench.plan import WHOLE, Cell, MethodSpec, Plan
+from bench.progress import RunProgress
+from bench.run import Interruptible
+from bench.store import FINISHED, Store
+from methods import METHODS
+
+#: Its data are of this preset. Real data have one size only: whether they fit into memory is found with all of them.
+PRESET = "smoke"
+
+
+def shortened(specs: Sequence[MethodSpec]) -> list[MethodSpec]:
+    """Return methods without the user's changes to what the smoke preset sets, such as the number of epochs."""
+    return [replace(one, changes=_without(one.changes, METHODS[one.name].presets.get(PRESET, {}))) for one in specs]
+
+
+def first_cells(plan: Plan) -> Plan:
+    """Return a plan with the first unit of each task, seed 0, and what is skipped."""
+    first: dict[str, str] = {}
+    for cell in plan.cells:
+        if cell.unit != WHOLE:
+            first.setdefault(cell.task, cell.unit)
+    once = [cell for cell in plan.cells if cell.unit in (WHOLE, first.get(cell.task)) and cell.seed == 0]
+    return replace(plan, cells=tuple(once))
+
+
+def preflight(plan: Plan, store: Store, executor: Executor, jobs: int, console: Console) -> list[dict[str, Any]]:
+    """Run the cells of a plan that have no result yet and return the results of all; the caller holds the lock."""
+    results: list[dict[str, Any]] = []
+    todo: list[Cell] = []
+    for cell in plan.cells:
+        result = result_of(cell, "skipped", cell.skip) if cell.skip else store.finished(cell.id)
+        if result is None:
+            todo.append(cell)
+        else:
+            results.append(result)
+
+    def on_done(cell: Cell, result: dict[str, Any]) -> None:
+        results.append(result)
+        progress.done(cell, result)
+
+    progress = RunProgress(todo, jobs, Estimate(store.gather().rows, plan.sizes), console)
+    with Interruptible(), progress:
+        executor.run(todo, store, progress.start, on_done)
+    store.gather()
+    return results
+
+
+def failures(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the results of cells that failed."""
+    return [result for result in results if result["status"] not in FINISHED]
+
+
+def say(results: Sequence[dict[str, Any]], plan: Plan, console: Console) -> None:
+    """Print what would fail or be skipped, and why, a line each."""
+    for result in failures(results):
+        cell, reason = result["cell"], (result["reason"].splitlines() or [""])[0]
+        _line(console, result["status"], f"{cell['method']} · {cell['task']} (cell {cell['id']}): {reason}", "red")
+    skipped: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        if result["status"] == "skipped":
+            skipped.setdefault((result["cell"]["method"], result["reason"]), []).append(result["cell"]["task"])
+    for (method, reason), tasks in skipped.items():
+        _line(console, "skipped", f"{method} · {', '.join(tasks)}: {reason}", "yellow")
+    for task, reason in plan.absent.items():
+        _line(console, "absent", f"{task}: {reason}", "yellow")
+    passed = sum(result["status"] == "ok" for result in results)
+    _line(console, "ok", f"{passed} of {len(results)} crosses of method and task", "")
+
+
+def _line(console: Console, status: str, text: str, style: str) -> None:
+    console.print(Text(f"{status:<13}  {text}"), style=style, soft_wrap=True)
+
+
+def _without(changes: Any, keys: Any) -> dict[str, Any]:
+    return {key: value for key, value in changes.items() if key not in keys}

@@ -1,0 +1,142 @@
+"""One stored cell again: the same code, data, configuration and seed should give the same scores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.cell import run_cell
+from bench.digests import source_digest
+from bench.environment import describe
+from bench.plan import Cell, load_plugin
+from bench.store import Store, StoreError
+from methods import METHODS
+from tasks import load_task
+from tasks.datasets import DataError
+
+#: Differences up to this, absolute or relative, are put down to the order of floating point operations.
+TOLERANCE = 1e-6
+
+SAME, CLOSE, DIFFERENT = "bit-identical", f"within {TOLERANCE:g}", "differs"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A stored result beside a new one.
+
+    Attributes
+    ----------
+    cell
+        What was run.
+    changes
+        What is no longer as it was when the cell ran: code, data, libraries, machine.
+    stored, result
+        The two results.
+    scores
+        For each metric the stored value, the new one, and whether they agree.
+    """
+
+    cell: Cell
+    changes: list[str]
+    stored: dict[str, Any]
+    result: dict[str, Any]
+    scores: dict[str, tuple[float | None, float | None, str]] = field(default_factory=dict)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the cell ended as it did, with the same scores."""
+        alike = all(verdict != DIFFERENT for *_, verdict in self.scores.values())
+        return alike and self.stored["status"] == self.result["status"]
+
+
+def find(store: Store, prefix: str) -> dict[str, Any]:
+    """Return the stored result whose cell's id starts so.
+
+    Raises
+    ------
+    StoreError
+        None does, or several, or it cannot be read.
+    """
+    ids = sorted(file.stem for file in store.cells.glob("*.json") if file.stem.startswith(prefix))
+    if not ids or not prefix:
+        raise StoreError(f"cell {prefix!r}: no result in {store.cells} is called so; the ids are its file names")
+    if len(ids) > 1:
+        shown = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
+        raise StoreError(f"cell {prefix!r}: {len(ids)} ids start so ({shown}); give more of it")
+    result = store.read(ids[0])
+    if result is None:
+        raise StoreError(f"{store.file(ids[0])}: not a readable result; run the cell again")
+    return result
+
+
+def replay(stored: dict[str, Any]) -> Replay:
+    """Run a stored cell again, here and without the fit cache, and compare.
+
+    Nothing but the stored result says what is run. No result is written.
+
+    Raises
+    ------
+    StoreError, PlanError, PluginError, UnknownName, DataError
+        The cell cannot be made again: its method, plugin, task or data are not here.
+    """
+    cell = _cell(stored)
+    for plugin in cell.plugins:
+        load_plugin(plugin)
+    changes = _changes(cell) + _environment_changes(stored["environment"])
+    result = run_cell(cell, None)
+    names = dict.fromkeys([*stored["scores"], *result["scores"]])
+    pairs = {name: (stored["scores"].get(name), result["scores"].get(name)) for name in names}
+    return Replay(cell, changes, stored, result, {name: (*pair, compare(*pair)) for name, pair in pairs.items()})
+
+
+def compare(stored: float | None, now: float | None) -> str:
+    """Return how two scores agree; None, where a metric is undefined, agrees with None alone."""
+    if stored == now:
+        return SAME
+    if stored is None or now is None or not math.isclose(stored, now, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+        return DIFFERENT
+    return CLOSE
+
+
+def _cell(stored: dict[str, Any]) -> Cell:
+    about = stored["cell"]
+    try:
+        return Cell(**{**about, "plugins": tuple(about["plugins"])})
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"cell {about.get('id')}: stored by another version of this program ({error})") from error
+
+
+def _changes(cell: Cell) -> list[str]:
+    """Return what a result depends on and is not as the cell has it."""
+    task = load_task(cell.task, cell.preset, cell.own)
+    missing = task.dataset.missing()
+    if missing:
+        raise DataError(f"cell {cell.id} cannot be run again: {missing}")
+    if cell.role == "method":
+        methods: tuple[str, ...] = (cell.name,)
+    else:
+        control = next((control for control in task.controls if control.name == cell.method), None)
+        if control is None:
+            raise StoreError(f"cell {cell.id}: {task.name} no longer has a control {cell.method}")
+        methods = control.methods
+    now = {
+        "the task's version": (cell.task_version, task.version),
+        "the method's code": (cell.method_digest, " ".join(source_digest(METHODS[name]) for name in methods)),
+        "the task's code": (cell.task_digest, source_digest(type(task))),
+        "the data": (cell.data_digest, task.dataset.digest(cell.preset)),
+        "the stored cell, whose id is the hash of something else": (cell.id, cell.with_id().id),
+    }
+    return [f"{what} ({_short(was)} then, {_short(new)} now)" for what, (was, new) in now.items() if was != new]
+
+
+def _environment_changes(then: dict[str, Any]) -> list[str]:
+    now = describe()
+    was, new = ({**one, **one["versions"]} for one in (then, now))
+    keys = [key for key in new if key not in ("versions", "git_commit", "dirty", "platform")]
+    return [f"{key} ({_short(was.get(key))} then, {_short(new[key])} now)" for key in keys if was.get(key) != new[key]]
+
+
+def _short(value: Any) -> str:
+    """Return a value, of digests the beginnings."""
+    return " ".join(part[:12] if len(part) == 64 else part for part in str(value).split()) or "none"

@@ -1,0 +1,188 @@
+"""How far an out directory is, from what is on disk: nothing is asked of the run at work there, nor of MLflow."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bench.progress import EVERY
+from bench.store import FINISHED, Store, place
+from bench.tracking import Ledger, default_uri
+
+STATUSES = ("ok", "failed", "timeout", "out_of_memory", "killed", "skipped")
+#: How many of the last failures are shown.
+FAILURES = 5
+#: Seconds between two looks at the disk.
+LOOK = 2.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is in an out directory.
+
+    Attributes
+    ----------
+    counts
+        For each (task, preset) how many cells ended how; ``to run`` are planned and have no result, ``outdated``
+        have a result of earlier code, data or configuration.
+    failures
+        Of the last cells that failed, the last first: id, title, status, reason.
+    at_work
+        Whether a run is at work there.
+    not_logged
+        For each MLflow address how many results it does not have.
+    n_fits, bytes
+        Fits in the cache, and what files take on disk: ``fits`` and ``all``.
+    """
+
+    counts: dict[tuple[str, str], Counter[str]]
+    failures: list[tuple[str, str, str, str]]
+    at_work: bool
+    not_logged: dict[str, int]
+    n_fits: int
+    bytes: dict[str, int]
+
+    @property
+    def total(self) -> Counter[str]:
+        """The counts of all tasks."""
+        return sum(self.counts.values(), Counter())
+
+
+class Looker:
+    """Looks at an out directory, again and again; a result that has not changed since is not read twice."""
+
+    def __init__(self, store: Store):
+        self.store = store
+        self._seen: dict[Path, tuple[tuple[int, int], dict[str, Any] | None]] = {}
+
+    def look(self) -> Status:
+        """Return how things stand now."""
+        at_work = self.store.is_locked()  # before the results, so that the last look has all of them
+        results = self._results()
+        planned = self.store.plan()["cells"]
+        current = {place(cell) for cell in planned.values()}
+        counts: dict[tuple[str, str], Counter[str]] = {}
+        for result in results:
+            cell = result["cell"]
+            outdated = cell["id"] not in planned and place(cell) in current
+            of_task = counts.setdefault((cell["task"], cell["preset"]), Counter())
+            of_task["outdated" if outdated else result["status"]] += 1
+        done = {result["cell"]["id"] for result in results}
+        for cell_id, cell in planned.items():
+            if cell_id not in done:
+                counts.setdefault((cell["task"], cell["preset"]), Counter())["to run"] += 1
+        failed = sorted((r for r in results if r["status"] not in FINISHED), key=lambda r: r["finished"], reverse=True)
+        return Status(
+            counts=dict(sorted(counts.items())),
+            failures=[(r["cell"]["id"], title(r["cell"]), r["status"], r["reason"]) for r in failed[:FAILURES]],
+            at_work=at_work,
+            not_logged=self._not_logged(results),
+            n_fits=sum(1 for _ in self.store.fits.glob("*.safetensors")),
+            bytes={"fits": size_of(self.store.fits), "all": size_of(self.store.out)},
+        )
+
+    def _results(self) -> list[dict[str, Any]]:
+        """Return what is shown of each result."""
+        seen, self._seen = self._seen, {}
+        for file in self.store.cells.glob("*.json"):
+            try:
+                about = file.stat()
+            except FileNotFoundError:  # tried again at this moment
+                continue
+            stamp = about.st_mtime_ns, about.st_size
+            if file in seen and seen[file][0] == stamp:
+                self._seen[file] = seen[file]
+                continue
+            result = self.store.read(file.stem)
+            kept = result and {key: result[key] for key in ("cell", "status", "reason", "finished")}
+            if kept:
+                kept["cell"] = {key: value for key, value in kept["cell"].items() if key not in ("config", "own")}
+            self._seen[file] = stamp, kept
+        return [result for _, result in self._seen.values() if result is not None]
+
+    def _not_logged(self, results: list[dict[str, Any]]) -> dict[str, int]:
+        default = default_uri(self.store.out)
+        addresses = {entry[0] for entry in Ledger(self.store, default).logged} or {default}
+        ledgers = {address: Ledger(self.store, address) for address in sorted(addresses)}
+        return {address: sum(not ledger.has(r) for r in results) for address, ledger in ledgers.items()}
+
+
+def watch(store: Store, console: Console, seconds: float = LOOK) -> Status:
+    """Show the status until no run is at work: in place in a terminal, else a line whenever something has changed."""
+    looker = Looker(store)
+    status = looker.look()
+    if not console.is_terminal:
+        said, last = "", -EVERY
+        while status.at_work:
+            line = summary(status)
+            if line != said and time.monotonic() - last > EVERY:
+                console.print(Text(line), soft_wrap=True)
+                said, last = line, time.monotonic()
+            time.sleep(seconds)
+            status = looker.look()
+        console.print(render(status))
+        return status
+    with Live(render(status), console=console, auto_refresh=False) as live:
+        while status.at_work:
+            time.sleep(seconds)
+            status = looker.look()
+            live.update(render(status), refresh=True)
+    return status
+
+
+def summary(status: Status) -> str:
+    """Return the counts of all tasks in a line."""
+    total = status.total
+    return ", ".join(f"{total[name]} {name}" for name in (*STATUSES, "to run", "outdated") if total[name]) or "no cells"
+
+
+def render(status: Status) -> RenderableType:
+    """Return what is printed of a status."""
+    names = [*STATUSES, "to run", *(["outdated"] if status.total["outdated"] else [])]
+    table = Table("task", box=None, pad_edge=False)
+    for name in names:
+        table.add_column(name, justify="right")
+    several = len({preset for _, preset in status.counts}) > 1
+    for (task, preset), counts in status.counts.items():
+        table.add_row(Text(f"{task} ({preset})" if several else task), *(str(counts[name]) for name in names))
+    if len(status.counts) > 1:
+        table.add_row("all", *(str(status.total[name]) for name in names), style="bold")
+    lines = [Text("a run is at work here" if status.at_work else "no run is at work here")]
+    for cell_id, name, how, reason in status.failures:
+        lines.append(Text(f"{how}: {name}: {(reason.splitlines() or [''])[0]} (cell {cell_id})", style="red"))
+    for address, number in status.not_logged.items():
+        how = " (python -m bench sync logs them)" if number else ""
+        lines.append(Text(f"MLflow at {address}: {number} results not logged{how}"))
+    lines.append(Text(f"{status.n_fits} fits, {mb(status.bytes['fits'])}; {mb(status.bytes['all'])} in all"))
+    return Group(table, *lines)
+
+
+def title(cell: dict[str, Any]) -> str:
+    """Return how a stored cell is called."""
+    return f"{cell['method']} · {cell['task']} · {cell['unit']} · seed {cell['seed']}"
+
+
+def size_of(directory: Path) -> int:
+    """Return the bytes of all files below a directory; a file that vanishes meanwhile counts as none."""
+    total = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def mb(size: int) -> str:
+    """Return a number of bytes in megabytes."""
+    return f"{size / 1e6:,.1f} MB"

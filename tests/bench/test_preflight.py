@@ -1,0 +1,132 @@
+"""``bench preflight``: every method on every task once, and what it says of the time of the run to come."""
+
+import dataclasses
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from bench.cell import result_of
+from bench.estimate import GUESSED, MEASURED, PREFLIGHT, TRIED, Estimate, tried
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.preflight import PRESET, first_cells, shortened
+from bench.store import Store
+from tests.bench.test_run import PLUGIN
+
+TASK = "reembedding/pancancer-sim"
+
+
+def plan(methods="vae,pca,no-change", preset="default", seeds=2, settings=()):
+    specs, plugins = choose_methods(methods, preset, settings)
+    return make_plan(specs, choose_tasks(TASK), preset, seeds, plugins, {})
+
+
+def test_each_method_and_control_is_tried_once_on_a_task():
+    cells = first_cells(plan()).cells
+    assert sorted((cell.method, cell.unit, cell.seed) for cell in cells) == [
+        ("N0", "cancer0", 0), ("N1", "cancer0", 0), ("P", "cancer0", 0), ("no-change", "*", 0), ("pca", "cancer0", 0),
+        ("vae", "cancer0", 0),
+    ]  # fmt: skip
+
+
+def test_what_makes_a_run_long_is_not_taken_over_from_the_command():
+    specs, _ = choose_methods("vae,pca", "default", ["vae.max_epochs=3000", "vae.n_latent=3"])
+    short = {one.name: one for one in shortened(specs)}
+    assert short["vae"].changes == {"n_latent": 3}
+    assert short["vae"].label == "vae@max_epochs=3000@n_latent=3", "so that its time is found again"
+    made = make_plan(list(short.values()), choose_tasks(TASK), PRESET, 1, (), {})
+    assert {cell.config["max_epochs"] for cell in made.cells if cell.name == "vae"} == {5}
+
+
+def test_a_preflight_finds_what_fails_and_gives_its_times_to_the_run(cli, plugin, tmp_path):
+    selection = (
+        "--methods",
+        "planted,vae,no-change",
+        "--plugin",
+        plugin(PLUGIN),
+        "--tasks",
+        f"{TASK},reembedding/tcga-paired",
+    )
+    limits = ("--memory-limit", 1.5, "--jobs", 2)
+    environment = {"PID_FILE": str(tmp_path / "pids"), "SLEEP": "0", "BENCH_CACHE_DIR": str(tmp_path / "cache")}
+    done = cli("preflight", *selection, *limits, "--out", "out", **environment)
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
+    said = {(line[0], line[1].rstrip(":")): line[2] for line in lines if len(line) == 3}
+    assert said["failed", "raises"].endswith("ArithmeticError: planted failure")
+    assert "ended with code 7" in said["failed", "crashes"]
+    assert "(--memory-limit)" in said["out_of_memory", "hungry"]
+    assert said["skipped", "refuses"].endswith(f"{TASK}: planted refusal")
+    assert "no-change cannot embed" in said["skipped", "no-change"]
+    assert "python -m bench data fetch tcga-paired" in said["absent", "reembedding/tcga-paired"]
+    assert said["ok", "7"] == "of 12 crosses of method and task"
+    assert re.search(r"the run itself: \d+ cells, about .* with 2 jobs", done.stdout)
+
+    flown = [json.loads(file.read_text()) for file in (tmp_path / "out" / PREFLIGHT / "cells").iterdir()]
+    assert {(result["cell"]["unit"], result["cell"]["seed"]) for result in flown} == {("cancer0", 0)}
+    assert list((tmp_path / "out" / "cells").iterdir()) == [], "no result of a preflight is one of the run"
+    assert not (tmp_path / "out" / PREFLIGHT / "mlflow.db").exists()
+
+    dry = cli("run", "--methods", "vae", "--tasks", TASK, "--out", "out", "--dry-run")
+    assert TRIED in dry.stdout
+    other = cli("run", "--methods", "vae,pca", "--tasks", TASK, "--out", "out", "--dry-run")
+    assert GUESSED in other.stdout
+
+
+@pytest.fixture
+def smoke(tmp_path):
+    """A preflight in which a fit of 5 epochs on a fifth of the values took 2 seconds and its evaluation 1."""
+    made = plan(preset="smoke", seeds=1)
+    store = Store(tmp_path / PREFLIGHT)
+    for cell in first_cells(made).cells:
+        if not cell.skip:
+            result = result_of(cell, "ok", "", scores={"displacement": 0.5}, handed=(500, 400), evaluate_seconds=1.0)
+            store.write({**result, "fit_seconds": 2.0 if cell.name == "vae" else 0.0})
+    store.gather()
+    return tried(tmp_path)
+
+
+NONE = pd.DataFrame(columns=["status", "cell_id", "fit_seconds", "evaluate_seconds", "task", "preset", "method"])
+
+
+def cell_of(made, name):
+    return next(cell for cell in made.cells if cell.name == name)
+
+
+def test_a_fit_is_scaled_by_values_and_epochs_and_an_evaluation_is_not(smoke):
+    made = plan()
+    estimate = Estimate(NONE, {TASK: 1.0}, smoke)
+    vae = cell_of(made, "vae")
+    assert vae.config["max_epochs"] == 400
+    assert estimate.seconds(vae) == pytest.approx(1.0 + 0.3 + 1.7 * 5 * 0.5 * 80)
+    assert estimate.seconds(cell_of(made, "pca")) == 1.0
+    longer = dataclasses.replace(vae, config={**vae.config, "max_epochs": 800})
+    assert estimate.seconds(longer) == pytest.approx(1.0 + 0.3 + 1.7 * 5 * 0.5 * 160)
+
+
+def test_a_cell_as_small_as_the_preflights_takes_as_long(smoke):
+    estimate = Estimate(NONE, {TASK: 0.2}, smoke)
+    assert estimate.seconds(cell_of(plan(preset="smoke"), "vae")) == pytest.approx(3.0)
+
+
+def test_what_was_measured_comes_before_what_was_tried_and_that_before_a_guess(smoke):
+    made = plan()
+    vae, pca = (cell_of(made, name) for name in ("vae", "pca"))
+    estimate = Estimate(NONE, {TASK: 1.0}, smoke)
+    assert estimate.total([vae, pca], 2) == (pytest.approx((estimate.seconds(vae) + 1) / 2), TRIED)
+    estimate.learn(vae, 7.0)
+    assert estimate.total([vae, pca], 1) == (8.0, TRIED)
+    estimate.learn(pca, 3.0)
+    assert estimate.total([vae, pca], 1) == (10.0, MEASURED)
+    assert estimate.total([dataclasses.replace(vae, method="other")], 1)[1] == GUESSED
+    assert Estimate(NONE, {TASK: 1.0}).total([vae], 1) == (8.0, GUESSED)
+
+
+def test_what_failed_in_a_preflight_tells_no_time(smoke):
+    failed = smoke.assign(status="failed")
+    assert Estimate(NONE, {TASK: 1.0}, failed).total([cell_of(plan(), "vae")], 1) == (8.0, GUESSED)
+
+
+def test_without_a_preflight_nothing_was_tried(tmp_path):
+    assert tried(tmp_path) is None

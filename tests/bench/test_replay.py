@@ -1,0 +1,144 @@
+"""``bench replay``: one stored cell again."""
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.cell import run_cell, write_json
+from bench.cli import app
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.replay import CLOSE, DIFFERENT, SAME, compare, find, replay
+from bench.store import Store, StoreError
+from tests.bench.test_run import PLUGIN
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A network, through the fit cache, two controls and a method of a plugin that raises, on one unit."""
+    directory = tmp_path_factory.mktemp("made")
+    (directory / "plugin.py").write_text(PLUGIN)
+    specs, plugins = choose_methods(f"vae,{directory / 'plugin.py'}:Raises", "smoke", [])
+    plan = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {})
+    store = Store(directory / "out")
+    for cell in plan.cells:
+        if cell.unit == "cancer0" and cell.method in ("vae", "raises", "N0", "N1"):
+            store.write(run_cell(cell, store.fits))
+    assert list(store.fits.glob("*.safetensors"))
+    return store
+
+
+@pytest.fixture
+def store(made, tmp_path):
+    return Store(shutil.copytree(made.out, tmp_path / "out"))
+
+
+def stored(store, method):
+    return next(result for result in store.results() if result["cell"]["method"] == method)
+
+
+@pytest.mark.parametrize("method", ["vae", "N0", "N1"])
+def test_an_unchanged_cell_gives_the_same_bits_without_the_cache(store, method):
+    shutil.rmtree(store.fits)
+    before = stored(store, method)
+    done = replay(before)
+    assert done.changes == []
+    assert {verdict for *_, verdict in done.scores.values()} == {SAME}
+    assert set(done.scores) == set(before["scores"])
+    assert done.agrees
+    assert not store.fits.exists()
+    assert stored(store, method) == before
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "verdict"),
+    [
+        (0.5, 0.5, SAME),
+        (None, None, SAME),
+        (0.5, 0.5 + 1e-9, CLOSE),
+        (1e9, 1e9 + 1, CLOSE),
+        (0.5, 0.50001, DIFFERENT),
+        (None, 0.5, DIFFERENT),
+        (0.5, None, DIFFERENT),
+    ],
+)
+def test_compare(then, now, verdict):
+    assert compare(then, now) == verdict
+
+
+def test_a_score_that_was_changed_is_found(store):
+    result = stored(store, "N0")
+    result["scores"]["displacement"] += 1e-3
+    result["scores"]["knn_recall"] += 1e-9
+    store.write(result)
+    done = CliRunner().invoke(app, ["replay", result["cell"]["id"][:9], "--out", str(store.out)])
+    assert done.exit_code == 1, done.output
+    verdicts = {line.split()[0]: line for line in done.output.splitlines() if line}
+    assert verdicts["displacement"].rstrip().endswith(DIFFERENT)
+    assert verdicts["knn_recall"].rstrip().endswith(CLOSE)
+    assert verdicts["distance_spearman"].rstrip().endswith(SAME)
+    assert "not as it was" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("field", "what"),
+    [("method_digest", "the method's code"), ("task_digest", "the task's code"), ("data_digest", "the data")],
+)
+def test_a_digest_that_is_another_is_said(store, field, what):
+    result = stored(store, "N1")
+    result["cell"][field] = "0" * 64
+    changes = replay(result).changes
+    assert any(change.startswith(f"{what} (000000000000 then, ") for change in changes)
+    assert sum("of something else" in change for change in changes) == 1
+    assert len(changes) == 2
+
+
+def test_another_library_or_machine_is_said(store):
+    result = stored(store, "N1")
+    result["environment"]["versions"]["numpy"] = "1.0"
+    result["environment"]["cpu"] = "abacus"
+    changes = replay(result).changes
+    assert [change.partition(" (")[0] for change in changes] == ["cpu", "numpy"]
+    assert "abacus then" in changes[0]
+
+
+def test_a_setting_that_was_changed_is_said(store):
+    result = stored(store, "vae")
+    result["cell"]["config"]["max_epochs"] = 1
+    done = replay(result)
+    assert len(done.changes) == 1
+    assert "of something else" in done.changes[0]
+    assert not done.agrees
+
+
+def test_a_cell_that_failed_fails_again_with_its_traceback(store):
+    result = stored(store, "raises")
+    done = CliRunner().invoke(app, ["replay", result["cell"]["id"], "--out", str(store.out)])
+    assert done.exit_code == 1
+    assert "ArithmeticError: planted failure" in done.output
+    assert "Traceback" in done.output
+
+
+def test_the_cell_is_found_by_the_beginning_of_its_id(store):
+    ids = [result["cell"]["id"] for result in store.results()]
+    assert find(store, ids[0])["cell"]["id"] == ids[0]
+    again = json.loads(store.file(ids[0]).read_text())
+    again["cell"]["id"] = ids[0][:8] + "00000000"
+    store.write(again)
+    with pytest.raises(StoreError, match=f"2 ids start so .*{ids[0]}.*give more of it"):
+        find(store, ids[0][:8])
+    for prefix in ("", "xyz", "../cells"):
+        with pytest.raises(StoreError, match="is called so"):
+            find(store, prefix)
+
+
+def test_a_cell_of_another_version_or_without_its_data_is_refused(store):
+    result = stored(store, "N1")
+    with pytest.raises(StoreError, match="another version"):
+        replay({**result, "cell": {**result["cell"], "colour": "red"}})
+    with pytest.raises(StoreError, match="no longer has a control N9"):
+        replay({**result, "cell": {**result["cell"], "method": "N9"}})
+    write_json({**result, "format": 0}, store.file(result["cell"]["id"]))
+    with pytest.raises(StoreError, match="not a readable result"):
+        find(store, result["cell"]["id"])
