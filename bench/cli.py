@@ -53,6 +53,7 @@ class ExecutorName(StrEnum):
 
     local = "local"
     inline = "inline"
+    slurm = "slurm"
 
 
 class Kind(StrEnum):
@@ -81,7 +82,10 @@ Seeds = Annotated[Optional[int], typer.Option(min=1, help="Number of seeds; else
 Jobs = Annotated[Optional[int], typer.Option(min=1, help="Cells at a time; else the number of cores.")]  # noqa: UP045
 Plugins = Annotated[list[str], typer.Option(help="Python file that registers methods or tasks; repeatable.")]
 Settings = Annotated[list[str], typer.Option("--set", help="method.key=value; repeatable.")]
-MemoryLimit = Annotated[Optional[float], typer.Option(min=0.1, help="GiB a cell may hold; else its share.")]  # noqa: UP045
+MemoryLimit = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(min=0.1, help="GiB a cell may hold (SLURM: at first); else its share."),
+]
 Data = Annotated[Optional[Path], typer.Option(help="Your own .h5ad, for tasks named without a data set.")]  # noqa: UP045
 Unit = Annotated[str, typer.Option(help="With --data: column of what is held out (reembedding).")]
 Environment = Annotated[str, typer.Option(help="With --data: column of study or condition.")]
@@ -104,13 +108,19 @@ def run(
     seeds: Seeds = None,
     preset: Annotated[Preset, typer.Option(help="Size of the run.")] = Preset.default,
     jobs: Jobs = None,
+    gpus: Annotated[Optional[int], typer.Option(min=1, help="GPUs, one for each cell that trains on one.")] = None,  # noqa: UP045
     out: Out = Path("runs"),
     data_dir: DataDir = None,
     plugin: Plugins = [],  # noqa: B006
     set_: Settings = [],  # noqa: B006
     time_limit: Annotated[float, typer.Option(min=0.1, help="Minutes a cell may take.")] = 120.0,
     memory_limit: MemoryLimit = None,
-    executor: Annotated[ExecutorName, typer.Option(help="A process a cell, or this process.")] = ExecutorName.local,
+    executor: Annotated[
+        ExecutorName, typer.Option(help="A process a cell, this process, or SLURM jobs.")
+    ] = ExecutorName.local,
+    slurm: Annotated[
+        str, typer.Option(help="partition=,account=,qos=,constraint=,time=,gpus=,array_parallelism=")
+    ] = "",
     data: Data = None,
     unit: Unit = "",
     environment: Environment = "",
@@ -129,15 +139,26 @@ def run(
     import psutil
 
     from bench.estimate import Estimate, tried
+    from bench.executors import Executor
     from bench.executors.inline import InlineExecutor
     from bench.executors.local import LocalExecutor
-    from bench.plan import choose_methods, make_plan
+    from bench.executors.slurm import SlurmExecutor, parse_settings
+    from bench.plan import PlanError, choose_methods, make_plan
+    from bench.resources import needs
     from bench.run import command_line, execute, say_plan
     from bench.store import Store
     from bench.tracking import Tracker, default_uri
 
     _use_data_dir(data_dir)
     console = _console()
+    to_slurm = executor is ExecutorName.slurm
+    if slurm and not to_slurm:
+        raise PlanError("--slurm needs --executor slurm")
+    if (jobs or gpus) and to_slurm:
+        raise PlanError("--jobs and --gpus are of this machine; on SLURM: --slurm array_parallelism=…,gpus=…")
+    if gpus and executor is ExecutorName.inline:
+        raise PlanError("--gpus needs --executor local: inline cells all run in this process")
+    settings = parse_settings(slurm)
     specs, plugins = choose_methods(methods, preset, set_, plugin)
     names, own = _choose_tasks(
         tasks,
@@ -158,16 +179,26 @@ def run(
         store.write_index(index)
         for task, selection in plan.selections.items():
             console.print(Text(f"{task}: {selection}" + (" (--n-genes)" if own else "")), soft_wrap=True)
-        n_jobs = jobs or len(os.sched_getaffinity(0))
+        n_jobs = settings["array_parallelism"] if to_slurm else jobs or len(os.sched_getaffinity(0))
         if dry_run:
             todo = [cell for cell in plan.cells if not cell.skip and store.finished(cell.id) is None]
             say_plan(plan, todo, Estimate(store.gather().rows, plan.sizes, tried(store.out)), n_jobs, console)
             return
-        share = psutil.virtual_memory().total * 0.9 / n_jobs / 2**20
-        limit_mb = memory_limit * 1024 if memory_limit else share
-        runner = (
-            InlineExecutor() if executor is ExecutorName.inline else LocalExecutor(n_jobs, time_limit * 60, limit_mb)
-        )
+        limit_mb = memory_limit * 1024 if memory_limit else None
+        runner: Executor
+        if executor is ExecutorName.inline:
+            runner = InlineExecutor()
+        elif to_slurm:
+            estimate = Estimate(store.gather().rows, plan.sizes, tried(store.out))
+            runner = SlurmExecutor(
+                settings,
+                lambda cell: needs(cell, plan.sizes[cell.task], estimate.seconds(cell), limit_mb),
+                time_limit,
+                lambda line: console.print(Text(line), soft_wrap=True),
+            )
+        else:
+            share = psutil.virtual_memory().total * 0.9 / n_jobs / 2**20
+            runner = LocalExecutor(n_jobs, time_limit * 60, limit_mb or share, _devices(gpus))
         uri = mlflow_uri or default_uri(store.out)
         tracker = Tracker(uri, store, plan.invocation, f"{methods} × {tasks} ({preset})", command_line())
         try:
@@ -586,6 +617,7 @@ def calibrate(
 
 def main() -> None:
     """Run the command line; a mistake in what was asked for is one message and exit code 2."""
+    from bench.executors import ExecutorError
     from bench.plan import PlanError, PluginError
     from bench.store import StoreError
 
@@ -594,7 +626,7 @@ def main() -> None:
     except PluginError as error:
         traceback.print_exception(error.__cause__)
         _complain(str(error))
-    except (ConfigError, DataError, PlanError, StoreError, UnknownName) as error:
+    except (ConfigError, DataError, ExecutorError, PlanError, StoreError, UnknownName) as error:
         _complain(str(error))
 
 
@@ -643,6 +675,20 @@ def _real(name: str) -> RealDataset:
     if not isinstance(dataset, RealDataset):
         raise DataError(f"{name} is embedded: it is made by this program and has no files")
     return dataset
+
+
+def _devices(gpus: int | None) -> list[str] | None:
+    """Return the first GPUs of this machine by the names that CUDA_VISIBLE_DEVICES has for them."""
+    if gpus is None:
+        return None
+    import torch
+
+    from bench.plan import PlanError
+
+    if gpus > torch.cuda.device_count():
+        raise PlanError(f"--gpus {gpus}: PyTorch sees {torch.cuda.device_count()} on this machine")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[:gpus] if visible else [str(device) for device in range(gpus)]
 
 
 def _has_gpu() -> bool:

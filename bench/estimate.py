@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.plan import Cell
-from methods import METHODS
+from bench.resources import uses_gpu
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,8 +78,7 @@ class Estimate:
         tried = self._tried.get((cell.task, cell.method))
         if tried is not None:
             return self._scaled(cell, tried)
-        trained = cell.name in METHODS and "vae" in METHODS[cell.name].tags
-        return ROUGH[cell.preset][0 if trained else 1] * max(1.0, self.sizes[cell.task])
+        return ROUGH[cell.preset][0 if uses_gpu(cell) else 1] * max(1.0, self.sizes[cell.task])
 
     def _scaled(self, cell: Cell, tried: Mapping[str, float]) -> float:
         """Scale the smoke cell's fit by values and epochs.
@@ -98,7 +97,7 @@ class Estimate:
         unmeasured = [cell for cell in cells if _kind(cell) not in self._spent]
         tried = all((cell.task, cell.method) in self._tried for cell in unmeasured)
         basis = MEASURED if not unmeasured else TRIED if tried else GUESSED
-        return sum(self.seconds(cell) for cell in cells) / jobs, basis
+        return sum(self.seconds(cell) for cell in cells) / max(1, min(jobs, len(cells))), basis
 
 
 def tried(out: Path) -> pd.DataFrame | None:

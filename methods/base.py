@@ -63,6 +63,8 @@ class Method(ABC):
     tags: ClassVar[frozenset[str]] = frozenset()
     reference: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    #: Whether a fit takes a GPU where there is one.
+    uses_gpu: ClassVar[bool] = False
 
     @dataclass(frozen=True)
     class Config:

@@ -22,6 +22,7 @@ class NeuralMethod(Method):
 
     network: Any
     likelihood: str
+    uses_gpu = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"max_epochs": 5},
         "paper": {"max_epochs": 1000},

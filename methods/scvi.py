@@ -31,6 +31,7 @@ class ScviTools(Method):
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"smoke": {"max_epochs": 5}}
+    uses_gpu = True
 
     @dataclass(frozen=True)
     class Config:

@@ -14,6 +14,10 @@ OnStart = Callable[[Cell], None]
 OnDone = Callable[[Cell, dict[str, Any]], None]
 
 
+class ExecutorError(Exception):
+    """Cells cannot be run as was asked; the message says why and what to do."""
+
+
 class Executor(Protocol):
     """Runs cells; every cell ends with a result on disk, however it ends."""
 

@@ -1,4 +1,4 @@
-"""A fresh process for every cell on this machine, with a limit on its time and its memory."""
+"""A fresh process for every cell on this machine, with a limit on its time and its memory, and a GPU of its own."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import psutil
 from bench.cell import result_of, run_cell
 from bench.executors import OnDone, OnStart
 from bench.plan import Cell
+from bench.resources import uses_gpu
 from bench.store import Store
 
 #: Tells the fork server, which is started with this environment, what to preload: methods, then plugins.
@@ -34,6 +35,9 @@ class _Running:
     cell: Cell
     process: BaseProcess
     deadline: float
+    device: str | None
+    #: Processes that the kernel had ended for want of memory when this one started.
+    kernel_kills: int
     peak_mb: float = 0.0
     ended: tuple[str, str] | None = field(default=None)
 
@@ -52,12 +56,16 @@ class LocalExecutor:
         Seconds a cell may take; beyond, it is ended with status ``timeout``.
     memory_limit_mb
         Resident memory that a cell and its children may hold; beyond, ``out_of_memory``.
+    devices
+        GPUs, as CUDA_VISIBLE_DEVICES names them: each cell that uses one is given one of its own, any other cell
+        none. With None a cell sees what this process sees.
     """
 
-    def __init__(self, jobs: int, time_limit: float, memory_limit_mb: float):
+    def __init__(self, jobs: int, time_limit: float, memory_limit_mb: float, devices: Sequence[str] | None = None):
         self.jobs = jobs
         self.time_limit = time_limit
         self.memory_limit_mb = memory_limit_mb
+        self.devices = devices
 
     def run(self, cells: Sequence[Cell], store: Store, on_start: OnStart, on_done: OnDone) -> None:
         """Run all cells; on an interrupt end the running ones, whose cells then have no result."""
@@ -65,11 +73,13 @@ class LocalExecutor:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["bench.executors.preload"])
         (store.out / "logs").mkdir(exist_ok=True)
-        waiting, running = list(reversed(cells)), list[_Running]()
+        waiting, running = list(cells), list[_Running]()
         try:
             while waiting or running:
-                while waiting and len(running) < self.jobs:
-                    running.append(self._start(context, waiting.pop(), store, on_start))
+                while len(running) < self.jobs and (chosen := self._choose(waiting, running)):
+                    cell, device = chosen
+                    waiting.remove(cell)
+                    running.append(self._start(context, cell, device, store, on_start))
                 wait([one.process.sentinel for one in running], timeout=0.25)
                 for one in list(running):
                     self._watch(one)
@@ -80,13 +90,27 @@ class LocalExecutor:
             for one in running:
                 _kill(one.process)
 
-    def _start(self, context: Any, cell: Cell, store: Store, on_start: OnStart) -> _Running:
+    def _choose(self, waiting: Sequence[Cell], running: Sequence[_Running]) -> tuple[Cell, str | None] | None:
+        """Return the next cell that can start now and the GPU that it gets, "" for none."""
+        if self.devices is None:
+            return (waiting[0], None) if waiting else None
+        taken = {one.device for one in running}
+        free = [device for device in self.devices if device not in taken]
+        for cell in waiting:
+            if not uses_gpu(cell):
+                return cell, ""
+            if free:
+                return cell, free[0]
+        return None
+
+    def _start(self, context: Any, cell: Cell, device: str | None, store: Store, on_start: OnStart) -> _Running:
         # what an earlier attempt left must not be taken for this one's result
         store.file(cell.id).unlink(missing_ok=True)
-        process = context.Process(target=_work, args=(cell, store.out), name=cell.title)
+        process = context.Process(target=_work, args=(cell, device, store.out), name=cell.title)
+        kernel_kills = _kernel_kills()
         process.start()
         on_start(cell)
-        return _Running(cell, process, time.monotonic() + self.time_limit)
+        return _Running(cell, process, time.monotonic() + self.time_limit, device, kernel_kills)
 
     def _watch(self, one: _Running) -> None:
         """End a process that has outrun its time or outgrown its memory."""
@@ -115,6 +139,8 @@ class LocalExecutor:
             code = one.process.exitcode or 0
             if one.ended:
                 status, reason = one.ended
+            elif code == -signal.SIGKILL and _kernel_kills() > one.kernel_kills:
+                status, reason = "out_of_memory", f"the kernel ended the process, which last held {one.peak_mb:.0f} MB"
             elif code < 0:
                 status, reason = "killed", f"the process was ended by {signal.Signals(-code).name}; it printed to {log}"
             else:
@@ -124,9 +150,11 @@ class LocalExecutor:
         return result
 
 
-def _work(cell: Cell, out: Path) -> None:
+def _work(cell: Cell, device: str | None, out: Path) -> None:
     """Run one cell in this process, which is its own; what it prints goes to a file of its own."""
     os.setsid()  # so that the cell's own children can be ended with it
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
     threading.Thread(target=_die_with_head, daemon=True).start()
     log = os.open(_log(out, cell), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
@@ -134,6 +162,16 @@ def _work(cell: Cell, out: Path) -> None:
     faulthandler.enable()
     store = Store(out)
     store.write(run_cell(cell, store.fits))
+
+
+def _kernel_kills() -> int:
+    """Return how many processes of this machine the kernel has ended for want of memory; 0 where it does not say.
+
+    Where another process is so ended just when somebody else kills a cell, the cell is taken for one of them.
+    """
+    counters = Path("/proc/vmstat")
+    lines = counters.read_text().splitlines() if counters.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
 def _log(out: Path, cell: Cell) -> Path:

@@ -14,7 +14,7 @@ ALLOWED = {
     "tasks": {"tasks", "metrics"},
     "bench": set(PACKAGES),
 }
-HEAVY = ("torch", "jax", "umap", "mlflow", "anndata", "sklearn", "pandas", "scipy")
+HEAVY = ("torch", "jax", "umap", "mlflow", "anndata", "sklearn", "pandas", "scipy", "submitit")
 
 
 def imported_packages(file):

@@ -170,7 +170,7 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
 
 def test_faults_take_one_cell_each(cli, plugin, tmp_path):
     done = cli(
-        "run", "--methods", "planted,pca", "--plugin", plugin(PLUGIN), *TINY, "--time-limit", 0.1,
+        "run", "--methods", "planted,pca", "--plugin", plugin(PLUGIN), *TINY, "--time-limit", 0.25,
         "--memory-limit", 1, "--jobs", 2, PID_FILE=str(tmp_path / "pids"),
     )  # fmt: skip
     assert done.returncode == 1

@@ -1,0 +1,513 @@
+"""SLURM jobs on a cluster whose nodes share the out directory.
+
+The head (this process) submits cells as job arrays through submitit, one array for each resource class, and takes
+each result as soon as it is on disk. What it has submitted is in ``slurm/state.json`` of the out directory, so that the
+head may end: the same command takes up what is queued or runs, and submits nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench.cell import result_of, write_json
+from bench.executors import ExecutorError, OnDone, OnStart
+from bench.executors.local import LocalExecutor
+from bench.plan import Cell, PlanError, load_plugin
+from bench.resources import Resources
+from bench.store import Store
+
+#: What ``--slurm`` takes, and its type.
+SETTINGS: dict[str, type] = {
+    "account": str,
+    "array_parallelism": int,
+    "constraint": str,
+    "gpus": int,
+    "partition": str,
+    "qos": str,
+    "time": int,
+}
+#: Short cells share a job while their minutes sum up to no more.
+BUNDLE_MINUTES = 60
+#: What a job is given beyond its cells: to start, and for the processes that start and watch them.
+START_MINUTES, OVERHEAD_MB = 3, 1024
+#: Array tasks of a job array; SLURM's own default limit is 1001.
+ARRAY = 1000
+#: Tasks of an array that run at a time, where --slurm does not say; submitit's default.
+ARRAY_PARALLELISM = 256
+#: How often the memory of a cell that outgrew it is doubled.
+DOUBLINGS = 3
+#: How often a cell is begun again whose job was lost: preempted, or its node failed.
+AGAIN = 3
+#: Seconds between two looks at the results, and between two questions to SLURM.
+LOOK, ASK = 1.0, 5.0
+
+#: States of a job that has not ended.
+ALIVE = (
+    *("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"),
+    *("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT"),
+)
+#: What slurmstepd prints into the log of a job that it ends for its memory; not every set-up gives it a state as well.
+MEMORY_KILL = re.compile(r"slurmstepd.*(exceeded (job )?memory limit|oom.kill)", re.IGNORECASE)
+
+
+def parse_settings(text: str) -> dict[str, Any]:
+    """Read ``key=value,…`` of ``--slurm``.
+
+    Raises
+    ------
+    PlanError
+        A key that is not known, or a value of the wrong type.
+    """
+    settings: dict[str, Any] = {"array_parallelism": ARRAY_PARALLELISM}
+    for part in filter(None, text.split(",")):
+        key, _, value = part.partition("=")
+        if key not in SETTINGS or not value:
+            raise PlanError(f"--slurm {part!r}: key=value is needed, where key is one of {', '.join(SETTINGS)}")
+        if SETTINGS[key] is int and not (value.isdecimal() and int(value) > 0):
+            raise PlanError(f"--slurm {part!r}: {key} is a whole number above 0{' (minutes)' * (key == 'time')}")
+        settings[key] = SETTINGS[key](value)
+    if settings.get("time", math.inf) <= START_MINUTES:
+        raise PlanError(f"--slurm time={settings['time']}: more than {START_MINUTES} minutes are needed to start a job")
+    return settings
+
+
+@dataclass
+class Task:
+    """One task of a job array: the cells that it runs one after another, and that have no result yet."""
+
+    job: str
+    cells: list[str]
+    #: It had ended when SLURM was last asked; judged at the next look, when what it wrote last must be visible.
+    ended: bool = False
+
+
+@dataclass
+class Submission:
+    """A job array of one resource class; without tasks while it is being submitted."""
+
+    resources: Resources
+    tasks: list[Task] = field(default_factory=list)
+
+
+class State:
+    """What is with SLURM, kept on disk: submissions by name, and how often each cell's memory was doubled."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.file = directory / "state.json"
+        self.attempts = directory / "attempts"
+        self.attempts.mkdir(parents=True, exist_ok=True)
+        kept = json.loads(self.file.read_text()) if self.file.exists() else {"submissions": {}, "doubled": {}}
+        self.doubled: dict[str, int] = kept["doubled"]
+        self._written: dict[str, Any] = {}
+        self.submissions = {
+            name: Submission(Resources(**one["resources"]), [Task(**task) for task in one["tasks"]])
+            for name, one in kept["submissions"].items()
+        }
+
+    def write(self) -> None:
+        """Keep it, without what has no cells left."""
+        for name, submission in list(self.submissions.items()):
+            if submission.tasks and not any(task.cells for task in submission.tasks):
+                del self.submissions[name]
+        content = {"submissions": {k: asdict(v) for k, v in self.submissions.items()}, "doubled": dict(self.doubled)}
+        if content != self._written:
+            write_json(content, self.file)
+            self._written = content
+
+    def tasks(self) -> list[tuple[Submission, Task]]:
+        """Return all tasks that have cells left."""
+        return [(one, task) for one in self.submissions.values() for task in one.tasks if task.cells]
+
+    def tidy(self) -> None:
+        """Remove the scripts, pickles and logs of earlier submissions."""
+        for folder in self.directory.glob("bench-*"):
+            if folder.name not in self.submissions:
+                shutil.rmtree(folder)
+
+    def jobs(self) -> list[str]:
+        """Return the jobs, arrays once, that have cells left."""
+        return sorted({task.job.partition("_")[0] for _, task in self.tasks()}, key=int)
+
+
+class SlurmExecutor:
+    """Job arrays on a SLURM cluster.
+
+    Parameters
+    ----------
+    settings
+        What ``--slurm`` says, as :func:`parse_settings` returns it: ``time`` is the longest that a job may ask for, in
+        minutes, ``gpus`` how many each cell asks for that uses one (none by default).
+    needs
+        The resources of a cell. One that outgrows its memory gets double, up to three times; one that outruns its
+        minutes gets ``time_limit``, once.
+    time_limit
+        Minutes that a cell may take.
+    say
+        Prints a line for the user.
+
+    Raises
+    ------
+    ExecutorError
+        SLURM's commands are not on this machine.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        needs: Callable[[Cell], Resources],
+        time_limit: float,
+        say: Callable[[str], None],
+    ):
+        if shutil.which("sbatch") is None:
+            raise ExecutorError("--executor slurm: there is no sbatch here; run on a login node, or --executor local")
+        self.settings = dict(settings)
+        self.longest = self.settings.pop("time", math.inf) - START_MINUTES
+        self.gpus = self.settings.pop("gpus", 0)
+        self.needs = needs
+        self.silent = False
+        self.time_limit = min(time_limit, self.longest)
+        self.say = say
+
+    def run(self, cells: Sequence[Cell], store: Store, on_start: OnStart, on_done: OnDone) -> None:
+        """Submit what is not with SLURM yet, and wait for all; on an interrupt the jobs go on without this head."""
+        self.store, self.on_start, self.on_done = store, on_start, on_done
+        self.cells = {cell.id: cell for cell in cells}
+        self.state = State(store.out / "slurm")
+        self.started: set[str] = set()
+        #: Results that more memory or time may mend, of cells that have been submitted again.
+        self.mended: dict[str, dict[str, Any]] = {}
+        try:
+            left = self._take_up()
+            fresh = [cell for cell in cells if cell.id not in left]
+            for cell in fresh:
+                # what an earlier run left must not be taken for a result of this one
+                (self.state.attempts / cell.id).unlink(missing_ok=True)
+                self.state.doubled.pop(cell.id, None)
+            self._submit({cell.id: self._given(self.needs(cell)) for cell in fresh})
+            asked = -math.inf
+            while self._left():
+                again = self._look()
+                if time.monotonic() - asked > ASK:
+                    again |= self._judge()
+                    asked = time.monotonic()
+                self._submit(again)
+                self.state.write()
+                time.sleep(LOOK)
+        except KeyboardInterrupt:
+            if jobs := self.state.jobs():
+                self.say(f"SLURM jobs go on without this command; to end them: scancel {' '.join(jobs)}")
+            raise
+
+    def _given(self, needs: Resources) -> Resources:
+        """Return what a cell that has such needs gets at first."""
+        return replace(needs, gpu=needs.gpu and self.gpus > 0, minutes=min(needs.minutes, self.time_limit))
+
+    def _left(self) -> set[str]:
+        """Return the cells asked for that are with SLURM."""
+        return {cell_id for _, task in self.state.tasks() for cell_id in task.cells if cell_id in self.cells}
+
+    def _take_up(self) -> set[str]:
+        """Go on from what an earlier head left; return the cells asked for that are with SLURM."""
+        for name, submission in list(self.state.submissions.items()):
+            if not submission.tasks:
+                # the head died while it submitted: whether SLURM has the jobs or not, their numbers are lost
+                cancel(name)
+                del self.state.submissions[name]
+        ended = self._ended()
+        for _, task in self.state.tasks():
+            if ended.get(task.job) and not set(task.cells) & set(self.cells):
+                task.cells.clear()
+        self.state.write()
+        self.state.tidy()
+        left = self._left()
+        if left:
+            self.say(f"{len(left)} cells are with SLURM already, in jobs {', '.join(self.state.jobs())}")
+        return left
+
+    def _ended(self) -> dict[str, Ended | None]:
+        """Ask SLURM for the jobs that have cells left; while it does not answer nothing is known of them."""
+        try:
+            ended = ask_slurm([task.job for _, task in self.state.tasks()])
+        except subprocess.CalledProcessError as error:
+            if not self.silent:
+                self.say(f"SLURM does not answer ({error.stderr.strip()}); waiting for it")
+            self.silent = True
+            return {}
+        self.silent = False
+        return ended
+
+    def _submit(self, wanted: Mapping[str, Resources]) -> None:
+        """Submit cells with the resources that each is to have; what was begun before gets a job of its own."""
+        begun = {cell_id for cell_id in wanted if attempts(self.store.out, cell_id)}
+        for resources, bundles in bundle(wanted, begun, min(BUNDLE_MINUTES, self.longest)).items():
+            for first in range(0, len(bundles), ARRAY):
+                self._submit_array(resources, bundles[first : first + ARRAY])
+
+    def _submit_array(self, resources: Resources, bundles: list[list[str]]) -> None:
+        from submitit import AutoExecutor
+        from submitit.core.utils import FailedJobError
+
+        name = f"bench-{uuid.uuid4().hex[:12]}"
+        self.state.submissions[name] = submission = Submission(resources)
+        self.state.write()
+        cells = [cell_id for one in bundles for cell_id in one]
+        for cell_id in cells:
+            self.store.file(cell_id).unlink(missing_ok=True)
+            self.started.discard(cell_id)
+        minutes = math.ceil(max(map(len, bundles)) * resources.minutes + START_MINUTES)
+        memory_mb = resources.memory_mb + OVERHEAD_MB
+        executor = AutoExecutor(self.state.directory / name, cluster="slurm")
+        executor.update_parameters(
+            name=name,
+            timeout_min=minutes,
+            mem_gb=memory_mb / 1024,
+            cpus_per_task=resources.threads,
+            # srun would make a step, which nothing here needs, and to which alone submitit's signals go
+            slurm_use_srun=False,
+            slurm_stderr_to_stdout=True,
+            slurm_additional_parameters={"requeue": True},
+            **({"gpus_per_node": self.gpus} if resources.gpu else {}),
+            **{f"slurm_{key}": value for key, value in self.settings.items()},
+        )
+        work = [[self.cells[cell_id] for cell_id in one] for one in bundles]
+        n = len(bundles)
+        try:
+            jobs = executor.map_array(run_bundle, work, [resources] * n, [self.store.out] * n)
+        except FailedJobError as error:
+            del self.state.submissions[name]
+            said = " ".join(str(error).split())
+            self._refused(cells, f"sbatch refused a job of {memory_mb} MB and {minutes} minutes: {said}")
+            return
+        submission.tasks = [Task(job.job_id, one) for job, one in zip(jobs, bundles, strict=True)]
+        self.state.write()
+        self.say(
+            f"{len(cells)} cells in {n} tasks of SLURM job {jobs[0].job_id.partition('_')[0]}, each cell with "
+            f"{resources.memory_mb} MB, {resources.minutes:g} min{', GPU' if resources.gpu else ''}"
+        )
+
+    def _refused(self, cells: Sequence[str], reason: str) -> None:
+        """Let the results stand that more memory or time might have mended."""
+        for cell_id in cells:
+            if cell_id not in self.mended:
+                raise ExecutorError(f"{reason}; change --slurm, --memory-limit or --time-limit")
+            result = self.mended[cell_id]
+            result["reason"] += f"; {reason}"
+            self.store.write(result)
+            self._report(cell_id, result)
+
+    def _report(self, cell_id: str, result: dict[str, Any]) -> None:
+        """Hand over a cell's final result."""
+        self.state.doubled.pop(cell_id, None)
+        self.on_done(self.cells[cell_id], result)
+
+    def _look(self) -> dict[str, Resources]:
+        """Take the results that are on disk; return the cells to submit again."""
+        there = {file.stem for file in self.store.cells.glob("*.json")}
+        begun = {file.name for file in self.state.attempts.iterdir()}
+        again: dict[str, Resources] = {}
+        for submission, task in self.state.tasks():
+            for cell_id in [cell_id for cell_id in task.cells if cell_id in self.cells]:
+                if cell_id in begun - self.started:
+                    self.started.add(cell_id)
+                    self.on_start(self.cells[cell_id])
+                result = self.store.read(cell_id) if cell_id in there else None
+                if result is not None:
+                    again |= self._settle(task, cell_id, submission.resources, result)
+        return again
+
+    def _judge(self) -> dict[str, Resources]:
+        """Settle the cells whose jobs have ended without a result of theirs; return those to submit again."""
+        ended = self._ended()
+        again: dict[str, Resources] = {}
+        for submission, task in self.state.tasks():
+            how = ended.get(task.job)
+            if how is not None and task.ended:
+                again |= self._close(submission.resources, task, *how.status(self._log(task.job)))
+            # judged next time: on a shared file system its last results may take a moment to be seen
+            task.ended = how is not None
+        return again
+
+    def _close(self, resources: Resources, task: Task, status: str, reason: str) -> dict[str, Resources]:
+        """Settle the cells that a job has left without a result.
+
+        It is put down to those that had begun, and the others of its bundle are submitted again. Where none had begun
+        it is put down to all of them, so that nothing goes round for ever.
+        """
+        again: dict[str, Resources] = {}
+        left = [cell_id for cell_id in task.cells if cell_id in self.cells]
+        begun = [cell_id for cell_id in left if task.job in attempts(self.store.out, cell_id)]
+        for cell_id in left:
+            if status == "lost" and not begun:
+                note_attempt(self.store.out, cell_id, task.job)
+            number = len(attempts(self.store.out, cell_id))
+            innocent = begun and cell_id not in begun and status != "cancelled"
+            if innocent or (status == "lost" and number <= AGAIN):
+                task.cells.remove(cell_id)
+                again[cell_id] = resources
+                continue
+            kept = "killed" if status in ("lost", "cancelled") else status
+            times = f" for the {number}th time" if status == "lost" else ""
+            result = result_of(self.cells[cell_id], kept, f"SLURM job {task.job} {reason}{times}")
+            self.store.write(result)
+            again |= self._settle(task, cell_id, resources, result)
+        return again
+
+    def _settle(self, task: Task, cell_id: str, resources: Resources, result: dict[str, Any]) -> dict[str, Resources]:
+        """Report a cell's result, unless more memory or time may mend it: then return what it is to have."""
+        task.cells.remove(cell_id)
+        (self.state.attempts / cell_id).unlink(missing_ok=True)
+        status, doubled = result["status"], self.state.doubled.get(cell_id, 0)
+        if status == "out_of_memory" and doubled < DOUBLINGS:
+            self.state.doubled[cell_id] = doubled + 1
+            more = replace(resources, memory_mb=2 * resources.memory_mb)
+        elif status == "timeout" and resources.minutes < self.time_limit:
+            more = replace(resources, minutes=self.time_limit)
+        else:
+            self._report(cell_id, result)
+            return {}
+        self.mended[cell_id] = result
+        return {cell_id: more}
+
+    def _log(self, job: str) -> Path:
+        """Return the file that a task's job prints to."""
+        from submitit.core.utils import JobPaths
+
+        names = [name for name, one in self.state.submissions.items() if job in [task.job for task in one.tasks]]
+        return JobPaths(self.state.directory / names[0], job).stdout
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended, as SLURM says: its state, exit code and signal."""
+
+    state: str
+    code: int = 0
+    signal: int = 0
+
+    def status(self, log: Path) -> tuple[str, str]:
+        """Return the status of a cell that it left without a result, or ``lost`` or ``cancelled``, and the reason."""
+        printed = log.read_text(errors="replace") if log.exists() else ""
+        if self.state == "OUT_OF_MEMORY" or MEMORY_KILL.search(printed):
+            return "out_of_memory", "outgrew its memory and was ended by SLURM"
+        if self.state in ("TIMEOUT", "DEADLINE"):
+            return "timeout", "outran its time and was ended by SLURM"
+        if self.state == "CANCELLED":
+            return "cancelled", "was cancelled"
+        if self.state in ("FAILED", "COMPLETED"):
+            how = f"was ended by {signal.Signals(self.signal).name}" if self.signal else f"ended with code {self.code}"
+            return "killed" if self.signal else "failed", f"{how} and no result; it printed to {log}"
+        return "lost", f"was lost ({self.state})"
+
+
+def ask_slurm(jobs: Sequence[str]) -> dict[str, Ended | None]:
+    """Return for each job how it ended, None for one that has not.
+
+    SLURM's controller forgets a job some minutes after its end, and without accounting (slurmdbd) nothing else knows of
+    it: it has then ended as UNKNOWN.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        The controller does not answer.
+    """
+    queue = ["squeue", "--me", "--states=all", "--array", "--noheader", "--Format=JobArrayID:40,State:30,exit_code:20"]
+    known: dict[str, Ended | None] = {}
+    for line in subprocess.run(queue, check=True, capture_output=True, text=True).stdout.splitlines():
+        job, state, status = line.split()
+        code = int(status)
+        known[job] = None if state in ALIVE else Ended(state, code >> 8, code & 127)
+    if forgotten := [job for job in jobs if job not in known]:
+        account = ["sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State,ExitCode"]
+        said = subprocess.run([*account, "--jobs", ",".join(forgotten)], check=False, capture_output=True, text=True)
+        for line in said.stdout.splitlines() if said.returncode == 0 else []:
+            job, state, status = line.split("|")
+            first, second = status.split(":")
+            known[job] = None if state in ALIVE else Ended(state.split()[0], int(first), int(second))
+    return {job: known.get(job, Ended("UNKNOWN")) for job in jobs}
+
+
+def cancel(name: str) -> None:
+    """End all jobs of that name, if there are any."""
+    subprocess.run(["scancel", "--name", name], check=True, capture_output=True)
+
+
+def bundle(wanted: Mapping[str, Resources], alone: Set[str], minutes: float) -> dict[Resources, list[list[str]]]:
+    """Return for each resource class its cells in bundles, each for one job.
+
+    Parameters
+    ----------
+    wanted
+        Cells by id with their resources, in the order of the plan: neighbours often share a fit.
+    alone
+        Cells that get a job of their own, however short they are.
+    minutes
+        What the cells of a bundle may take together; a longer cell is a bundle of its own.
+    """
+    classes: dict[Resources, list[str]] = {}
+    for cell_id, resources in wanted.items():
+        classes.setdefault(resources, []).append(cell_id)
+    bundles = {}
+    for resources, cells in classes.items():
+        shared = [cell_id for cell_id in cells if cell_id not in alone]
+        most = max(1, int(minutes // resources.minutes))
+        even = math.ceil(len(shared) / math.ceil(len(shared) / most)) if shared else 1
+        bundles[resources] = [shared[first : first + even] for first in range(0, len(shared), even)]
+        bundles[resources] += [[cell_id] for cell_id in cells if cell_id in alone]
+    return bundles
+
+
+def run_bundle(cells: Sequence[Cell], resources: Resources, out: Path) -> None:
+    """Run cells one after another, each in a process of its own: what a job does on its node.
+
+    A job that SLURM has queued anew goes on where it was, and gives up a cell that was begun too often.
+    """
+    from submitit import JobEnvironment
+
+    store, job = Store(out), JobEnvironment().job_id
+    if not resources.gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    for plugin in dict.fromkeys(plugin for cell in cells for plugin in cell.plugins):
+        load_plugin(plugin)
+    # A job that is preempted or cancelled is told so by a SIGTERM to each of its processes. A cell that ended then
+    # would pass for one that failed: cells inherit from here that it is ignored, and this process ends them and itself.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def on_start(cell: Cell) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        note_attempt(out, cell.id, job)
+
+    todo = []
+    for cell in cells:
+        begun = attempts(out, cell.id)
+        if store.read(cell.id) is None and len(begun) > AGAIN:
+            store.write(result_of(cell, "killed", f"SLURM job {begun[-1]} was lost for the {len(begun)}th time"))
+        elif store.read(cell.id) is None:
+            todo.append(cell)
+    runner = LocalExecutor(1, resources.minutes * 60, resources.memory_mb)
+    runner.run(todo, store, on_start, lambda cell, result: None)
+
+
+def attempts(out: Path, cell_id: str) -> list[str]:
+    """Return the jobs in which a cell was begun, and those that ended before they came to it."""
+    file = out / "slurm" / "attempts" / cell_id
+    return file.read_text().split() if file.exists() else []
+
+
+def note_attempt(out: Path, cell_id: str, job: str) -> None:
+    """Add a job to the attempts at a cell."""
+    with (out / "slurm" / "attempts" / cell_id).open("a") as stream:
+        stream.write(f"{job}\n")

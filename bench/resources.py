@@ -1,0 +1,73 @@
+"""What a cell asks of a machine: threads, memory, a GPU, minutes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bench.environment import THREADS
+from bench.plan import Cell
+from methods import METHODS
+
+#: Megabytes of any cell, and of a million values (cells × genes) of its data; measured: 0.6 GB and 17 MB a million.
+BASE_MB, MB_PER_MILLION = 1024, 40
+#: No cell asks for less: so little makes no difference to a scheduler, and few classes make few job arrays.
+LEAST_MB, LEAST_MINUTES = 2048, 2
+#: Times the estimate of a cell's seconds that it is given: nodes differ, and so do fits that stop early.
+SAFETY = 4.0
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a cell is given; cells with the same are one resource class.
+
+    Attributes
+    ----------
+    threads
+        Threads of numerical libraries.
+    memory_mb
+        Resident memory of the cell's process and its children.
+    gpu
+        Whether it trains on a GPU where it is given one.
+    minutes
+        Wall-clock time.
+    """
+
+    threads: int
+    memory_mb: int
+    gpu: bool
+    minutes: float
+
+
+def needs(cell: Cell, millions: float, seconds: float, memory_mb: float | None = None) -> Resources:
+    """Return what a cell needs, rounded up to powers of two so that alike cells fall into one class.
+
+    Parameters
+    ----------
+    cell
+        A cell of a plan.
+    millions
+        Million values (cells × genes) of its data.
+    seconds
+        How long it is expected to take.
+    memory_mb
+        Its memory, where the user has said it.
+    """
+    return Resources(
+        threads=int(THREADS["OMP_NUM_THREADS"]),
+        memory_mb=math.ceil(memory_mb) if memory_mb else _power(BASE_MB + MB_PER_MILLION * millions, LEAST_MB),
+        gpu=uses_gpu(cell),
+        minutes=_power(SAFETY * seconds / 60, LEAST_MINUTES),
+    )
+
+
+def uses_gpu(cell: Cell) -> bool:
+    """Tell whether a cell's method trains on a GPU where there is one; controls do not."""
+    return cell.role == "method" and METHODS[cell.name].uses_gpu
+
+
+def _power(value: float, least: int) -> int:
+    """Return ``least`` doubled until it is no less than ``value``."""
+    while least < value:
+        least *= 2
+    return least
