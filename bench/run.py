@@ -163,8 +163,20 @@ def write_leaderboard(
 
     rows = _of_all([one.rows for one in gathered]).sort_values("finished", kind="stable", ignore_index=True)
     board = leaderboard.build(rows[rows["task"].map(keep)] if len(rows) else rows)
+    header = [*header, *_made_at(board.rows)]
     curves, pictures = _of_all([one.curves for one in gathered]), _of_all([one.pictures for one in gathered])
     return board, leaderboard.write(board, directory, header, formats or leaderboard.DEFAULT_FORMATS, curves, pictures)
+
+
+def _made_at(rows: pd.DataFrame) -> list[str]:
+    """Return which commits the results come from: they may be older than the command that shows them."""
+    if rows.empty:
+        return []
+    cells = rows.drop_duplicates("cell_id")
+    names = cells["git_commit"].replace("", "unknown") + cells["dirty"].map(
+        {True: " with uncommitted changes", False: ""}
+    )
+    return ["Cells made at: " + ", ".join(f"{name} ({number})" for name, number in names.value_counts().items())]
 
 
 def _of_all(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
