@@ -6,7 +6,7 @@ ARGS ?=
 # The methods of `make run`; METHODS=all runs every one.
 METHODS ?= baseline,vae,beta-vae,gamma-vae,trvae,dhsic-vae,svae-plus,multigroup-vi
 
-.PHONY: env run test check benchmark lock clean
+.PHONY: env run test check benchmark faults lock clean
 
 env: $(VENV)/.ready
 
@@ -30,6 +30,10 @@ check: env
 
 benchmark: env
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only $(ARGS)
+
+# Kills, corrupt files, full disks, memory hogs and a bad tracking server, about twenty minutes; figures are printed.
+faults: env
+	$(BIN)/python -m pytest tests/faults -s $(ARGS)
 
 # Resolve the newest versions anew in a throw-away environment and pin them.
 lock:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cell import FORMAT
+from bench.files import unsealed
 from bench.status import STATUSES
 from bench.store import FINISHED, Store, StoreError, gather
 
@@ -138,7 +139,7 @@ def merge(store: Store, file: Path) -> Merged:
                     done.fits += 1
                 continue
             text = b"".join(content)
-            theirs, ours = json.loads(text), store.read(target.stem)
+            theirs, ours = unsealed(text) or {}, store.read(target.stem)
             if ours is None:
                 done.new.append(target.stem)
             elif ours == theirs:
@@ -250,17 +251,16 @@ def _manifest(text: bytes) -> dict[str, Any]:
 
 def _result(name: str, text: bytes) -> dict[str, Any]:
     """Return the result that a file holds, which must be that of the cell that it is named after."""
-    result = json.loads(text, parse_constant=_refuse)
+    result = unsealed(text)
+    if result is None:
+        raise ArchiveError(f"{name} is not what was written as a result")
+    json.dumps(result, allow_nan=False)  # raises where a number is none
     if result["format"] != FORMAT or f"cells/{result['cell']['id']}.json" != name:
         raise ArchiveError(f"{name} is not the result that it is called")
     if result["status"] not in STATUSES:
         raise ArchiveError(f"{name} has status {result['status']!r}; one of {', '.join(STATUSES)} is known")
     _rank(result)
     return result
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
 
 
 def _rank(result: dict[str, Any]) -> tuple[bool, float]:

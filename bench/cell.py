@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
+import re
 import resource
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from tasks.base import Control, Fit, Task
 
 #: Raised when results of an older suite can no longer be read.
-FORMAT = 2
+FORMAT = 3
+_UNREADABLE = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
 
 
 def run_cell(cell: Cell, fits_directory: Path | None) -> dict[str, Any]:
@@ -120,18 +121,18 @@ def result_of(
         "format": FORMAT,
         "cell": asdict(cell),
         "status": status,
-        "reason": reason,
-        "detail": detail,
+        "reason": readable(reason),
+        "detail": readable(detail),
         "n_cells": handed[0],
         "n_genes": handed[1],
-        "traceback": traceback,
+        "traceback": readable(traceback),
         "scores": dict(scores or {}),
         "two_sided": task.two_sided,
         "metrics": {n: {"primary": n in task.primary, "better": METRICS[n].info.better} for n in names},
-        "curves": dict(curves or {}),
-        "picture": dict(picture or {}),
-        "warnings": warnings or [],
-        "log": log or [],
+        "curves": {readable(term): _numbers(values) for term, values in (curves or {}).items()},
+        "picture": {key: _numbers(values) if key in "xy" else values for key, values in (picture or {}).items()},
+        "warnings": [readable(line) for line in warnings or []],
+        "log": [readable(line) for line in log or []],
         "fit_seconds": fit_seconds,
         "evaluate_seconds": evaluate_seconds,
         "peak_memory_mb": peak_memory_mb,
@@ -141,17 +142,17 @@ def result_of(
     }
 
 
-def write_json(content: Mapping[str, Any], file: Path) -> None:
-    """Write JSON so that the file is either whole or absent."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w") as stream:
-            json.dump(content, stream, allow_nan=False)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+def readable(text: str) -> str:
+    """Return text with control characters and halves of surrogate pairs escaped.
+
+    They steer terminals, and neither a database nor a file in UTF-8 takes all of them.
+    """
+    return _UNREADABLE.sub(lambda found: ascii(found[0])[1:-1], str(text))
+
+
+def _numbers(values: Iterable[float]) -> list[float | None]:
+    """Return plain numbers; what is not finite is none and is stored as None."""
+    return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def _fit(cell: Cell, task: Task, fits: Fits) -> tuple[Fit, str]:

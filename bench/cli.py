@@ -37,7 +37,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Data sets: what there is, where it lies, and how to get it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-USAGE = 2
+FAILED, USAGE = 1, 2
 
 
 class Preset(StrEnum):
@@ -616,7 +616,7 @@ def calibrate(
 
 
 def main() -> None:
-    """Run the command line; a mistake in what was asked for is one message and exit code 2."""
+    """Run the command line; a mistake in what was asked for is one message and exit code 2, a full disk one and 1."""
     from bench.executors import ExecutorError
     from bench.plan import PlanError, PluginError
     from bench.store import StoreError
@@ -628,11 +628,13 @@ def main() -> None:
         _complain(str(error))
     except (ConfigError, DataError, ExecutorError, PlanError, StoreError, UnknownName) as error:
         _complain(str(error))
+    except OSError as error:
+        _complain(f"{error}; what has been written is safe: mend that, then run the same command again", FAILED)
 
 
-def _complain(message: str) -> None:
+def _complain(message: str, code: int = USAGE) -> None:
     typer.echo(f"error: {message}", err=True)
-    raise SystemExit(USAGE)
+    raise SystemExit(code)
 
 
 def _use_data_dir(data_dir: Path | None) -> None:

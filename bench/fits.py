@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.digests import source_digest
+from bench.files import replacing
 from methods import METHODS
 from methods.base import Method
 
@@ -26,7 +26,8 @@ class Fits:
 
     A method that can hand over its state is looked up in ``directory`` by (method, config, source digest,
     data digest, seed) and, when it is not there, fitted and kept. Files hold arrays and JSON alone
-    (safetensors): reading one runs no code. A lock lets two processes that need one fit make it once.
+    (safetensors), and their checksum: reading one runs no code, and a spoilt one is fitted anew. A lock lets two
+    processes that need one fit make it once.
 
     Parameters
     ----------
@@ -90,10 +91,8 @@ class Fits:
             if file.exists():
                 try:
                     return method, _load(method, file)
-                except ValueError:
-                    # a file that a full disk or a crash has spoilt is worth no more than none
+                except SpoiltFit:
                     file.unlink()
-                    method = type(method)(method.config)
             clock = time.perf_counter()
             method.fit(data, seed)
             seconds = time.perf_counter() - clock
@@ -109,37 +108,52 @@ def _key(cls: type[Method], config: Mapping[str, Any], data: AnnData, seed: int)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
+class SpoiltFit(Exception):
+    """A file is not the fit that was stored under its name: it is worth no more than none."""
+
+
 def _save(method: Any, seconds: float, file: Path) -> None:
     from safetensors.numpy import save_file
 
     state = method.state()
     arrays = {key: np.ascontiguousarray(value) for key, value in state.items() if isinstance(value, np.ndarray)}
     rest = {key: value for key, value in state.items() if key not in arrays}
-    about = {
-        "state": rest,
-        "seconds": seconds,
-        "history": method.history,
-        "unconverged": method.unconverged,
-        "log": method.log,
-    }
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        save_file(arrays, temporary, metadata={"about": json.dumps(about)})
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    about = json.dumps(
+        {
+            "state": rest,
+            "seconds": seconds,
+            "history": method.history,
+            "unconverged": method.unconverged,
+            "log": method.log,
+        }
+    )
+    with replacing(file) as temporary:
+        save_file(arrays, temporary, metadata={"about": about, "sha256": _seal(file, about, arrays)})
 
 
 def _load(method: Any, file: Path) -> float:
-    """Restore ``method`` from ``file`` and return how long its fit took; a spoilt file raises ValueError."""
+    """Restore ``method`` from ``file`` and return how long its fit took."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="numpy") as stream:
-            about = json.loads(stream.metadata()["about"])
-            state = {**about["state"], **{key: stream.get_tensor(key) for key in stream.keys()}}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not a stored fit ({error})") from error
-    method.restore(state)
+            metadata = stream.metadata() or {}
+            arrays = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise SpoiltFit(f"{file}: not readable ({error})") from error
+    text = metadata.get("about", "")
+    if metadata.get("sha256") != _seal(file, text, arrays):
+        raise SpoiltFit(f"{file}: not what was stored there")
+    about = json.loads(text)
+    method.restore({**about["state"], **arrays})
     method.history, method.unconverged, method.log = about["history"], about["unconverged"], about["log"]
     return about["seconds"]
+
+
+def _seal(file: Path, about: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of all that is stored and of the name that it is stored under."""
+    hashed = hashlib.sha256(json.dumps([file.name, about]).encode())
+    for key in sorted(arrays):
+        hashed.update(f"{key}{arrays[key].dtype}{arrays[key].shape}".encode())
+        hashed.update(np.ascontiguousarray(arrays[key]).data)
+    return hashed.hexdigest()

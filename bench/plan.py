@@ -6,6 +6,7 @@ import fnmatch
 import hashlib
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -119,7 +120,7 @@ def load_plugin(address: str) -> str:
     """
     file, _, attribute = address.partition(".py:") if ".py:" in address else (address.removesuffix(".py"), "", "")
     path = Path(f"{file}.py").resolve()
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, also of a name too long
         raise PlanError(f"plugin {address!r}: there is no file {path}")
     module = _import_file(path)
     if not attribute:
@@ -133,7 +134,10 @@ def load_plugin(address: str) -> str:
     if not getattr(cls, "name", ""):
         raise PlanError(f"{address!r}: the class has no name; set name = {attribute.lower()!r} in it")
     if cls.name not in METHODS or METHODS[cls.name] is not cls:
-        register_method(cls)
+        try:
+            register_method(cls)
+        except ValueError as error:
+            raise PlanError(f"{address!r}: {error}") from error
     return cls.name
 
 
@@ -145,7 +149,7 @@ def _import_file(path: Path) -> ModuleType:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)  # type: ignore[union-attr]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise PluginError(f"{path}: raised {type(error).__name__} when it was imported; nothing was run") from error
     return sys.modules[name]
@@ -438,9 +442,11 @@ def _read(text: str, default: Any) -> Any:
     if isinstance(default, str) or default is None:
         return text
     try:
-        return json.loads(f"[{text}]" if isinstance(default, tuple) and not text.startswith("[") else text.lower())
-    except json.JSONDecodeError:
+        value = json.loads(f"[{text}]" if isinstance(default, tuple) and not text.startswith("[") else text.lower())
+        json.dumps(value, allow_nan=False)  # 1e999 is read as infinite, which no result can hold
+    except (ValueError, RecursionError):
         return text
+    return value
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cell import FORMAT, write_json
+from bench.cell import FORMAT
+from bench.files import read_sealed, replacing, write_sealed
 from bench.pictures import LABELS
 from tasks import TASKS
 
@@ -68,25 +70,34 @@ class Store:
         self.cells = self.out / "cells"
         self.fits = self.out / "fits"
         self.parquet = self.out / "results.parquet"
-        stamp = self.out / "store.json"
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
-            if not stamp.exists():
-                if any(self.cells.iterdir()):
-                    raise StoreError(f"{self.out}: holds cells but no store.json; choose another --out")
-                write_json({"format": FORMAT}, stamp)
             if not os.access(self.out, os.W_OK) or not os.access(self.cells, os.W_OK):
                 raise StoreError(f"{self.out}: not writable; choose another --out or change its permissions")
-            found = json.loads(stamp.read_text()).get("format")
+            found = self._format()
         except OSError as error:
             raise StoreError(f"{self.out}: not writable ({error.strerror}); choose another --out") from error
-        except json.JSONDecodeError as error:
-            raise StoreError(f"{stamp}: not readable ({error}); remove it to start anew, or restore it") from error
         if found != FORMAT:
             raise StoreError(
                 f"{self.out}: written in format {found}, this version reads {FORMAT}; "
                 "choose another --out, or use the version that wrote it"
             )
+
+    def _format(self) -> Any:
+        """Return the format of what is here; a stamp that is lost or spoilt is written anew where results say it."""
+        stamp = self.out / "store.json"
+        try:
+            return json.loads(stamp.read_bytes())["format"]
+        except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError) as error:
+            files = list(self.cells.iterdir())
+            if files and not any(self.read(file.stem) for file in files):
+                raise StoreError(
+                    f"{self.out}: holds files in cells/ but no readable result and no store.json that says what they "
+                    "are; choose another --out, or remove cells/ to start anew"
+                ) from error
+            with replacing(stamp) as temporary:
+                temporary.write_text(json.dumps({"format": FORMAT}))
+            return FORMAT
 
     def lock(self) -> BaseFileLock:
         """Return the lock that the one head working here holds, taken.
@@ -122,12 +133,10 @@ class Store:
         return self.cells / f"{cell_id}.json"
 
     def read(self, cell_id: str) -> dict[str, Any] | None:
-        """Return a cell's result; None where there is none or it cannot be read (it is then run again)."""
-        try:
-            result = json.loads(self.file(cell_id).read_text())
-        except (OSError, ValueError):
-            return None
-        return result if isinstance(result, dict) and result.get("format") == FORMAT else None
+        """Return a cell's result; None where there is none or the file is not what was written (it is run again)."""
+        result = read_sealed(self.file(cell_id)) or {}
+        cell = result.get("cell", {})
+        return result if result.get("format") == FORMAT and cell.get("id") == cell_id else None
 
     def finished(self, cell_id: str) -> dict[str, Any] | None:
         """Return the result of a cell that need not be run again."""
@@ -136,7 +145,7 @@ class Store:
 
     def write(self, result: dict[str, Any]) -> None:
         """Write a cell's result."""
-        write_json(result, self.file(result["cell"]["id"]))
+        write_sealed(result, self.file(result["cell"]["id"]))
 
     def results(self) -> Iterator[dict[str, Any]]:
         """Read all results, in the order of their ids."""
@@ -147,22 +156,15 @@ class Store:
 
     def index(self) -> dict[str, Any]:
         """Return what earlier plans found out about tasks."""
-        try:
-            return json.loads((self.out / "index.json").read_text())
-        except (OSError, ValueError):
-            return {}
+        return (read_sealed(self.out / "index.json") or {}).get("tasks", {})
 
     def write_index(self, index: dict[str, Any]) -> None:
         """Keep what was found out about tasks."""
-        write_json(index, self.out / "index.json")
+        write_sealed({"tasks": index}, self.out / "index.json")
 
     def plan(self) -> dict[str, Any]:
         """Return ``cells`` that runs here have planned, their ids with what they are, and the last ``run``."""
-        try:
-            plan = json.loads((self.out / "plan.json").read_text())
-        except (OSError, ValueError):
-            plan = None
-        return plan if isinstance(plan, dict) and {"cells", "run"} <= set(plan) else {"cells": {}, "run": {}}
+        return read_sealed(self.out / "plan.json") or {"cells": {}, "run": {}}
 
     def write_plan(self, cells: Iterable[Cell], run: dict[str, str]) -> None:
         """Add to what is planned here.
@@ -180,16 +182,14 @@ class Store:
         planned = {place(cell): cell_id for cell_id, cell in self.plan()["cells"].items()}
         planned |= {place(vars(cell)): cell.id for cell in cells}
         content = {cell_id: dict(zip(PLACE, where, strict=True)) for where, cell_id in planned.items()}
-        write_json({"run": run, "cells": content}, self.out / "plan.json")
+        write_sealed({"run": run, "cells": content}, self.out / "plan.json")
 
     def gather(self) -> Gathered:
         """Read all results, write them as Parquet and return them."""
         gathered = gather(self.results())
         for name in ("rows", "curves", "pictures"):
-            file = self.parquet if name == "rows" else self.out / f"{name}.parquet"
-            temporary = file.with_suffix(f".{os.getpid()}.tmp")
-            getattr(gathered, name).to_parquet(temporary, index=False)
-            os.replace(temporary, file)
+            with replacing(self.parquet if name == "rows" else self.out / f"{name}.parquet") as temporary:
+                getattr(gathered, name).to_parquet(temporary, index=False)
         return gathered
 
 
@@ -304,17 +304,17 @@ def tidy(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 def replay_command(cell: dict[str, Any]) -> str:
     """Return the command that runs a cell's method, task and seeds again, in a directory of its own."""
-    settings = "".join(
-        f" --set {cell['name']}.{setting}" for setting in cell["method"].split("@")[1:] if cell["role"] == "method"
-    )
-    plugins = "".join(f" --plugin {plugin}" for plugin in cell["plugins"])
-    task, own = cell["task"], ""
+    task, own = cell["task"], []
     if cell["own"]:
         task = task.partition("/")[0]
         flag_of = {role: key.replace("_", "-") for key, role in TASKS[task].columns.items()}
         flag_of |= {"file": "data", "n_genes": "n-genes"}
-        own = "".join(f" --{flag_of[role]} {value}" for role, value in cell["own"].items())
-    return (
-        f"python -m bench run --methods {cell['name'] or 'no-change'} --tasks {task}{own} "
-        f"--preset {cell['preset']} --seeds {cell['seed'] + 1}{settings}{plugins} --out replay"
-    )
+        own = [part for role, value in cell["own"].items() for part in (f"--{flag_of[role]}", value)]
+    words = ["python", "-m", "bench", "run", "--methods", cell["name"] or "no-change", "--tasks", task, *own]
+    words += ["--preset", cell["preset"], "--seeds", str(cell["seed"] + 1)]
+    if cell["role"] == "method":
+        for setting in cell["method"].removeprefix(cell["name"]).split("@")[1:]:
+            words += ["--set", f"{cell['name']}.{setting}"]
+    for plugin in cell["plugins"]:
+        words += ["--plugin", plugin]
+    return shlex.join([*words, "--out", "replay"])

@@ -6,8 +6,12 @@ what could not be logged is logged by the next run.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import queue
+import re
+import sqlite3
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,12 +19,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bench.files import replacing
 from bench.store import Store, replay_command
 from tasks import DATASETS
 
 EXPERIMENT = "bench"
-#: MLflow takes so many metrics in a batch.
-BATCH = 1000
+#: Metrics in a batch; MLflow takes 1000 of metrics, parameters and tags together.
+BATCH = 800
+#: Characters that MLflow takes in a tag.
+LONGEST = 8000
+#: A server that does not answer is given up after about a minute: the next run logs what is missing.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 #: How a cell's status reads in MLflow.
 RUN_STATUS = {"ok": "FINISHED", "skipped": "FINISHED", "failed": "FAILED"}
 
@@ -30,14 +39,58 @@ def default_uri(out: Path) -> str:
     return f"sqlite:///{out.resolve() / 'mlflow.db'}"
 
 
+def _database(store: Store, uri: str) -> Path | None:
+    """Return the SQLite file in the out directory, if that is what is logged to."""
+    return store.out / "mlflow.db" if uri == default_uri(store.out) else None
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says in a line; SQL follows in others."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _exists(database: Path) -> bool:
+    """Return whether there is a SQLite store; SQLite takes an empty file for one that is to be made."""
+    return database.exists() and database.stat().st_size > 0
+
+
+def _damage(database: Path) -> str:
+    """Return what SQLite finds wrong with a file, empty for a good one."""
+    try:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:  # locked by another program: MLflow waits for it, or says so
+        return ""
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if found == "ok" else str(found)
+
+
+def _create(database: Path) -> None:
+    """Make a SQLite store whole or not at all: MLflow can neither use nor mend one whose making was cut off."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for left in database.parent.glob(f".{database.name}.*"):
+        left.unlink()
+    with replacing(database) as temporary:
+        SqlAlchemyStore(f"sqlite:///{temporary}", (database.parent / "artifacts").as_uri()).engine.dispose()
+
+
 class Ledger:
-    """Which results have been logged where, as lines of a text file: what needs no look at MLflow."""
+    """Which results have been logged where, as lines of a text file: what needs no look at MLflow.
+
+    Where the SQLite store is gone nothing has been logged. A line that is cut off or lost costs logging its result
+    again, which changes nothing.
+    """
 
     def __init__(self, store: Store, uri: str):
         self.file = store.out / "logged.tsv"
         self.uri = uri
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        self.logged = {tuple(line.split("\t")) for line in lines}
+        database = _database(store, uri)
+        lost = database is not None and not _exists(database)
+        lines = self.file.read_text(errors="replace").splitlines() if self.file.exists() else []
+        entries = {tuple(line.split("\t")) for line in lines}
+        self.logged = {entry for entry in entries if not (lost and entry[0] == uri)}
 
     def has(self, result: Mapping[str, Any]) -> bool:
         """Tell whether a result, as it is now, has been logged."""
@@ -78,6 +131,9 @@ class Tracker:
         self.ledger = Ledger(store, uri)
         #: What went wrong, empty while all is well.
         self.error = ""
+        database = _database(store, uri)
+        if database is not None and _exists(database) and (damage := _damage(database)):
+            self.error = f"{database} is damaged: {damage}; move it away, and the next run logs all results anew"
         #: Stands while the parent run is open: a head that finds it there knows that the last one died.
         self._open_mark = store.out / "mlflow-open"
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -85,7 +141,7 @@ class Tracker:
 
     def log(self, result: dict[str, Any]) -> None:
         """Log a result, unless it has been logged already; the first one connects to MLflow."""
-        if not self.ledger.has(result):
+        if not self.error and not self.ledger.has(result):
             self._start()
             self._queue.put(result)
 
@@ -95,7 +151,7 @@ class Tracker:
         Where nothing was logged the parent run stands as it is and MLflow is not opened, unless the last head
         died before it could close its run.
         """
-        if self._thread is None and not self._open_mark.exists():
+        if self._thread is None and (self.error or not self._open_mark.exists()):
             return
         thread = self._start()
         self._queue.put(None)
@@ -110,7 +166,7 @@ class Tracker:
             self._client.set_terminated(self._parent, status)
             self._open_mark.unlink(missing_ok=True)
         except Exception as error:  # noqa: BLE001 - see _work
-            self.error = f"{type(error).__name__}: {error}"
+            self.error = _said(error)
 
     def _start(self) -> threading.Thread:
         if self._thread is None:
@@ -125,8 +181,10 @@ class Tracker:
             while (result := self._queue.get()) is not None:
                 self._log(result)
                 self.ledger.add(result)
+            if self.uri.startswith("http"):
+                self._adopt()  # a request whose answer was lost has been sent twice
         except Exception as error:  # noqa: BLE001 - MLflow raises what its stores raise; the head reports it at the end
-            self.error = f"{type(error).__name__}: {error}"
+            self.error = _said(error)
             while self._queue.get() is not None:
                 pass
 
@@ -135,32 +193,49 @@ class Tracker:
         import logging
 
         from mlflow import MlflowClient
-        from mlflow.entities import RunStatus
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # what goes wrong is reported at the end
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        database = _database(self.store, self.uri)
+        if database is not None and not _exists(database):
+            _create(database)
         self._client = MlflowClient(self.uri)
         found = self._client.get_experiment_by_name(EXPERIMENT)
         location = (self.store.out / "artifacts").as_uri() if self.uri == default_uri(self.store.out) else None
         self._experiment = (
             found.experiment_id if found else self._client.create_experiment(EXPERIMENT, artifact_location=location)
         )
-        out = str(self.store.out)
-        self._children: dict[str, str] = {}
-        parents: dict[str, str] = {}
-        for run in self._runs():
-            tags = run.data.tags
-            # the out directory is locked by this head, so a run of it that is running has no head
-            if tags.get("out") == out and run.info.status == RunStatus.to_string(RunStatus.RUNNING):
-                self._client.set_terminated(run.info.run_id, "FAILED")
-            if "cell_id" in tags:
-                self._children[tags["cell_id"]] = run.info.run_id
-            elif "invocation" in tags:
-                parents[tags["invocation"]] = run.info.run_id
+        self._children, parents = self._adopt()
         self._parent = parents.get(self.invocation) or self._create(
             self.name, {"invocation": self.invocation, "command": self.command}, _now()
         )
         self._client.update_run(self._parent, "RUNNING")
+
+    def _adopt(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the run of each cell and of each invocation; close what a dead head left, remove empty doubles."""
+        from mlflow.entities import RunStatus
+
+        out = str(self.store.out)
+        children: dict[str, str] = {}
+        parents: dict[str, str] = {}
+        runs = list(self._runs())
+        running = RunStatus.to_string(RunStatus.RUNNING)
+        filled = {run.data.tags.get("mlflow.parentRunId") for run in runs}
+        filled |= {run.info.run_id for run in runs if run.info.status != running}
+        for run in sorted(runs, key=lambda run: run.info.run_id not in filled):
+            tags, run_id = run.data.tags, run.info.run_id
+            if "cell_id" in tags:
+                kept = children.setdefault(tags["cell_id"], run_id)
+            else:
+                kept = parents.setdefault(tags.get("invocation", run_id), run_id)
+            # the out directory is locked by this head, so a run of it that is running has no other head
+            if tags.get("out") == out and kept != run_id and run_id not in filled:
+                self._client.delete_run(run_id)
+            elif tags.get("out") == out and run.info.status == running:
+                self._client.set_terminated(run_id, "FAILED")
+        return children, parents
 
     def _runs(self) -> Any:
         token = None
@@ -200,21 +275,23 @@ class Tracker:
             "git_commit": result["environment"]["git_commit"],
             "replay": replay_command(cell),
         }
+        tags = {key: value[:LONGEST] for key, value in tags.items()}
         parameters = {**cell["config"], "task_version": cell["task_version"]}
         run_id = self._children.get(cell["id"])
+        new = run_id is None
         if run_id is None:
-            title = f"{cell['method']} · {cell['task']} · {cell['unit']} · seed {cell['seed']}"
-            identity = {"cell_id": cell["id"], "mlflow.parentRunId": self._parent}
-            run_id = self._children[cell["id"]] = self._create(title, identity, _milliseconds(result["started"]))
+            title = f"{cell['method']} · {cell['task']} · {cell['unit']} · seed {cell['seed']}"[:250]
+            run_id = self._create(title, {**tags, "mlflow.parentRunId": self._parent}, _milliseconds(result["started"]))
+            self._children[cell["id"]] = run_id
             self._client.log_inputs(run_id, [_dataset_input(dataset, cell["data_digest"])])
-        batches = _metrics(result)
+        parts = _metrics(result)
         self._client.log_batch(
             run_id,
-            metrics=batches[0],
+            metrics=parts[0],
             params=[Param(key, str(value)) for key, value in parameters.items()],
-            tags=[RunTag(key, value) for key, value in tags.items()],
+            tags=[] if new else [RunTag(key, value) for key, value in tags.items()],
         )
-        for metrics in batches[1:]:
+        for metrics in parts[1:]:
             self._client.log_batch(run_id, metrics=metrics)
         status = RUN_STATUS.get(result["status"], "KILLED")
         self._client.set_terminated(run_id, status, end_time=_milliseconds(result["finished"]))
@@ -227,17 +304,22 @@ def _metrics(result: Mapping[str, Any]) -> list[list[Any]]:
     at = _milliseconds(result["finished"])
     costs = {key: result[key] for key in ("fit_seconds", "evaluate_seconds", "peak_memory_mb")}
     metrics = [
-        Metric(key, value, at, 0)
+        Metric(_key(key), value, at, 0)
         for key, value in {**result["scores"], **costs}.items()
         if value is not None and math.isfinite(value)
     ]
     metrics += [
-        Metric(f"curve/{term}", value, at, step)
+        Metric(f"curve/{_key(term)}", value, at, step)
         for term, values in result["curves"].items()
         for step, value in enumerate(values)
-        if math.isfinite(value)
+        if value is not None
     ]
     return [metrics[start : start + BATCH] for start in range(0, max(len(metrics), 1), BATCH)]
+
+
+def _key(name: str) -> str:
+    """Return a name with what MLflow does not take in one replaced."""
+    return re.sub(r"[^\w.: -]|^\.+$", "_", name)[:200]
 
 
 def _dataset_input(name: str, sha256: str) -> Any:

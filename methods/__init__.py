@@ -53,6 +53,9 @@ METHODS = Registry(
 
 
 def register_method(cls: type[Method]) -> type[Method]:
-    """Register a method class under its ``name``; a name that is taken raises ValueError."""
-    METHODS.register(cls.name, cls)
+    """Register a method class under its ``name``; one that is taken, or cannot be asked for, raises ValueError."""
+    name = str(cls.name)
+    if name != cls.name or not name or not name.isprintable() or name != name.strip() or set(name) & set(",@="):
+        raise ValueError(f"method name {cls.name!r}: printable, without ',', '@', '=' or blanks around it, is needed")
+    METHODS.register(name, cls)
     return cls

@@ -26,6 +26,8 @@ from bench.store import Store
 
 #: Tells the fork server, which is started with this environment, what to preload: methods, then plugins.
 PRELOAD = "BENCH_PRELOAD"
+#: How often a cell's process is tried to be started.
+ATTEMPTS = 5
 
 
 @dataclass
@@ -84,6 +86,7 @@ class LocalExecutor:
                 for one in list(running):
                     self._watch(one)
                     if one.process.exitcode is not None:
+                        _end_group(one.process)  # what the cell started, or the cell itself if the fork server died
                         running.remove(one)
                         on_done(one.cell, self._result(one, store))
         finally:
@@ -106,9 +109,8 @@ class LocalExecutor:
     def _start(self, context: Any, cell: Cell, device: str | None, store: Store, on_start: OnStart) -> _Running:
         # what an earlier attempt left must not be taken for this one's result
         store.file(cell.id).unlink(missing_ok=True)
-        process = context.Process(target=_work, args=(cell, device, store.out), name=cell.title)
         kernel_kills = _kernel_kills()
-        process.start()
+        process = _fork(context, cell, device, store)
         on_start(cell)
         return _Running(cell, process, time.monotonic() + self.time_limit, device, kernel_kills)
 
@@ -148,6 +150,18 @@ class LocalExecutor:
             result = result_of(one.cell, status, reason, peak_memory_mb=one.peak_mb)
             store.write(result)
         return result
+
+
+def _fork(context: Any, cell: Cell, device: str | None, store: Store) -> BaseProcess:
+    """Start a cell's process; a fork server that something has ended is started anew."""
+    for _ in range(ATTEMPTS):
+        process = context.Process(target=_work, args=(cell, device, store.out), name=cell.title)
+        try:
+            process.start()
+            return process
+        except (EOFError, ConnectionError):
+            time.sleep(0.2)
+    raise ChildProcessError(f"the fork server ended {ATTEMPTS} times as it was to start a cell; see what it printed")
 
 
 def _work(cell: Cell, device: str | None, out: Path) -> None:
@@ -207,9 +221,14 @@ def _memory_mb(pid: int | None) -> float:
 def _kill(process: BaseProcess) -> None:
     """End a cell's process and whatever it has started."""
     if process.pid is not None and process.exitcode is None:
-        with contextlib.suppress(ProcessLookupError):
-            # until the child has made its own group, the group of its id does not exist
-            os.killpg(process.pid, signal.SIGKILL)
+        _end_group(process)
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
     process.join()
+
+
+def _end_group(process: BaseProcess) -> None:
+    """End all of a cell's process group; until the child has made it, and when it has ended, there is none."""
+    if process.pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

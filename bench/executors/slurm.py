@@ -7,7 +7,6 @@ head may end: the same command takes up what is queued or runs, and submits noth
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -22,9 +21,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.cell import result_of, write_json
+from bench.cell import result_of
 from bench.executors import ExecutorError, OnDone, OnStart
 from bench.executors.local import LocalExecutor
+from bench.files import read_sealed, write_sealed
 from bench.plan import Cell, PlanError, load_plugin
 from bench.resources import Resources
 from bench.store import Store
@@ -110,7 +110,12 @@ class State:
         self.file = directory / "state.json"
         self.attempts = directory / "attempts"
         self.attempts.mkdir(parents=True, exist_ok=True)
-        kept = json.loads(self.file.read_text()) if self.file.exists() else {"submissions": {}, "doubled": {}}
+        kept = read_sealed(self.file) if self.file.exists() else {"submissions": {}, "doubled": {}}
+        if kept is None:
+            raise ExecutorError(
+                f"{self.file}: not what was written there, so that it is not known which jobs are with SLURM; end "
+                "those that squeue shows as bench-… (scancel), then remove it"
+            )
         self.doubled: dict[str, int] = kept["doubled"]
         self._written: dict[str, Any] = {}
         self.submissions = {
@@ -125,7 +130,7 @@ class State:
                 del self.submissions[name]
         content = {"submissions": {k: asdict(v) for k, v in self.submissions.items()}, "doubled": dict(self.doubled)}
         if content != self._written:
-            write_json(content, self.file)
+            write_sealed(content, self.file)
             self._written = content
 
     def tasks(self) -> list[tuple[Submission, Task]]:

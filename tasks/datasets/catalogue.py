@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.datasets.base import DataError, Fields
+from tasks.datasets.built import is_whole, place
 from tasks.datasets.checks import check_expression, check_fields
 from tasks.datasets.reading import of_genes
 
@@ -234,14 +235,14 @@ class RealDataset:
 
         self._trust()
         built = self.path()
-        if built.is_file():
+        if is_whole(built):
             return built
         built.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(built.with_suffix(".lock")):
-            if not built.is_file():
+            if not is_whole(built):
                 self.verify()
                 data = _function(self.builder)([source.place for source in self.sources])
-                with _replacing(built) as temporary:
+                with _replacing(built, place) as temporary:
                     data.write_h5ad(temporary)
                 self._remove_all_but(built)
         return built
@@ -251,9 +252,9 @@ class RealDataset:
 
         Whoever still waits for one of the locks finds the built file, so that a second lock does no harm.
         """
-        ours = re.compile(rf"{re.escape(self.name)}-[0-9a-f]{{12}}\.(h5ad|lock)")
+        ours = re.compile(rf"{re.escape(self.name)}-[0-9a-f]{{12}}\.(h5ad|h5ad\.sha256|lock)")
         for file in built.parent.iterdir():
-            if file != built and ours.fullmatch(file.name):
+            if not file.name.startswith(built.name) and ours.fullmatch(file.name):
                 with suppress(OSError):  # another user's, in a shared directory
                     file.unlink()
 
@@ -473,9 +474,9 @@ def _holds(source: Source) -> bool:
 
 
 @contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
+def _replacing(file: Path, put: Callable[[Path, Path], None] = os.replace) -> Iterator[Path]:
     """Yield a temporary path in the directory of ``file``, and rename it to ``file`` if all went well."""
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}-") as directory:
         temporary = Path(directory, file.name)
         yield temporary
-        os.replace(temporary, file)
+        put(temporary, file)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.datasets.base import Fields
+from tasks.datasets.built import is_whole, place
 from tasks.datasets.catalogue import built_directory
 from tasks.datasets.reading import of_genes
 
@@ -57,13 +58,16 @@ class Simulated:
 
         name = f"{self.name}-{self.digest(preset)[:12]}-draw{draw}.h5ad"
         file = built_directory() / "simulated" / name
-        if not file.exists():
+        if not is_whole(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(file.with_suffix(".lock")):
-                if not file.exists():
+                if not is_whole(file):
                     temporary = file.with_suffix(f".{os.getpid()}.tmp")
-                    self.make(preset, draw).write_h5ad(temporary)
-                    os.replace(temporary, file)
+                    try:
+                        self.make(preset, draw).write_h5ad(temporary)
+                        place(temporary, file)
+                    finally:
+                        temporary.unlink(missing_ok=True)
         data = anndata.read_h5ad(file)
         return data if genes is None else of_genes(data, genes)
 

@@ -87,6 +87,36 @@ def test_a_spoilt_file_is_fitted_anew(counting, data, tmp_path, content):
     assert counting.fits == 1
 
 
+def flipped(file, data):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def of_another_seed(file, data):
+    """A whole file of another fit under this one's name."""
+    Fits(file.parent).of("counting", {}, 1)(data)
+    (other,) = set(file.parent.glob("*.safetensors")) - {file}
+    other.replace(file)
+
+
+def of_another_program(file, data):
+    from safetensors.numpy import save_file
+
+    save_file({"mean": np.zeros(3)}, file, metadata={"about": "{}"})
+
+
+@pytest.mark.parametrize("spoil", [flipped, of_another_seed, of_another_program])
+def test_a_whole_file_of_other_content_is_fitted_anew(counting, data, tmp_path, spoil):
+    made = Fits(tmp_path).of("counting", {}, 0)(data)
+    (file,) = tmp_path.glob("*.safetensors")
+    spoil(file, data)
+    counting.fits = 0
+    again = Fits(tmp_path).of("counting", {}, 0)(data)
+    assert counting.fits == 1
+    np.testing.assert_array_equal(made.embed(data), again.embed(data))
+
+
 def test_without_a_directory_nothing_is_kept(counting, data, tmp_path):
     counting.fits = 0
     for _ in range(2):

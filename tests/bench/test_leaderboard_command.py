@@ -8,6 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
+from bench.store import Store
 from tests.bench.conftest import process_environment
 from tests.bench.test_run import PLUGIN
 
@@ -61,10 +62,11 @@ def test_two_directories_are_one_leaderboard_and_nothing_is_mixed_silently(cli, 
 
 @pytest.mark.usefixtures("two_outs")
 def test_an_older_task_version_is_left_out_and_said(cli, tmp_path):
-    for file in (tmp_path / "a" / "cells").glob("*.json"):
-        result = json.loads(file.read_text())
+    store = Store(tmp_path / "a")
+    for file in list(store.cells.glob("*.json")):
+        result = store.read(file.stem)
         result["cell"]["task_version"] = 0
-        file.write_text(json.dumps(result))
+        store.write(result)
     assert cli("leaderboard", "--out", "a", "--out", "b", "--into", "both", "--format", "csv").returncode == 0
     assert "random-projection" not in set(pd.read_csv(tmp_path / "both" / "leaderboard.csv")["method"])
     done = cli("leaderboard", "--out", "a", "--out", "b", "--into", "both", "--format", "md")

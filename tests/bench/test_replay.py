@@ -6,8 +6,9 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from bench.cell import run_cell, write_json
+from bench.cell import run_cell
 from bench.cli import app
+from bench.files import write_sealed
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.replay import CLOSE, DIFFERENT, SAME, compare, find, replay
 from bench.store import Store, StoreError
@@ -139,6 +140,6 @@ def test_a_cell_of_another_version_or_without_its_data_is_refused(store):
         replay({**result, "cell": {**result["cell"], "colour": "red"}})
     with pytest.raises(StoreError, match="no longer has a control N9"):
         replay({**result, "cell": {**result["cell"], "method": "N9"}})
-    write_json({**result, "format": 0}, store.file(result["cell"]["id"]))
+    write_sealed({**result, "format": 0}, store.file(result["cell"]["id"]))
     with pytest.raises(StoreError, match="not a readable result"):
         find(store, result["cell"]["id"])

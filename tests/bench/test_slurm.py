@@ -2,7 +2,6 @@
 
 import dataclasses
 import getpass
-import json
 import os
 import shutil
 import signal
@@ -17,6 +16,7 @@ import pytest
 from bench.cell import result_of
 from bench.executors import ExecutorError, slurm
 from bench.executors.slurm import Ended, SlurmExecutor, State, attempts, bundle, note_attempt, parse_settings
+from bench.files import read_sealed
 from bench.plan import PlanError, choose_methods, choose_tasks, make_plan
 from bench.resources import Resources
 from bench.store import Store
@@ -175,8 +175,7 @@ def act(tmp_path, monkeypatch):
         runner = SlurmExecutor(settings or {}, lambda cell: NEEDS, time_limit, said.append)
         runner.run(todo, Store(out), started.append, on_done)
         assert set(reports) == {cell.id for cell in todo}
-        kept = json.loads((out / "slurm" / "state.json").read_text())
-        assert kept == {"submissions": {}, "doubled": {}}
+        assert read_sealed(out / "slurm" / "state.json") == {"submissions": {}, "doubled": {}}
         assert not list((out / "slurm" / "attempts").iterdir())
         return {cell.method: reports[cell.id] for cell in todo}, cluster, said
 
@@ -315,6 +314,12 @@ def test_a_head_takes_up_results_and_jobs_and_submits_the_rest(act, tmp_path):
     assert [Store(out).read(cell.id)["status"] for cell in todo] == ["failed", "ok", "ok"]
     # SLURM no longer knows 90_1, which left no result
     assert ran == [third.id, second.id]
+
+
+def test_a_spoilt_state_is_said_and_nothing_is_submitted(tmp_path):
+    (tmp_path / "state.json").write_text('{"submissions": {}')
+    with pytest.raises(ExecutorError, match="not known which jobs are with SLURM"):
+        State(tmp_path)
 
 
 def test_a_controller_that_does_not_answer_is_waited_for(act, monkeypatch):

@@ -24,7 +24,7 @@ def test_a_directory_of_another_format_is_refused(tmp_path):
 def test_a_directory_of_something_else_is_refused(tmp_path):
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells" / "notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match=r"no store\.json"):
+    with pytest.raises(StoreError, match=r"no readable result and no store\.json"):
         Store(tmp_path)
 
 
@@ -34,10 +34,16 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
         Store(tmp_path / "file" / "out")
 
 
-def test_a_spoilt_stamp_is_refused(tmp_path):
-    Store(tmp_path)
-    (tmp_path / "store.json").write_text("{")
-    with pytest.raises(StoreError, match=r"store\.json: not readable"):
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "{}", "\x00"])
+def test_a_spoilt_stamp_is_made_anew_where_the_results_say_what_they_are(tmp_path, cells, content):
+    store = Store(tmp_path)
+    store.write(result_of(cells[0], "ok", ""))
+    (tmp_path / "store.json").write_text(content)
+    assert Store(tmp_path).finished(cells[0].id)
+    assert json.loads((tmp_path / "store.json").read_text()) == {"format": FORMAT}
+    store.file(cells[0].id).write_text("?")
+    (tmp_path / "store.json").write_text(content)
+    with pytest.raises(StoreError, match=r"no readable result and no store\.json"):
         Store(tmp_path)
 
 
@@ -58,12 +64,69 @@ def test_only_ok_and_skipped_are_finished(tmp_path, cells):
         assert (store.finished(cell.id) is not None) == (status in ("ok", "skipped"))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0}', "\x00\x00"])
-def test_a_spoilt_result_is_as_none(tmp_path, cells, content):
+def of_another_cell(text, cells):
+    return text.replace(cells[0].id, cells[1].id)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text, cells: "",
+        lambda text, cells: "[]",
+        lambda text, cells: '{"format": 0}',
+        lambda text, cells: "\x00\x00",
+        lambda text, cells: text[: len(text) // 2],
+        lambda text, cells: text.replace('"ok"', '"ko"'),
+        lambda text, cells: text.replace("0.5", "0.6"),
+        lambda text, cells: text + " ",
+        lambda text, cells: "{" + text[80:],
+        of_another_cell,
+    ],
+)
+def test_a_spoilt_result_is_as_none(tmp_path, cells, spoil):
     store = Store(tmp_path)
-    store.file(cells[0].id).write_text(content)
+    store.write(result_of(cells[0], "ok", "", scores={"displacement": 0.5}))
+    text = store.file(cells[0].id).read_text()
+    store.file(cells[0].id).write_text(spoil(text, cells))
     assert store.finished(cells[0].id) is None
     assert len(store.gather().rows) == 0
+
+
+def test_a_result_under_another_cells_name_is_as_none(tmp_path, cells):
+    store = Store(tmp_path)
+    store.write(result_of(cells[0], "ok", ""))
+    store.file(cells[0].id).rename(store.file(cells[1].id))
+    assert store.finished(cells[1].id) is None
+    store.write_index({"task": {"units": ["a"]}})
+    (tmp_path / "index.json").rename(store.file(cells[1].id))
+    assert store.finished(cells[1].id) is None
+    assert len(store.gather().rows) == 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"tasks": 3}', "\x00"])
+def test_a_spoilt_index_is_as_none(tmp_path, content):
+    store = Store(tmp_path)
+    store.write_index({"task": {"units": ["a"]}})
+    assert store.index() == {"task": {"units": ["a"]}}
+    (tmp_path / "index.json").write_text(content)
+    assert store.index() == {}
+
+
+def test_a_clock_that_goes_back_changes_no_row_but_their_order(tmp_path, cells, monkeypatch):
+    from datetime import UTC, datetime
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2001, 1, 1, tzinfo=UTC)
+
+    store = Store(tmp_path)
+    store.write(result_of(cells[0], "ok", "", scores={"displacement": 0.5}))
+    monkeypatch.setattr("bench.cell.datetime", Clock)
+    store.write(result_of(cells[1], "ok", "", scores={"displacement": 0.5}, started="2026-01-01T00:00:00+00:00"))
+    rows = store.gather().rows.drop_duplicates("cell_id")
+    assert list(rows["cell_id"]) == [cells[1].id, cells[0].id]
+    assert (rows["started"] > rows["finished"]).sum() == 1
 
 
 def test_tidy_rows(tmp_path, cells):

@@ -63,7 +63,8 @@ def placed(tiny):
 
 
 def files(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.rglob("*") if path.is_file())
+    """Names of the files in a directory, without the checksums that are written beside what is built."""
+    return sorted(path.name for path in directory.rglob("*") if path.is_file() and path.suffix != ".sha256")
 
 
 def builds(tmp_path: Path) -> int:

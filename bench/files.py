@@ -1,0 +1,55 @@
+"""Files that are whole or absent, and JSON that shows whether it is what was written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_START, _END = b'{"sha256": "', b'", '
+_LENGTH = len(_START) + 64 + len(_END)
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``file``, which replaces it if all went well and is removed if not."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_sealed(content: Mapping[str, Any], file: Path) -> None:
+    """Write an object that is not empty as JSON, with the SHA-256 of the rest of the file as its first member."""
+    with replacing(file) as temporary:
+        temporary.write_bytes(sealed(content))
+
+
+def sealed(content: Mapping[str, Any]) -> bytes:
+    """Return the bytes that :func:`write_sealed` writes."""
+    rest = json.dumps(content, allow_nan=False).encode()
+    return _START + hashlib.sha256(rest).hexdigest().encode() + _END + rest[1:]
+
+
+def read_sealed(file: Path) -> dict[str, Any] | None:
+    """Return what :func:`write_sealed` wrote; None for whatever else is there, or where nothing can be read."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    return unsealed(content)
+
+
+def unsealed(content: bytes) -> dict[str, Any] | None:
+    """Return the object in the bytes of a file of :func:`write_sealed`; None for any other bytes."""
+    rest = b"{" + content[_LENGTH:]
+    seal = hashlib.sha256(rest).hexdigest().encode()
+    return json.loads(rest) if content[:_LENGTH] == _START + seal + _END else None
