@@ -256,6 +256,7 @@ COLUMNS = {
     "n_cells": "int64",
     "n_genes": "int64",
     "warnings": "str",
+    "log": "str",
     "fit_seconds": "float64",
     "evaluate_seconds": "float64",
     "peak_memory_mb": "float64",
@@ -293,6 +294,7 @@ def tidy(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
             "two_sided": result["two_sided"],
             "config": json.dumps(cell["config"], sort_keys=True),
             "warnings": "; ".join(result["warnings"]),
+            "log": "; ".join(result["log"]),
             "versions": json.dumps(environment["versions"]),
             "replay": replay_command(cell),
         }

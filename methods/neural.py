@@ -87,6 +87,8 @@ class NeuralMethod(Method):
         self.learn_labels(data)
         self.network = self.build(data.n_vars).to(device())
         self.network["observation"].calibrate(data)
+        if self.where.type == "cuda":
+            self.note("trained on a GPU: the order of its sums, and so the last digits, may differ from run to run")
 
     def learn_labels(self, data: AnnData) -> None:
         """Note, before the network is built, what of the training labels it depends on; here nothing."""
