@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cell import FORMAT
-from bench.files import unsealed
+from bench.files import replacing, unsealed
 from bench.status import STATUSES
 from bench.store import FINISHED, Store, StoreError, gather
 
@@ -251,16 +251,19 @@ def _manifest(text: bytes) -> dict[str, Any]:
 
 def _result(name: str, text: bytes) -> dict[str, Any]:
     """Return the result that a file holds, which must be that of the cell that it is named after."""
-    result = unsealed(text)
-    if result is None:
-        raise ArchiveError(f"{name} is not what was written as a result")
-    json.dumps(result, allow_nan=False)  # raises where a number is none
+    result = json.loads(text, parse_constant=_refuse)
+    if unsealed(text) is None:
+        raise ArchiveError(f"{name} is not as it was written: the SHA-256 in it is not that of the rest")
     if result["format"] != FORMAT or f"cells/{result['cell']['id']}.json" != name:
         raise ArchiveError(f"{name} is not the result that it is called")
     if result["status"] not in STATUSES:
         raise ArchiveError(f"{name} has status {result['status']!r}; one of {', '.join(STATUSES)} is known")
     _rank(result)
     return result
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
 
 
 def _rank(result: dict[str, Any]) -> tuple[bool, float]:
@@ -280,13 +283,8 @@ def _sha256(file: Path) -> str:
 
 def _write(target: Path, content: Any) -> None:
     target.parent.mkdir(exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.writelines(content)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(target) as temporary, temporary.open("wb") as stream:
+        stream.writelines(content)
 
 
 def _check_space(manifest: dict[str, Any], directory: Path) -> None:

@@ -30,26 +30,23 @@ def replacing(file: Path) -> Iterator[Path]:
 def write_sealed(content: Mapping[str, Any], file: Path) -> None:
     """Write an object that is not empty as JSON, with the SHA-256 of the rest of the file as its first member."""
     with replacing(file) as temporary:
-        temporary.write_bytes(sealed(content))
+        temporary.write_bytes(sealed(json.dumps(content, allow_nan=False).encode()))
 
 
-def sealed(content: Mapping[str, Any]) -> bytes:
-    """Return the bytes that :func:`write_sealed` writes."""
-    rest = json.dumps(content, allow_nan=False).encode()
-    return _START + hashlib.sha256(rest).hexdigest().encode() + _END + rest[1:]
+def sealed(text: bytes) -> bytes:
+    """Return the JSON of an object with its SHA-256 in it."""
+    return _START + hashlib.sha256(text).hexdigest().encode() + _END + text[1:]
 
 
 def read_sealed(file: Path) -> dict[str, Any] | None:
     """Return what :func:`write_sealed` wrote; None for whatever else is there, or where nothing can be read."""
     try:
-        content = file.read_bytes()
+        return unsealed(file.read_bytes())
     except OSError:
         return None
-    return unsealed(content)
 
 
 def unsealed(content: bytes) -> dict[str, Any] | None:
-    """Return the object in the bytes of a file of :func:`write_sealed`; None for any other bytes."""
-    rest = b"{" + content[_LENGTH:]
-    seal = hashlib.sha256(rest).hexdigest().encode()
-    return json.loads(rest) if content[:_LENGTH] == _START + seal + _END else None
+    """Return what the content of a sealed file holds; None for any other content."""
+    text = b"{" + content[_LENGTH:]
+    return json.loads(text) if content == sealed(text) else None

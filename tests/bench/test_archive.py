@@ -13,7 +13,7 @@ import bench.archive
 from bench.archive import MANIFEST, ArchiveError, check, export, merge
 from bench.cell import FORMAT, result_of
 from bench.cli import app
-from bench.files import unsealed as read
+from bench.files import sealed, unsealed
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.store import Store, StoreError
 
@@ -136,11 +136,6 @@ def test_a_result_here_that_cannot_be_read_is_replaced(store, archive):
     done = merge(store, archive)
     assert done.new == [spoilt.stem]
     assert spoilt.read_text() == whole
-
-
-def seal(rest):
-    """A result's file with its checksum, of any bytes."""
-    return b'{"sha256": "' + hashlib.sha256(rest).hexdigest().encode() + b'", ' + rest[1:]
 
 
 # Each makes a hostile archive of a good one's contents, and says what the message must hold.
@@ -312,13 +307,14 @@ def odd_manifest(file, good):
 
 
 def deep(file, good):
-    pack(file, [("cells/" + "f" * 16 + ".json", seal(b'{"deep": ' + b"[" * 200_000))])
+    pack(file, [("cells/" + "f" * 16 + ".json", b"[" * 200_000)])
     return "cannot be read"
 
 
-def unsealed(file, good):
-    pack(file, [("cells/" + "f" * 16 + ".json", b"{}")])
-    return "is not what was written as a result"
+def changed_alone(file, good):
+    name, content = next((name, content) for name, content in good.items() if b'"ok"' in content)
+    pack(file, {**good, name: content.replace(b'"ok"', b'"ko"')}.items())
+    return "is not as it was written"
 
 
 def other_cell(file, good):
@@ -331,7 +327,8 @@ def changed(**changes):
 
     def make(file, good):
         name = next(name for name, content in good.items() if b'"kl"' in content)
-        pack(file, {**good, name: seal(json.dumps({**read(good[name]), **changes}).encode())}.items())
+        result = unsealed(good[name]) | changes
+        pack(file, {**good, name: sealed(json.dumps(result).encode())}.items())
         return f"({name}|one of its results) (cannot be read|has status)"
 
     return make
@@ -343,7 +340,8 @@ HOSTILE = {
         for make in (
             traversal, absolute, disguised, script, traversal_beside_the_manifest, extra, twice, lacking, digest,
             other_content, size, bomb, bomb_in_a_header, bomb_after_the_end, huge_in_the_manifest, truncated, flipped,
-            no_gzip, no_tar, no_manifest, other_format, odd_manifest, deep, unsealed, other_cell,
+            no_gzip, no_tar, no_manifest, other_format, odd_manifest, deep, other_cell,
+            changed_alone,
         )
     },
     "symbolic link": link(tarfile.SYMTYPE),

@@ -345,6 +345,7 @@ KINDS = {
     "locks": "out/fits/*.lock",
     "logs": "out/logs/*",
     "index": "out/index.json",
+    "plan": "out/plan.json",
     "stamp": "out/store.json",
     "ledger": "out/logged.tsv",
     "pages": "out/leaderboard*",
