@@ -91,47 +91,38 @@ def heat(cells: pd.DataFrame, order: Sequence[str]) -> go.Figure:
     """Scores by method and held-out unit, means over seeds; grey is no result."""
     means = cells.pivot_table(index="method", columns="unit", values="score", aggfunc="mean", dropna=False)
     means = means.reindex([method for method in order if method in means.index])
-    figure = go.Figure(
-        go.Heatmap(
-            z=means.to_numpy(float),
-            x=[str(unit) for unit in means.columns],
-            y=list(means.index),
-            zmin=-1,
-            zmid=0,
-            zmax=1,
-            colorscale="RdBu",
-            colorbar={"title": "score", "thickness": 12},
-            hovertemplate="%{y} · %{x}<br>%{z:.3f}<extra></extra>",
-            xgap=1,
-            ygap=1,
-        )
-    )
-    figure.update_yaxes(autorange="reversed", automargin=True)
-    figure.update_xaxes(title="held out (colours end at −1 and 1)", type="category", automargin=True)
-    return _laid_out(figure, 150 + 24 * len(means))
+    figure = _squares(means, (-1, 0, 1), "score", "%{y} · %{x}<br>%{z:.3f}")
+    figure.update_xaxes(title="held out (colours end at −1 and 1)")
+    return figure
 
 
 def wins(shares: pd.DataFrame, order: Sequence[str]) -> go.Figure:
     """P(row > column) of methods and controls, half where nothing tells them apart; grey is no common cell."""
     order = [name for name in order if shares.loc[name].notna().any()]
+    return _squares(shares.loc[order, order], (0, 0.5, 1), "P", "%{y} above %{x}: %{z:.2f}")
+
+
+def _squares(values: pd.DataFrame, colours: tuple[float, float, float], name: str, hover: str) -> go.Figure:
+    """A matrix as coloured squares, red at the least of ``colours``, white in the middle; grey is no value."""
+    low, middle, high = colours
     figure = go.Figure(
         go.Heatmap(
-            z=shares.loc[order, order].to_numpy(float),
-            x=order,
-            y=order,
-            zmin=0,
-            zmid=0.5,
-            zmax=1,
+            z=values.to_numpy(float),
+            x=[str(column) for column in values.columns],
+            y=list(values.index),
+            zmin=low,
+            zmid=middle,
+            zmax=high,
             colorscale="RdBu",
-            colorbar={"title": "P", "thickness": 12},
-            hovertemplate="%{y} above %{x}: %{z:.2f}<extra></extra>",
+            colorbar={"title": name, "thickness": 12},
+            hovertemplate=f"{hover}<extra></extra>",
             xgap=1,
             ygap=1,
         )
     )
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_xaxes(type="category", automargin=True)
-    return _laid_out(figure, 150 + 24 * len(order))
+    return _laid_out(figure, 150 + 24 * len(values))
 
 
 def controls(rows: pd.DataFrame, primary: Mapping[str, str]) -> go.Figure:
