@@ -31,8 +31,8 @@ check: env
 benchmark: env
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only $(ARGS)
 
-# Kills, corrupt files, full disks, memory hogs, a bad tracking server and every method twice, about twenty minutes; figures
-# are printed.
+# Kills, corrupt files, full disks, memory hogs, a bad tracking server, 10,000 cells and every method twice: half an hour;
+# prints figures.
 faults: env
 	$(BIN)/python -m pytest tests/faults -s $(ARGS)
 

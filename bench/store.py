@@ -164,7 +164,8 @@ class Store:
 
     def plan(self) -> dict[str, Any]:
         """Return ``cells`` that runs here have planned, their ids with what they are, and the last ``run``."""
-        return read_sealed(self.out / "plan.json") or {"cells": {}, "run": {}}
+        plan = read_sealed(self.out / "plan.json") or {}
+        return plan if {"cells", "run"} <= set(plan) else {"cells": {}, "run": {}}
 
     def write_plan(self, cells: Iterable[Cell], run: dict[str, str]) -> None:
         """Add to what is planned here.

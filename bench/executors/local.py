@@ -170,7 +170,10 @@ def _work(cell: Cell, device: str | None, out: Path) -> None:
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     threading.Thread(target=_die_with_head, daemon=True).start()
-    log = os.open(_log(out, cell), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        log = os.open(_log(out, cell), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    except OSError as error:
+        raise SystemExit(f"{cell.title}: its log cannot be written: {error}") from error
     for stream in (1, 2):
         os.dup2(log, stream)
     faulthandler.enable()

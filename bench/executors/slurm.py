@@ -111,7 +111,7 @@ class State:
         self.attempts = directory / "attempts"
         self.attempts.mkdir(parents=True, exist_ok=True)
         kept = read_sealed(self.file) if self.file.exists() else {"submissions": {}, "doubled": {}}
-        if kept is None:
+        if kept is None or not {"submissions", "doubled"} <= set(kept):
             raise ExecutorError(
                 f"{self.file}: not what was written there, so that it is not known which jobs are with SLURM; end "
                 "those that squeue shows as bench-… (scancel), then remove it"

@@ -118,7 +118,8 @@ def test_a_directory_that_becomes_read_only(tmp_path, small):
         with bench.started():
             wait_for_results(bench, 5)  # and is killed then
         # what dies with the head holds its log open a moment longer
-        wait_for(lambda: not subprocess.run(["mount", "-o", "remount,ro", tmp_path / "disk"], check=False).returncode)
+        command = ["mount", "-o", "remount,ro", tmp_path / "disk"]
+        wait_for(lambda: not subprocess.run(command, capture_output=True, check=False).returncode)
         done = bench.run()
         assert done.code == 2
         assert "not writable" in done.said
