@@ -22,8 +22,9 @@ SHORT = 0.5
 #: epoch, its own cell's, and Adam carries it the farther the more steps pass till the next: hundreds on the authors'
 #: images. Measured on Kang (1,600 cells, 6,998 genes, one seed), with 12 against 100 steps: codes of B, T and NK cells
 #: are one cloud (centres .1 to .2 apart beside noise of 1) against .2 to .8, the shifts of all of these are 1.4 to 1.9
-#: times too large against 1.1 to 1.3; skill with CD4 T cells held out −2.2 against .19, dendritic −.90 against .21, B
-#: .53 against .38; on ifn-sim, type0 .55 against .31, type1 .77 against .75. Figures of the defaults below are with 12.
+#: times too large against 1.1 to 1.3. Skill with one type held out: CD4 T −2.2 against .19, dendritic −.90 against .21,
+#: B .53 against .38, NK .37 against −.03, FCGR3A .86 against .45, CD14 and CD8 T alike; on ifn-sim, type0 .55 against
+#: .31, type1 .77 against .75. Figures of the defaults below are with 12.
 MIN_STEPS, MIN_CELLS = 100, 8
 
 
