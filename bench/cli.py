@@ -136,8 +136,6 @@ def run(
     ] = False,
 ) -> None:
     """Run methods on tasks, log to MLflow, and end with the leaderboard."""
-    import psutil
-
     from bench.estimate import Estimate, tried
     from bench.executors import Executor
     from bench.executors.inline import InlineExecutor
@@ -197,8 +195,7 @@ def run(
                 lambda line: console.print(Text(line), soft_wrap=True),
             )
         else:
-            share = psutil.virtual_memory().total * 0.9 / n_jobs / 2**20
-            runner = LocalExecutor(n_jobs, time_limit * 60, limit_mb or share, _devices(gpus))
+            runner = LocalExecutor(n_jobs, time_limit * 60, limit_mb or _share_mb(n_jobs), _devices(gpus))
         uri = mlflow_uri or default_uri(store.out)
         tracker = Tracker(uri, store, plan.invocation, f"{methods} × {tasks} ({preset})", command_line())
         try:
@@ -316,8 +313,6 @@ def preflight(
     n_genes: Genes = None,
 ) -> None:
     """Run every method on every task once, small and short: what would fail after hours fails in minutes."""
-    import psutil
-
     from bench.estimate import PREFLIGHT, Estimate, tried
     from bench.executors.local import LocalExecutor
     from bench.plan import choose_methods, make_plan
@@ -348,8 +343,8 @@ def preflight(
         to_come = make_plan(specs, names, preset, seeds, plugins, index, own)
         store.write_index(index)
         n_jobs = jobs or len(os.sched_getaffinity(0))
-        share = psutil.virtual_memory().total * 0.9 / n_jobs / 2**20
-        executor = LocalExecutor(n_jobs, time_limit * 60, memory_limit * 1024 if memory_limit else share)
+        limit_mb = memory_limit * 1024 if memory_limit else _share_mb(n_jobs)
+        executor = LocalExecutor(n_jobs, time_limit * 60, limit_mb)
         try:
             results = fly(plan, store, executor, n_jobs, console)
         except KeyboardInterrupt:
@@ -677,6 +672,13 @@ def _real(name: str) -> RealDataset:
     if not isinstance(dataset, RealDataset):
         raise DataError(f"{name} is embedded: it is made by this program and has no files")
     return dataset
+
+
+def _share_mb(n_jobs: int) -> float:
+    """Return the megabytes of this machine that each of so many cells at a time may hold."""
+    import psutil
+
+    return psutil.virtual_memory().total * 0.9 / n_jobs / 2**20
 
 
 def _devices(gpus: int | None) -> list[str] | None:

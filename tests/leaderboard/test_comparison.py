@@ -8,7 +8,7 @@ from scipy import stats
 
 import leaderboard
 from leaderboard import statistics
-from leaderboard.comparison import compare, compare_suite, tie_groups
+from leaderboard.comparison import _by_set, compare, compare_suite, tie_groups
 
 CONTROLS = {"N0": 0.0, "N1": 0.4, "P": 1.0}
 
@@ -227,6 +227,21 @@ def test_tasks_of_one_data_set_are_one_replicate(n_sets):
     assert (both.frame["n_units"] == 2 * n_sets).all()
     pd.testing.assert_frame_equal(both.frame.drop(columns="n_units"), one.frame.drop(columns="n_units"))
     assert "on one data set, so no independent replicates, and drawn together: first/t0, second/t0" in both.notes
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("sizes", [[2] * 6, [2, 2, 1, 1, 1], [3, 2, 2, 1, 1, 1, 1, 1]])
+def test_intervals_over_data_sets_cover_where_those_over_tasks_do_not(sizes, correlation):
+    set_of, rng = np.repeat(np.arange(len(sizes)), sizes), np.random.default_rng(0)
+    shared, own = rng.normal(size=(len(sizes), 2000))[set_of], rng.normal(size=(len(set_of), 2000))
+    values = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
+    together, independent = (
+        statistics.ratios_of_means(*_by_set(values, replicate)) for replicate in (set_of, np.arange(len(set_of)))
+    )
+    covered, naive = (((one.low <= 0) & (one.high >= 0)).mean() for one in (together, independent))
+    assert 0.92 < covered < 0.98
+    if correlation:
+        assert naive < 0.93
 
 
 def test_tasks_of_one_data_set_alone_have_no_interval():
