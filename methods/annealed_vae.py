@@ -24,6 +24,7 @@ class AnnealedVAE(VAE):
     name = "annealed-vae"
     tags = VAE.tags | {"disentanglement"}
     reference = "Burgess et al. 2018, arXiv 1804.03599; on single cells Lotfollahi et al."
+    replicas = True
 
     @dataclass(frozen=True)
     class Config(VAE.Config):

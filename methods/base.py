@@ -32,6 +32,10 @@ class CannotFit(Exception):
     """A method meets data that it is not made for; the cell is skipped with this as the reason."""
 
 
+class Apart(Exception):
+    """Fits that were to be made in one pass must each be made alone."""
+
+
 class ConfigError(ValueError):
     """A configuration that no data could make right; the message names the key and the allowed values."""
 
@@ -65,6 +69,9 @@ class Method(ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: Whether a fit takes a GPU where there is one.
     uses_gpu: ClassVar[bool] = False
+    #: Whether seeds can be fitted in one pass, by ``fit_together(methods, datasets, seeds)``. A class says so for
+    #: itself: what a subclass of it does in its loss may not be made for it.
+    replicas: ClassVar[bool] = False
 
     @dataclass(frozen=True)
     class Config:
@@ -96,6 +103,11 @@ class Method(ABC):
     def abilities(cls) -> frozenset[str]:
         """Return what this method can do, of :data:`ABILITIES`."""
         return frozenset(ability for ability in ABILITIES if hasattr(cls, ability))
+
+    @classmethod
+    def fits_together(cls) -> bool:
+        """Return whether this very class has ``replicas``."""
+        return bool(vars(cls).get("replicas", False))
 
     @classmethod
     def configure(cls, preset: str = "default", dataset: str = "", **changes: Any) -> Any:

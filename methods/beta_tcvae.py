@@ -25,6 +25,7 @@ class BetaTCVAE(VAE):
     name = "beta-tcvae"
     tags = VAE.tags | {"disentanglement"}
     reference = "Chen et al. 2018, arXiv 1802.04942"
+    replicas = True
 
     @dataclass(frozen=True)
     class Config(VAE.Config):
@@ -49,5 +50,5 @@ class BetaTCVAE(VAE):
         if self.config.beta != 1:
             cells = self.sample(forward)
             correlation = total_correlation(cells.z, cells.mean, cells.log_variance, self.n_cells)
-            terms["total_correlation"] = (self.config.beta - 1) * correlation.mean()
+            terms["total_correlation"] = (self.config.beta - 1) * correlation.mean(-1)
         return terms

@@ -39,6 +39,7 @@ class BetaVAE(VAE):
             "dropout": 0.2,
         },
     }
+    replicas = True
 
     @dataclass(frozen=True)
     class Config(VAE.Config):

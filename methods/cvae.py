@@ -30,6 +30,7 @@ class CVAE(Variational):
     name = "cvae"
     tags = VAE.tags | {"conditional"}
     reference = "Sohn, Lee, Yan 2015, NeurIPS: Learning structured output representation using deep CVAEs"
+    replicas = True
 
     def learn_labels(self, data: AnnData) -> None:
         """Note the environments."""
@@ -60,13 +61,13 @@ class CVAE(Variational):
         """Return expression and environment, (n_cells, n_genes + n_environments)."""
         import torch
 
-        return torch.cat([super().encoder_input(network, minibatch), minibatch["environment"]], 1)
+        return torch.cat([super().encoder_input(network, minibatch), minibatch["environment"]], -1)
 
     def decoder_input(self, z: Tensor, minibatch: Mapping[str, Tensor]) -> Tensor:
         """Return latents and environment, (n_cells, n_latent + n_environments)."""
         import torch
 
-        return torch.cat([z, minibatch["environment"]], 1)
+        return torch.cat([z, minibatch["environment"]], -1)
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return the expression (n_cells, n_genes) expected of ``data``'s cells in ``target_environment``."""
@@ -100,6 +101,7 @@ class MMDCVAE(CVAE):
 
     name = "mmd-cvae"
     reference = "Lotfollahi et al. 2020, Bioinformatics 36:i610, supplementary; after Louizos et al. 2016 (VFAE)"
+    replicas = True
 
     @dataclass(frozen=True)
     class Config(CVAE.Config):
@@ -123,6 +125,6 @@ class MMDCVAE(CVAE):
         terms = super().penalties(forward)
         if self.config.mmd > 0:
             cells = self.sample(forward)
-            environment = cells.minibatch["environment"].argmax(1)
+            environment = cells.minibatch["environment"].argmax(-1)
             terms["mmd"] = self.config.mmd * pairwise_mmd(cells.z, environment, len(self.environments))
         return terms

@@ -31,6 +31,7 @@ class DHSICVAE(VAE):
     name = "dhsic-vae"
     tags = VAE.tags | {"disentanglement"}
     reference = "Lopez, Regier, Jordan, Yosef 2018, NeurIPS: Information Constraints on Auto-Encoding Variational Bayes"
+    replicas = True
 
     @dataclass(frozen=True)
     class Config(VAE.Config):
@@ -70,6 +71,7 @@ class DHSICNuisanceVAE(DHSICVAE):
 
     name = "dhsic-vae-nuisance"
     tags = DHSICVAE.tags | {"blocks"}
+    replicas = True
 
     @dataclass(frozen=True)
     class Config(DHSICVAE.Config):
@@ -94,7 +96,7 @@ class DHSICNuisanceVAE(DHSICVAE):
         """Return two kernel matrices, of the shared block and of the environment."""
         from methods.nn.penalties import nuisance_kernels
 
-        return nuisance_kernels(forward.z[:, : self.n_shared], forward.minibatch["environment"])
+        return nuisance_kernels(forward.z[..., : self.n_shared], forward.minibatch["environment"])
 
     def embed_blocks(self, data: AnnData) -> dict[str, np.ndarray]:
         """Return the block that is independent of the environment, and the rest."""

@@ -24,6 +24,7 @@ class DIPVAE(VAE):
     name = "dip-vae-i"
     tags = VAE.tags | {"disentanglement"}
     reference = "Kumar, Sattigeri, Balakrishnan 2018, arXiv 1711.00848"
+    replicas = True
 
     @dataclass(frozen=True)
     class Config(VAE.Config):
@@ -61,6 +62,7 @@ class DIPVAE2(DIPVAE):
     """
 
     name = "dip-vae-ii"
+    replicas = True
 
     @dataclass(frozen=True)
     class Config(DIPVAE.Config):

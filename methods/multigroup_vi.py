@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -70,13 +70,11 @@ class MultiGroupVI(Variational):
             for key in ("wasserstein", "warmup"):
                 require(getattr(self, key) >= 0, key, getattr(self, key), "must be 0 or above")
 
-    def fit(self, data: AnnData, seed: int) -> Self:
-        """Train, and keep the groups' mean private latents."""
-        super().fit(data, seed)
+    def settle(self, data: AnnData) -> None:
+        """Keep the groups' mean private latents."""
         codes = self.embed_blocks(data)["private"]
         labels = column(data, "environment")
         self.private_means = group_means(codes, labels, column(data, "content"))
-        return self
 
     def learn_labels(self, data: AnnData) -> None:
         """Note the groups and the number of cells."""

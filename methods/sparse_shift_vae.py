@@ -39,6 +39,7 @@ class IVAE(Variational):
     name = "ivae"
     tags = frozenset({"embedding", "prediction", "vae", "disentanglement", "sparse-shift"})
     reference = "Khemakhem et al. 2020, arXiv 1907.04809; Lopez et al. 2023, CLeaR"
+    replicas = True
 
     @dataclass(frozen=True)
     class Config(Variational.Config):
@@ -83,13 +84,15 @@ class IVAE(Variational):
         """Return the shift of each cell's environment (n_cells, n_latent)."""
         environment = minibatch["environment"]
         if not len(self.environments):
-            return network["shifts"]["mean"].new_zeros(len(environment), self.config.n_latent)
+            return network["shifts"]["mean"].new_zeros(*environment.shape, self.config.n_latent)
         shift = self.shifts(network, environment.clamp(min=0))
-        return shift * (environment >= 0)[:, None]
+        return shift * (environment >= 0).unsqueeze(-1)
 
     def shifts(self, network: Any, environment: Tensor) -> Tensor:
         """Return the shift of each of the environments' numbers, (n, n_latent)."""
-        return network["shifts"]["mean"][environment]
+        from methods.nn.replicas import rows
+
+        return rows(network["shifts"]["mean"], environment)
 
     def penalties(self, forward: Forward) -> dict[str, Tensor]:
         """Return w times the KL to the shifted prior."""
@@ -161,6 +164,7 @@ class SVAE(IVAE):
 
     name = "svae"
     reference = "Lachapelle et al. 2022, arXiv 2107.10098; Lopez et al. 2023, CLeaR"
+    replicas = True
 
     @dataclass(frozen=True)
     class Config(IVAE.Config):
@@ -191,8 +195,9 @@ class SVAE(IVAE):
     def shifts(self, network: Any, environment: Tensor) -> Tensor:
         """Return the masked shifts, with a draw of the mask for each row in training."""
         from methods.nn.penalties import gumbel_sigmoid
+        from methods.nn.replicas import rows
 
-        logits = network["shifts"]["logit"][environment]
+        logits = rows(network["shifts"]["logit"], environment)
         mask = gumbel_sigmoid(logits, temperature=1.0) if network.training else (logits > 0).to(logits.dtype)
         return mask * super().shifts(network, environment)
 
@@ -205,7 +210,7 @@ class SVAE(IVAE):
 
     def cost_of_masks(self, logits: Tensor, epoch: int) -> Tensor:
         """Return λ times the mean probability."""
-        return self.config.sparsity * logits.sigmoid().mean()
+        return self.config.sparsity * logits.sigmoid().mean((-2, -1))
 
     def fit_shift(self, codes: np.ndarray) -> dict[str, np.ndarray]:
         """Return the mean code, and logits that keep a latent j where its shift is worth its cost: ½ μ_j² > λ / d."""
@@ -228,6 +233,7 @@ class SVAEPlus(SVAE):
 
     name = "svae-plus"
     reference = "Lopez et al. 2023, CLeaR, PMLR 213: Learning causal representations of single cells via sparse shifts"
+    replicas = True
 
     @dataclass(frozen=True)
     class Config(SVAE.Config):
@@ -249,7 +255,7 @@ class SVAEPlus(SVAE):
         """Return minus the log prior of the probabilities, for a cell."""
         from methods.nn.penalties import log_beta
 
-        return -self.risen(epoch) / self.n_cells * log_beta(logits, 1.0, self.config.sparsity).sum()
+        return -self.risen(epoch) / self.n_cells * log_beta(logits, 1.0, self.config.sparsity).sum((-2, -1))
 
     def fit_shift(self, codes: np.ndarray) -> dict[str, np.ndarray]:
         """Return the mean code and the logits of q = 1 − 2(λ − 1) / (n μ²), the minimum of the loss over n cells."""

@@ -39,6 +39,7 @@ class TrVAE(CVAE):
         "paper": {**CVAE.presets["paper"], "n_latent": 20, "hidden": (800, 800, 128), "kl": 1e-6},
         "paper/haber-infection": {"n_latent": 60, "mmd": 100.0, "minibatch": 512},
     }
+    replicas = True
 
     @dataclass(frozen=True)
     class Config(CVAE.Config):
@@ -78,6 +79,6 @@ class TrVAE(CVAE):
         terms = {"kl": self.config.kl / self.config.n_latent * super().penalties(forward)["kl"]}
         if self.config.mmd > 0:
             cells = self.sample(forward)
-            environment = cells.minibatch["environment"].argmax(1)
+            environment = cells.minibatch["environment"].argmax(-1)
             terms["mmd"] = self.config.mmd * pairwise_mmd(cells.first, environment, len(self.environments))
         return terms

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,12 +33,11 @@ class VAE(Variational, LatentArithmetic):
     name = "vae"
     tags = frozenset({"embedding", "prediction", "vae"})
     reference = "Kingma & Welling 2014, arXiv 1312.6114"
+    replicas = True
 
-    def fit(self, data: AnnData, seed: int) -> Self:
-        """Train with early stopping on a split of the training cells, and keep their mean codes."""
-        super().fit(data, seed)
+    def settle(self, data: AnnData) -> None:
+        """Keep the mean codes of the training cells."""
         self.remember_latents(data)
-        return self
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return the expected expression (n_cells, n_genes) of ``codes`` (n_cells, n_latent), on the scale of X."""

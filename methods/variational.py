@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from methods.base import Apart
 from methods.neural import NeuralMethod, seeded
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor, nn
 
+#: Under what name a cell's stratum is among its tensors.
+STRATA = "stratum"
 #: Beyond it the pairs of a minibatch's cells could outgrow the memory.
 MOST_PAIRED = 1024
 
@@ -61,19 +64,66 @@ class Variational(NeuralMethod):
 
     def fit(self, data: AnnData, seed: int) -> Self:
         """Train with early stopping on a split of the training cells."""
-        from methods.nn.training import train
-
-        with seeded(seed):
-            self.prepare(data)
-        tensors = {**self.tensors(data), **self.supervision(data)}
-        tensors |= self.network["observation"].index(tensors)
-        outcome = train(self, self.network, tensors, self.schedule(), seed, self.name, self.strata(data))
-        self.history = outcome.history
-        self.note(f"training stopped: {outcome.stopped}")
-        self.unconverged = "" if outcome.converged else f"stopped by {outcome.stopped}"
+        (error,) = self.fit_together([self], [data], [seed])
+        if error is not None:
+            raise error
         return self
 
+    @classmethod
+    def fit_together(
+        cls, methods: Sequence[Self], datasets: Sequence[AnnData], seeds: Sequence[int]
+    ) -> list[Exception | None]:
+        """Fit methods of one configuration in one pass, each as ``fit`` would alone, but for rounding.
+
+        Of a class with ``replicas``; one method alone can be of any.
+
+        Returns
+        -------
+        list
+            The error of each whose loss became NaN or infinite, else None.
+
+        Raises
+        ------
+        methods.base.Apart
+            The data are not alike: they differ in their number of cells or in their labels.
+        """
+        from methods.nn.training import train_together
+
+        first, own, starts = methods[0], list[dict[str, Any]](), list[int]()
+        for method, data, seed in zip(methods, datasets, seeds, strict=True):
+            with seeded(seed):
+                method.prepare(data)
+            if method.learned() != first.learned() or data.n_obs != datasets[0].n_obs:
+                raise Apart(f"{cls.name}: fits of {data.n_obs} and {datasets[0].n_obs} cells, or of other labels")
+            tensors: dict[str, Any] = method.tensors(data) | method.supervision(data) | {STRATA: method.strata(data)}
+            number = next((i for i, others in enumerate(own) if _same(tensors, others)), len(own))
+            own = own if number < len(own) else [*own, tensors]
+            starts.append(number * data.n_obs)
+        tensors = own[0] if len(own) == 1 else _one_after_another(own)
+        del own
+        strata = tensors.pop(STRATA)
+        tensors |= first.network["observation"].index(tensors)
+        networks = [method.network for method in methods]
+        outcomes = train_together(first, networks, tensors, first.schedule(), seeds, cls.name, strata, starts)
+        remarks = list(first.log)
+        for method, data, outcome in zip(methods, datasets, outcomes, strict=True):
+            method.history = outcome.history
+            for remark in (*remarks, f"training stopped: {outcome.stopped}"):
+                method.note(remark)
+            method.unconverged = "" if outcome.converged else f"stopped by {outcome.stopped}"
+            if outcome.error is None:
+                method.settle(data)
+        return [outcome.error for outcome in outcomes]
+
+    def learned(self) -> str:
+        """Return what of the training data, beside their values, network and loss depend on."""
+        about = {"config", "network", "history", "unconverged", "log"}
+        return repr(sorted((key, value) for key, value in vars(self).items() if key not in about))
+
     # --- what a subclass may change
+
+    def settle(self, data: AnnData) -> None:
+        """Learn from the training cells what needs a trained network; here nothing."""
 
     def covariates(self, data: AnnData) -> dict[str, Tensor]:
         """Return further tensors (n_cells, ...) that the network reads; here none."""
@@ -153,31 +203,34 @@ class Variational(NeuralMethod):
         """Return the reconstruction term and the penalties, each a mean over cells."""
         import torch
 
+        from methods.nn.draws import normal_like
+
         mean, log_variance = network["encoder"](self.encoder_input(network, minibatch))
-        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        z = mean + torch.exp(0.5 * log_variance) * normal_like(mean)
         first = network["decoder"].first(self.decoder_input(z, minibatch))
         log_prob = network["observation"].log_prob(minibatch, network["decoder"].rest(first))
         forward = Forward(network, minibatch, epoch, mean, log_variance, z, first)
-        return {"reconstruction": -log_prob.mean(), **self.penalties(forward)}
+        return {"reconstruction": -log_prob.mean(-1), **self.penalties(forward)}
 
     def penalties(self, forward: Forward) -> dict[str, Tensor]:
         """Return the named terms that are added to the reconstruction: here the KL to the prior."""
         from methods.nn.penalties import kl_normal
 
         prior_mean = self.prior_mean(forward.network, forward.minibatch)
-        return {"kl": kl_normal(forward.mean, forward.log_variance, prior_mean).mean()}
+        return {"kl": kl_normal(forward.mean, forward.log_variance, prior_mean).mean(-1)}
 
     def sample(self, forward: Forward) -> Forward:
         """Return at most :data:`MOST_PAIRED` cells of ``forward``, for a term that compares every two cells.
 
         They are the first ones, which are a random sample, in proportion where there are strata.
         """
-        if len(forward.z) <= MOST_PAIRED:
+        if forward.z.shape[-2] <= MOST_PAIRED:
             return forward
         self.note(f"terms that compare every two cells of a minibatch saw {MOST_PAIRED} of them")
         parts = ("mean", "log_variance", "z", "first")
-        minibatch = {key: value[:MOST_PAIRED] for key, value in forward.minibatch.items()}
-        return replace(forward, minibatch=minibatch, **{part: getattr(forward, part)[:MOST_PAIRED] for part in parts})
+        first = (*(slice(None) for _ in forward.z.shape[:-2]), slice(MOST_PAIRED))
+        minibatch = {key: value[first] for key, value in forward.minibatch.items()}
+        return replace(forward, minibatch=minibatch, **{part: getattr(forward, part)[first] for part in parts})
 
     # --- what a fitted model can do
 
@@ -226,3 +279,16 @@ class Variational(NeuralMethod):
                 weights.append(log_prob + (prior.log_prob(z) - posterior.log_prob(z)).sum(-1))
             estimate = torch.logsumexp(torch.stack(weights), 0) - np.log(n_samples)
             return (estimate + network["observation"].log_volume()).cpu().numpy()
+
+
+def _same(some: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Return whether two sets of tensors are equal; a tensor may be None."""
+    pairs = [(some[key], others[key]) for key in some]
+    return all(a is b or (a is not None and b is not None and a.equal(b)) for a, b in pairs)
+
+
+def _one_after_another(sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the cells of several sets of tensors as one."""
+    import torch
+
+    return {key: None if sets[0][key] is None else torch.cat([one[key] for one in sets]) for key in sets[0]}

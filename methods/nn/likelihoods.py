@@ -9,9 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+#: Data reproduced exactly (constant genes alone) would send the variance to 0 and the density to infinity.
+LEAST_LOG_VARIANCE = -10.0
+
 
 class Likelihood(nn.Module):
     """p(x | decoder output, library size), independent over genes given the output.
+
+    Of replicas (:mod:`methods.nn.replicas`) all shapes below have a leading axis.
 
     Attributes
     ----------
@@ -81,9 +86,8 @@ class Gaussian(Likelihood):
         self.log_variance = nn.Parameter(torch.zeros(()))
 
     def bounded(self) -> Tensor:
-        """Return log σ², kept from −∞."""
-        # data reproduced exactly (constant genes alone) would send the variance to 0 and the density to infinity
-        return self.log_variance.clamp(min=-10.0)
+        """Return log σ², kept from −∞, as it broadcasts to (n_cells, n_genes)."""
+        return self.log_variance.clamp(min=LEAST_LOG_VARIANCE)[..., None, None]
 
     def gene_log_prob(self, x: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
         """Return log p(x | output) of each gene, (n_cells, n_genes)."""
@@ -107,6 +111,10 @@ class GeneGaussian(Gaussian):
     def __init__(self, n_genes: int) -> None:
         super().__init__()
         self.log_variance = nn.Parameter(torch.zeros(n_genes))
+
+    def bounded(self) -> Tensor:
+        """Return log σ², kept from −∞, as it broadcasts to (n_cells, n_genes)."""
+        return self.log_variance.clamp(min=LEAST_LOG_VARIANCE).unsqueeze(-2)
 
 
 class Bernoulli(Likelihood):
@@ -148,7 +156,7 @@ class NegativeBinomial(Likelihood):
         self.log_theta = nn.Parameter(torch.zeros(n_genes))
 
     def bounded(self) -> Tensor:
-        """Return log σ², kept from −∞."""
+        """Return log θ, kept within single precision, (n_genes,)."""
         # beyond e^±15 counts are Poisson or all zero, and θ log(1 + μ/θ) leaves single precision
         return self.log_theta.clamp(-15.0, 15.0)
 
@@ -175,6 +183,7 @@ class NegativeBinomial(Likelihood):
         # in single precision log Γ(x + θ) − log Γ(θ) loses all digits at a large θ
         x, log_theta = x.double(), self.bounded().double()
         theta, mean = log_theta.exp(), NegativeBinomial.mean(self, output.double(), library)
+        theta = theta.unsqueeze(-2)
         log_binomial = torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
         return log_binomial + torch.xlogy(x, mean / (mean + theta)) - theta * torch.log1p(mean / theta)
 
@@ -189,13 +198,13 @@ class NegativeBinomial(Likelihood):
     def sample(self, output: Tensor, library: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Draw counts, as Poisson with gamma-distributed rates."""
         mean = NegativeBinomial.mean(self, output, library)
-        theta = self.bounded().exp().expand_as(mean)
+        theta = self.bounded().exp().unsqueeze(-2).expand_as(mean)
         # torch.distributions.Gamma takes no generator
         return torch.poisson(torch._standard_gamma(theta, generator=generator) * mean / theta, generator=generator)
 
     def generating_function(self, u: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
         """Return E[u^x] = (1 + μ(1 − u)/θ)^−θ for u in [0, 1], which broadcasts to (n_cells, n_genes)."""
-        theta = self.bounded().exp()
+        theta = self.bounded().exp().unsqueeze(-2)
         return torch.exp(-theta * torch.log1p(NegativeBinomial.mean(self, output, library) * (1 - u) / theta))
 
 
@@ -253,7 +262,8 @@ class NonZeros:
         self.start = self.count.cumsum(0) - self.count
 
     def of(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rows and columns of the non-zeros of ``x[cells]``."""
+        """Return rows and columns of the non-zeros of ``x[cells]``, ``cells`` (n,) or of replicas (n_replicas, n)."""
+        cells = cells.reshape(-1)
         count = self.count.index_select(0, cells)
         row = torch.repeat_interleave(count)
         shift = self.start.index_select(0, cells) - count.cumsum(0) + count
@@ -297,22 +307,24 @@ class _ClosedForm(torch.autograd.Function):
             column = at - row * n_genes
         else:
             at = row * n_genes + column
-        theta = log_theta.exp()
+        theta = log_theta.exp().unsqueeze(-2)
+        # replicas have a dispersion each for a gene
+        gene = column if x.dim() == 2 else column + row.div(x.shape[-2], rounding_mode="floor") * n_genes
         share = torch.softmax(logits, -1)
         mean = share * library.unsqueeze(-1)
         odds = mean * theta.reciprocal()  # μ/θ
         log1p_odds = odds.log1p()  # −log NB(0)/θ
 
         # log softmax at the non-zeros only; that of the largest logit is the log of its share
-        log_rate = library.log() + share.amax(-1).log() - logits.amax(-1)
+        log_rate = (library.log() + share.amax(-1).log() - logits.amax(-1)).view(-1)
         log_fraction = logits.reshape(-1).index_select(0, at).add_(log_rate.index_select(0, row))
-        log_fraction.sub_(log_theta.index_select(0, column)).sub_(log1p_odds.view(-1).index_select(0, at))
+        log_fraction.sub_(log_theta.reshape(-1).index_select(0, gene)).sub_(log1p_odds.view(-1).index_select(0, at))
         count = x.reshape(-1).index_select(0, at)
-        extra, extra_by_theta = _log_gamma_terms(count, theta, column, gradients)
+        extra, extra_by_theta = _log_gamma_terms(count, theta.reshape(-1), gene, gradients)
         extra += count * log_fraction  # log μ/(μ + θ)
 
         if dropout is None:
-            log_prob = -(log1p_odds @ theta)
+            log_prob = -(log1p_odds @ theta.mT).squeeze(-1)
         else:
             # δ = π/[π + (1 − π) NB(0)] = sigmoid(excess)
             excess = torch.addcmul(dropout, log1p_odds, theta)
@@ -320,7 +332,8 @@ class _ClosedForm(torch.autograd.Function):
             log_prob = (log_pi - log_delta).sum(-1)
             extra += (log_delta - excess).view(-1).index_select(0, at)
         # index_add would sum in no fixed order on a GPU
-        log_prob += torch.segment_reduce(extra, "sum", lengths=torch.bincount(row, minlength=len(x)))
+        lengths = torch.bincount(row, minlength=library.numel())
+        log_prob += torch.segment_reduce(extra, "sum", lengths=lengths).view_as(log_prob)
         if extra_by_theta is None:
             return (log_prob,)
 
@@ -351,19 +364,10 @@ class _ClosedForm(torch.autograd.Function):
         log_theta, logits, dropout, by_theta, by_logits, *by_dropout = ctx.saved_tensors
         # with the inputs, that a second derivative is refused, not taken for 0
         inputs = log_theta, logits, dropout, weight
-        gradients = -weight @ by_theta, *(weight.unsqueeze(-1) * by for by in (by_logits, *by_dropout))
+        of_genes = -(weight.unsqueeze(-2) @ by_theta).squeeze(-2)
+        gradients = of_genes, *(weight.unsqueeze(-1) * by for by in (by_logits, *by_dropout))
         by_theta, by_logits, *by_dropout = (_Once.apply(gradient, *inputs) for gradient in gradients)
         return None, None, None, None, None, by_theta, by_logits, by_dropout[0] if by_dropout else None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        # replicas differ in their number of non-zeros: one after the other
-        replicas = [
-            _ClosedForm.apply(*(v if d is None else v.select(d, i) for v, d in zip(inputs, in_dims, strict=True)))
-            for i in range(info.batch_size)
-        ]
-        stacked = tuple(torch.stack(values) for values in zip(*replicas, strict=True))
-        return stacked, (0,) * len(stacked)
 
 
 class _Once(torch.autograd.Function):

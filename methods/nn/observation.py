@@ -99,13 +99,21 @@ class Scaled(Observation):
         return self.scaler.inverse(self.likelihood.mean(output, None))
 
 
-class Greys(Observation):
+class Offset(Observation):
+    """An observation that adds a number to each output of the decoder, so that this starts where the data are."""
+
+    offset: Tensor
+
+    def shifted(self, output: Tensor) -> Tensor:
+        """Return the decoder's output with the offset."""
+        return output + self.offset.unsqueeze(-2)
+
+
+class Greys(Offset):
     """Grey levels in [0, 1] under a Bernoulli likelihood, as images are commonly modelled.
 
     A decoder's output is added to the log odds of the mean levels of the training data.
     """
-
-    offset: Tensor
 
     def __init__(self, n_genes: int, likelihood: type[nn.Module]):
         super().__init__()
@@ -126,18 +134,18 @@ class Greys(Observation):
 
     def log_prob(self, minibatch: Mapping[str, Tensor], output: Tensor) -> Tensor:
         """Return log p(x | output), summed over genes, (n_cells,)."""
-        return self.likelihood.log_prob(minibatch["x"], output + self.offset, None)
+        return self.likelihood.log_prob(minibatch["x"], self.shifted(output), None)
 
     def gene_log_prob(self, minibatch: Mapping[str, Tensor], output: Tensor) -> Tensor:
         """Return the same of each gene, (n_cells, n_genes)."""
-        return self.likelihood.gene_log_prob(minibatch["x"], output + self.offset, None)
+        return self.likelihood.gene_log_prob(minibatch["x"], self.shifted(output), None)
 
     def expression(self, output: Tensor, minibatch: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the probabilities."""
-        return self.likelihood.mean(output + self.offset, None)
+        return self.likelihood.mean(self.shifted(output), None)
 
 
-class Counts(Observation):
+class Counts(Offset):
     """Counts under a count likelihood with the observed library; the encoder reads log1p of the counts.
 
     A decoder's output is added to the logarithm of the genes' shares in the training data.
@@ -153,7 +161,6 @@ class Counts(Observation):
 
     library: Tensor
     constant: Tensor
-    offset: Tensor
 
     def __init__(self, n_genes: int, likelihood: type[nn.Module]):
         super().__init__()
@@ -214,11 +221,11 @@ class Counts(Observation):
     def log_prob(self, minibatch: Mapping[str, Tensor], output: Tensor) -> Tensor:
         """Return log p(counts | output, library)."""
         nonzero = self.nonzeros.of(minibatch["cell"]) if "cell" in minibatch else None
-        return self.likelihood.log_prob(minibatch["counts"], output + self.offset, minibatch["library"], nonzero)
+        return self.likelihood.log_prob(minibatch["counts"], self.shifted(output), minibatch["library"], nonzero)
 
     def gene_log_prob(self, minibatch: Mapping[str, Tensor], output: Tensor) -> Tensor:
         """Return the same of each gene, (n_cells, n_genes)."""
-        return self.likelihood.gene_log_prob(minibatch["counts"], output + self.offset, minibatch["library"])
+        return self.likelihood.gene_log_prob(minibatch["counts"], self.shifted(output), minibatch["library"])
 
     def expression(self, output: Tensor, minibatch: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return E log1p(counts / c)."""
@@ -229,7 +236,7 @@ class Counts(Observation):
         # in log t the integrand is analytic, falls off like t·mean/c below and like exp(−t) above, so that the error
         # of this sum is about exp(−π²/step): 1e-6
         step = 0.7
-        expected, output = torch.zeros(1, device=output.device), output + self.offset
+        expected, output = torch.zeros(1, device=output.device), self.shifted(output)
         for log_t in np.arange(-22.0, 4.0, step):
             t = float(np.exp(log_t))
             at = self.likelihood.generating_function(torch.exp(-t / constant)[:, None], output, library)

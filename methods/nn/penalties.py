@@ -1,6 +1,7 @@
 """Penalties of variational autoencoders: pure functions of tensors, tested against closed forms.
 
-Where a function returns (n_cells,), average it over the cells; a scalar is of the minibatch as a whole.
+Where a function returns (n_cells,), average it over the cells; a scalar is of the minibatch as a whole. Of replicas
+(:mod:`methods.nn.replicas`) arguments and results have a leading axis, unless a function says otherwise.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from methods.nn.draws import uniform_like
 
 #: Widths σ of trVAE's kernel (Lotfollahi et al. 2020, Bioinformatics 36:i610, the authors' code).
 TRVAE_WIDTHS = (
@@ -97,6 +100,9 @@ def pairwise_mmd(
     widths
         As in :func:`mmd`.
     """
+    if values.dim() == 3:  # replicas; pdist takes one sample
+        each = zip(values, conditions, strict=True)
+        return torch.stack([pairwise_mmd(sample, numbers, n_conditions, widths) for sample, numbers in each])
     # pdist subtracts coordinates: taken from inner products, the distances would drown in rounding at narrow widths
     kernel = _MeanOfGaussians.apply(torch.pdist(values).square(), widths)
     cells = (conditions.unsqueeze(1) == torch.arange(n_conditions, device=conditions.device)).sum(0)
@@ -164,7 +170,7 @@ def gaussian_kernel(x: Tensor) -> Tensor:
 
 def delta_kernel(labels: Tensor) -> Tensor:
     """Return K_ik = [label_i = label_k], (n_cells, n_cells), of labels (n_cells,)."""
-    return (labels.unsqueeze(0) == labels.unsqueeze(1)).to(torch.get_default_dtype())
+    return (labels.unsqueeze(-2) == labels.unsqueeze(-1)).to(torch.get_default_dtype())
 
 
 def coordinate_kernels(z: Tensor) -> Tensor:
@@ -175,7 +181,7 @@ def coordinate_kernels(z: Tensor) -> Tensor:
     z
         Codes (n_cells, n_latent). The result, (n_latent, n_cells, n_cells), bounds the minibatch.
     """
-    return gaussian_kernel(z.T.unsqueeze(-1))
+    return gaussian_kernel(z.mT.unsqueeze(-1))
 
 
 def nuisance_kernels(z: Tensor, labels: Tensor) -> Tensor:
@@ -186,7 +192,7 @@ def nuisance_kernels(z: Tensor, labels: Tensor) -> Tensor:
     z, labels
         Codes (n_cells, n_latent) and the covariate (n_cells,). The result is (2, n_cells, n_cells).
     """
-    return torch.stack([gaussian_kernel(z), delta_kernel(labels).to(z.dtype)])
+    return torch.stack([gaussian_kernel(z), delta_kernel(labels).to(z.dtype)], -3)
 
 
 def dhsic(kernels: Tensor) -> Tensor:
@@ -201,7 +207,7 @@ def dhsic(kernels: Tensor) -> Tensor:
         The kernel matrix of each of d variables, with ones on the diagonal, (d, n_cells, n_cells).
     """
     of_cell = kernels.mean(-1)
-    return kernels.prod(0).mean() + of_cell.mean(-1).prod() - 2.0 * of_cell.prod(0).mean()
+    return kernels.prod(-3).mean((-2, -1)) + of_cell.mean(-1).prod(-1) - 2.0 * of_cell.prod(-2).mean(-1)
 
 
 def sqrt_dhsic(kernels: Tensor, eps: float) -> Tensor:
@@ -244,14 +250,15 @@ def total_correlation(z: Tensor, mean: Tensor, log_variance: Tensor, n_cells: in
     n_cells
         Training cells, n_minibatch ≤ n_cells.
     """
-    n_minibatch = len(z)
-    squared = (z.unsqueeze(1) - mean).square() * torch.exp(-log_variance)
+    n_minibatch = z.shape[-2]
+    mean, log_variance = mean.unsqueeze(-3), log_variance.unsqueeze(-3)
+    squared = (z.unsqueeze(-2) - mean).square() * torch.exp(-log_variance)
     log_density = -0.5 * (squared + log_variance + math.log(2 * math.pi))
     others = math.log((1 - 1 / n_cells) / max(n_minibatch - 1, 1))
     log_weight = torch.full((n_minibatch, n_minibatch), others, dtype=z.dtype, device=z.device)
     log_weight.fill_diagonal_(-math.log(n_cells))
-    joint = torch.logsumexp(log_density.sum(-1) + log_weight, 1)
-    return joint - torch.logsumexp(log_density + log_weight.unsqueeze(-1), 1).sum(-1)
+    joint = torch.logsumexp(log_density.sum(-1) + log_weight, -1)
+    return joint - torch.logsumexp(log_density + log_weight.unsqueeze(-1), -2).sum(-1)
 
 
 def dip(mean: Tensor, log_variance: Tensor | None, lambda_od: float, lambda_d: float) -> Tensor:
@@ -267,13 +274,13 @@ def dip(mean: Tensor, log_variance: Tensor | None, lambda_od: float, lambda_d: f
     lambda_od, lambda_d
         Weights of the off-diagonal and of the diagonal.
     """
-    centred = mean - mean.mean(0)
-    covariance = centred.T @ centred / len(mean)
-    diagonal = covariance.diagonal()
+    centred = mean - mean.mean(-2, keepdim=True)
+    covariance = centred.mT @ centred / mean.shape[-2]
+    diagonal = covariance.diagonal(dim1=-2, dim2=-1)
     off_diagonal = covariance - torch.diag_embed(diagonal)
     if log_variance is not None:
-        diagonal = diagonal + log_variance.exp().mean(0)
-    return lambda_od * off_diagonal.square().sum() + lambda_d * (diagonal - 1.0).square().sum()
+        diagonal = diagonal + log_variance.exp().mean(-2)
+    return lambda_od * off_diagonal.square().sum((-2, -1)) + lambda_d * (diagonal - 1.0).square().sum(-1)
 
 
 def permute_codes(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -320,7 +327,7 @@ def discriminator_loss(joint: Tensor, permuted: Tensor) -> Tensor:
 # --- discrete variables
 
 
-def gumbel_sigmoid(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+def gumbel_sigmoid(logits: Tensor, temperature: float) -> Tensor:
     """Draw b ~ Bernoulli(sigmoid(logits)), zeros and ones, with the gradient of sigmoid((logits + l)/temperature).
 
     l is logistic noise, b = [logits + l > 0]: the binary Concrete distribution with the straight-through estimator
@@ -332,11 +339,8 @@ def gumbel_sigmoid(logits: Tensor, temperature: float, generator: torch.Generato
         Any shape.
     temperature
         Of the relaxation whose gradient is taken.
-    generator
-        On the device of the logits; the default one if None.
     """
-    uniform = torch.rand(logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
-    relaxed = torch.sigmoid((logits + torch.logit(uniform, eps=1e-7)) / temperature)
+    relaxed = torch.sigmoid((logits + torch.logit(uniform_like(logits), eps=1e-7)) / temperature)
     # in this order, exactly 0 or 1
     return (relaxed > 0.5).to(logits.dtype) + (relaxed - relaxed.detach())
 

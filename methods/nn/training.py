@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from methods.base import CannotFit
+from methods.nn.draws import drawing_from
+from methods.nn.replicas import Weights, keep, stacked, weights_of
 
 #: Penalties may grow with the square of the cells that they see at once.
 VALIDATED_AT_ONCE = 1024
@@ -33,6 +36,8 @@ class Model(Protocol):
 
     def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
         """Return the named loss terms of one minibatch, each a scalar mean over cells; their sum is the loss.
+
+        The names are the same in every minibatch. Of replicas each term is (n_replicas,).
 
         In validation ``epoch`` is the last one that the schedule allows, so that whatever is warmed up counts in full.
         """
@@ -75,17 +80,18 @@ class Schedule:
 
 @dataclass
 class Outcome:
-    """Training curves (term to value at each epoch) and why training stopped."""
+    """Training curves (term to value at each epoch), why training stopped, and the error if one stopped it."""
 
     history: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int = 0
     stopped: str = ""
     converged: bool = False
+    error: NonFiniteLoss | None = None
 
-    def log(self, terms: Mapping[str, float], prefix: str = "") -> None:
+    def log(self, terms: Mapping[str, float]) -> None:
         """Append one epoch's values."""
         for name, value in terms.items():
-            self.history.setdefault(prefix + name, []).append(value)
+            self.history.setdefault(name, []).append(value)
 
 
 def device() -> torch.device:
@@ -126,68 +132,170 @@ def train(
     NonFiniteLoss
         When a term is NaN or infinite at the end of an epoch.
     """
-    n_cells = len(next(iter(tensors.values())))
+    (outcome,) = train_together(model, [network], tensors, schedule, [seed], name, strata)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome
+
+
+def train_together(
+    model: Model,
+    networks: Sequence[nn.Module],
+    tensors: Mapping[str, Tensor],
+    schedule: Schedule,
+    seeds: Sequence[int],
+    name: str,
+    strata: Tensor | None = None,
+    starts: Sequence[int] | None = None,
+) -> list[Outcome]:
+    """Train replicas of one network in one pass, each as :func:`train` would alone, but for rounding.
+
+    Parameters
+    ----------
+    model
+        Gives the loss terms of all replicas; it must know of leading axes (:mod:`methods.nn.replicas`). With one
+        network there is no such axis.
+    networks
+        Of one shape.
+    tensors, strata
+        As in :func:`train`; where replicas have their own data, one after another.
+    schedule, name
+        As in :func:`train`.
+    seeds
+        Of each network.
+    starts
+        Number of the first cell of each network's data, which are equally many; without it all have the same.
+
+    Returns
+    -------
+    list
+        The outcome of each; where its loss became NaN or infinite with that error.
+    """
+    where = next(iter(tensors.values())).device
+    starts = starts or [0] * len(networks)
+    n_cells = len(next(iter(tensors.values()))) // len(set(starts))
     if n_cells < 2:
         raise CannotFit(f"{name} needs at least 2 cells, got {n_cells}")
-    where = next(iter(tensors.values())).device
-    # the order of cells is drawn on the CPU, so that it is the same one on every device
-    shuffle = torch.Generator().manual_seed(seed)
-    order = torch.randperm(n_cells, generator=shuffle).to(where)
     n_validation = int(schedule.validation * n_cells) if n_cells >= 20 else 0
-    held, kept = order[:n_validation], order[n_validation:]
-    validation = {key: value.index_select(0, held) for key, value in tensors.items()}
-    n_batches = -(-len(kept) // schedule.minibatch)
+    several = len(networks) > 1
+    replicas = [
+        _Replica(*each, where, n_cells, n_validation, schedule) for each in zip(networks, seeds, starts, strict=True)
+    ]
+    network = stacked(networks) if several else networks[0]
+    n_kept = n_cells - n_validation
+    n_batches = -(-n_kept // schedule.minibatch)
 
     optimizer = torch.optim.Adam(model.parameter_groups(network), lr=schedule.learning_rate, fused=True)
     cosine = schedule.final_learning_rate > 0
     decay = CosineAnnealingLR(optimizer, schedule.max_epochs, schedule.final_learning_rate) if cosine else None
-    outcome = Outcome(stopped=f"max_epochs={schedule.max_epochs}")
-    best, best_weights = float("inf"), deepcopy(network.state_dict())
+    left = list(replicas)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-        torch.manual_seed(seed)
+        torch.manual_seed(seeds[0])
         for epoch in range(schedule.max_epochs):
-            network.train()
-            totals: dict[str, Tensor] = {}
-            shuffled = kept[torch.randperm(len(kept), generator=shuffle).to(where)]
-            if strata is not None:
-                shuffled = shuffled[_spread(strata[shuffled])]
-            for cells in shuffled.tensor_split(n_batches):
-                minibatch = {key: value.index_select(0, cells) for key, value in tensors.items()}
-                terms = model.loss_terms(network, minibatch, epoch)
-                optimizer.zero_grad(set_to_none=True)
-                torch.stack(list(terms.values())).sum().backward()
-                optimizer.step()
-                for key, value in terms.items():
-                    totals[key] = totals.get(key, 0.0) + value.detach() * (len(cells) / len(kept))
-            if decay is not None:
-                decay.step()
-            curves = {key: float(value) for key, value in totals.items()}
-            _require_finite(curves, name, epoch)
-            outcome.log(curves)
-            watched = sum(value for key, value in curves.items() if key not in model.unwatched)
+            with drawing_from([one.noise for one in left]) if several else nullcontext():
+                network.train()
+                order = _side_by_side([one.shuffled(strata) for one in left], several)
+                names: list[str] = []
+                totals: Any = 0.0
+                for cells in order.tensor_split(n_batches, -1):
+                    terms = model.loss_terms(network, _gathered(tensors, cells), epoch)
+                    names, values = list(terms), torch.stack(list(terms.values()))
+                    optimizer.zero_grad(set_to_none=True)
+                    values.sum().backward()
+                    optimizer.step()
+                    totals = totals + values.detach() * (cells.shape[-1] / n_kept)
+                if decay is not None:
+                    decay.step()
+                watches = [key not in model.unwatched for key in names]
+                watched = totals[watches].sum(0)
+                if n_validation:
+                    network.eval()
+                    watched = torch.zeros_like(watched)
+                    held = _side_by_side([one.held for one in left], several)
+                    with torch.no_grad():
+                        for cells in held.split(VALIDATED_AT_ONCE, -1):
+                            terms = model.loss_terms(network, _gathered(tensors, cells), schedule.max_epochs)
+                            loss = torch.stack([value for key, value in terms.items() if key not in model.unwatched])
+                            watched += loss.sum(0) * (cells.shape[-1] / n_validation)
+            curves = dict(zip(names, totals.view(len(names), -1).tolist(), strict=True))
             if n_validation:
-                network.eval()
-                watched = 0.0
-                with torch.no_grad():
-                    for piece in torch.arange(n_validation, device=where).split(VALIDATED_AT_ONCE):
-                        minibatch = {key: value.index_select(0, piece) for key, value in validation.items()}
-                        terms = model.loss_terms(network, minibatch, schedule.max_epochs)
-                        loss = sum(value for key, value in terms.items() if key not in model.unwatched)
-                        watched += float(loss) * len(piece) / n_validation
-                _require_finite({"validation": watched}, name, epoch)
-                outcome.log({"validation": watched})
-            if watched < best or epoch < schedule.warmup:
-                # what is best during the warm-up is only where the next epoch starts from
-                best = watched if epoch >= schedule.warmup else float("inf")
-                outcome.best_epoch = epoch
-                best_weights = deepcopy(network.state_dict())
-            elif epoch - outcome.best_epoch >= schedule.patience:
-                outcome.stopped = f"no improvement for {schedule.patience} epochs after epoch {outcome.best_epoch}"
-                outcome.converged = True
+                curves["validation"] = watched.view(-1).tolist()
+            for i, (one, loss) in enumerate(zip(left, watched.view(-1).tolist(), strict=True)):
+                own = {key: values[i] for key, values in curves.items()}
+                one.take_in(epoch, own, loss, partial(weights_of, network, i if several else None), name)
+            if all(one.ended for one in left):
                 break
-    network.load_state_dict(best_weights)
-    network.eval()
-    return outcome
+            if any(one.ended for one in left):
+                on = torch.tensor([i for i, one in enumerate(left) if not one.ended], device=where)
+                keep(network, optimizer, on)
+                left = [one for one in left if not one.ended]
+    return [one.finished() for one in replicas]
+
+
+class _Replica:
+    """What a network has of its own among those trained together: its cells, its random numbers, its best weights."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        seed: int,
+        start: int,
+        where: torch.device,
+        n_cells: int,
+        n_validation: int,
+        schedule: Schedule,
+    ):
+        self.network, self.schedule = network, schedule
+        # the order of cells is drawn on the CPU, so that it is the same one on every device
+        self.shuffle = torch.Generator().manual_seed(seed)
+        self.noise = torch.Generator(where).manual_seed(seed)
+        order = (torch.randperm(n_cells, generator=self.shuffle) + start).to(where)
+        self.held, self.kept = order[:n_validation], order[n_validation:]
+        self.outcome = Outcome(stopped=f"max_epochs={schedule.max_epochs}")
+        self.ended = False
+        self.best, self.best_weights = float("inf"), weights_of(network)
+
+    def shuffled(self, strata: Tensor | None) -> Tensor:
+        """Return the cells that it is trained on, in the order of an epoch."""
+        order = torch.randperm(len(self.kept), generator=self.shuffle)
+        cells = self.kept[order.to(self.kept.device)]
+        return cells if strata is None else cells[_spread(strata[cells])]
+
+    def take_in(
+        self, epoch: int, curves: Mapping[str, float], watched: float, weights: Callable[[], Weights], name: str
+    ) -> None:
+        """Note an epoch's loss terms; keep its weights if they are the best; end where it is time."""
+        outcome, schedule = self.outcome, self.schedule
+        outcome.error = _not_finite(curves, name, epoch)
+        if outcome.error is not None:
+            self.ended = True
+            return
+        outcome.log(curves)
+        if watched < self.best or epoch < schedule.warmup:
+            # what is best during the warm-up is only where the next epoch starts from
+            self.best = watched if epoch >= schedule.warmup else float("inf")
+            outcome.best_epoch = epoch
+            self.best_weights = weights()
+        elif epoch - outcome.best_epoch >= schedule.patience:
+            outcome.stopped = f"no improvement for {schedule.patience} epochs after epoch {outcome.best_epoch}"
+            outcome.converged = True
+            self.ended = True
+
+    def finished(self) -> Outcome:
+        """Leave the network in eval mode with the best weights."""
+        self.network.load_state_dict(self.best_weights)
+        self.network.eval()
+        return self.outcome
+
+
+def _side_by_side(orders: list[Tensor], several: bool) -> Tensor:
+    return torch.stack(orders) if several else orders[0]
+
+
+def _gathered(tensors: Mapping[str, Tensor], cells: Tensor) -> dict[str, Tensor]:
+    """Return the rows of ``cells``, (n,) or of replicas (n_replicas, n)."""
+    flat = cells.reshape(-1)
+    return {key: value.index_select(0, flat).view(*cells.shape, *value.shape[1:]) for key, value in tensors.items()}
 
 
 def _spread(labels: Tensor) -> Tensor:
@@ -199,10 +307,11 @@ def _spread(labels: Tensor) -> Tensor:
     return by_label[torch.sort(place, stable=True).indices]
 
 
-def _require_finite(curves: Mapping[str, float], name: str, epoch: int) -> None:
+def _not_finite(curves: Mapping[str, float], name: str, epoch: int) -> NonFiniteLoss | None:
     for term, value in curves.items():
         if not abs(value) < float("inf"):
-            raise NonFiniteLoss(
+            return NonFiniteLoss(
                 f"{name}: loss term {term!r} is {value} at epoch {epoch}; "
                 "try a smaller learning_rate or a larger minibatch"
             )
+    return None

@@ -141,7 +141,7 @@ def test_networks_have_the_stated_shapes(activation, norm):
 
 def test_hidden_layers_have_no_bias_before_batch_norm_and_no_dropout_at_zero():
     batch = hidden_layers((4, 8), "relu", "batch", 0.5)
-    assert [type(layer).__name__ for layer in batch] == ["Linear", "BatchNorm1d", "ReLU", "Dropout"]
+    assert [type(layer).__name__ for layer in batch] == ["Linear", "BatchNorm", "ReLU", "Dropout"]
     assert batch[0].bias is None
     plain = hidden_layers((4, 8), "softplus", "none", 0.0)
     assert [type(layer).__name__ for layer in plain] == ["Linear", "Softplus"]
