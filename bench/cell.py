@@ -8,18 +8,21 @@ import re
 import resource
 import time
 import traceback
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.environment import describe
-from bench.fits import Fits
+from bench.fits import Fits, make_together
 from bench.pictures import picture
 from bench.plan import Cell, load_plugin, method_config
+from bench.replicas import Together
+from methods import METHODS
 from methods.base import CannotFit
 from metrics import METRICS
 from tasks import TASKS, load_task
@@ -35,11 +38,30 @@ FORMAT = 3
 _UNREADABLE = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
 
 
-def run_cell(cell: Cell, fits_directory: Path | None) -> dict[str, Any]:
+def run_cells(cells: Sequence[Cell], fits_directory: Path | None) -> list[dict[str, Any]]:
+    """Run cells whose fits are made in one pass, or one cell, and return their results.
+
+    All ``replicas`` of a cell take part in its fit, also those that have a result: a fit depends, by rounding, on the
+    others of its pass.
+    """
+    first = cells[0]
+    if len(first.replicas) < 2:
+        return [run_cell(cell, fits_directory) for cell in cells]
+    for plugin in first.plugins:
+        load_plugin(plugin)
+    cls = METHODS[first.name]
+    together = Together(partial(make_together, cls, first.config, fits_directory))
+    siblings = [replace(first, seed=seed).with_id() for seed in first.replicas]
+    results = together.run([partial(run_cell, cell, fits_directory, together) for cell in siblings])
+    by_id = {result["cell"]["id"]: result for result in results}
+    return [by_id[cell.id] for cell in cells]
+
+
+def run_cell(cell: Cell, fits_directory: Path | None, together: Together | None = None) -> dict[str, Any]:
     """Run one cell and return its result; whatever the method or task raises becomes the result's reason."""
     _keep_compiled()
     started, clock = datetime.now(UTC), time.perf_counter()
-    fits = Fits(fits_directory)
+    fits = Fits(fits_directory, together)
     scores: dict[str, float | None] = {}
     status, reason, detail, trace = "ok", "", "", ""
     handed: list[tuple[int, int]] = []

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,12 @@ import numpy as np
 from bench.digests import source_digest
 from bench.files import replacing
 from methods import METHODS
-from methods.base import Method
+from methods.base import Apart, CannotFit, Method
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from bench.replicas import Request, Together
 
 
 class Fits:
@@ -33,6 +35,8 @@ class Fits:
     ----------
     directory
         Where fits are kept; None keeps none.
+    together
+        Where this cell meets others whose fits are made in one pass with its own (:func:`make_together`).
 
     Attributes
     ----------
@@ -50,8 +54,9 @@ class Fits:
         What methods remarked on their fits, each remark once.
     """
 
-    def __init__(self, directory: Path | None):
+    def __init__(self, directory: Path | None, together: Together | None = None):
         self.directory = directory
+        self.together = together
         self.seconds = 0.0
         self.spent = 0.0
         self.history: dict[str, list[float]] = {}
@@ -67,7 +72,9 @@ class Fits:
         def fit(data: AnnData) -> Method:
             clock = time.perf_counter()
             method = cls(settings)
-            if self.directory is None or not hasattr(method, "state"):
+            if self.together is not None:
+                method, seconds = self.together.fit(method, data, seed)
+            elif self.directory is None or not hasattr(method, "state"):
                 method.fit(data, seed)
                 seconds = time.perf_counter() - clock
             else:
@@ -101,10 +108,71 @@ class Fits:
         return method, seconds
 
 
-def _key(cls: type[Method], config: Mapping[str, Any], data: AnnData, seed: int) -> str:
+def make_together(cls: Any, config: Mapping[str, Any], directory: Path | None, requests: Sequence[Request]) -> None:
+    """Fit the methods of requests in one pass, or take all of them from disk; where that cannot be, one by one.
+
+    The time of a pass is shared out evenly. A fit is kept under the seeds of its pass as well as its own: another pass
+    would give the same but for rounding.
+    """
+    seeds = [request.seed for request in requests]
+    with contextlib.ExitStack() as locks:
+        files: list[Path] = []
+        if directory is not None:
+            from filelock import FileLock
+
+            directory.mkdir(parents=True, exist_ok=True)
+            keys = [_key(cls, config, request.data, request.seed, seeds) for request in requests]
+            files = [directory / f"{key}.safetensors" for key in keys]
+            for file in sorted(files):
+                locks.enter_context(FileLock(file.with_suffix(".lock")))
+            if _all_loaded(requests, files):
+                return
+        clock = time.perf_counter()
+        try:
+            methods, datasets = zip(*((request.method, request.data) for request in requests), strict=True)
+            errors = cls.fit_together(methods, datasets, seeds)
+        except (Apart, CannotFit, MemoryError):
+            for request in requests:
+                _fit_alone(request)
+            return
+        seconds = (time.perf_counter() - clock) / len(requests)
+        for request, error in zip(requests, errors, strict=True):
+            request.seconds, request.error = seconds, error
+        for file, request in zip(files, requests, strict=False):  # no files where none are kept
+            if request.error is None:
+                with contextlib.suppress(OSError):  # a full disk costs the cache, not the result
+                    _save(request.method, seconds, file)
+
+
+def _all_loaded(requests: Sequence[Request], files: Sequence[Path]) -> bool:
+    """Take all fits from disk, or none."""
+    try:
+        seconds = [_load(request.method, file) for request, file in zip(requests, files, strict=True)]
+    except SpoiltFit:
+        for request in requests:
+            request.method = type(request.method)(request.method.config)
+        return False
+    for request, spent in zip(requests, seconds, strict=True):
+        request.seconds = spent
+    return True
+
+
+def _fit_alone(request: Request) -> None:
+    clock = time.perf_counter()
+    request.method = type(request.method)(request.method.config)
+    try:
+        request.method.fit(request.data, request.seed)
+    except Exception as error:  # noqa: BLE001 - raised where the cell waits for its fit
+        request.error = error
+    request.seconds = time.perf_counter() - clock
+
+
+def _key(cls: type[Method], config: Mapping[str, Any], data: AnnData, seed: int, together: Sequence[int] = ()) -> str:
     from tasks.datasets.memory import digest
 
     parts = [cls.name, json.dumps(config, sort_keys=True), source_digest(cls), digest(data), str(seed)]
+    if len(together) > 1:
+        parts.append(f"in one pass with {sorted(together)}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

@@ -24,6 +24,9 @@ from tasks.base import Control, Task
 from tasks.datasets.own import N_GENES
 
 ALL = "all"
+#: At most so many fits are made in one pass, of data of at most so many million values (cells × genes): each of them
+#: has its own copy, and fits of large networks, which are arithmetic, gain nothing.
+REPLICAS, MOST_TOGETHER = 8, 20.0
 #: The unit of a cell that stands for a whole method × task, skipped.
 WHOLE = "*"
 
@@ -66,11 +69,13 @@ class Cell:
     own: Mapping[str, str] = field(default_factory=dict)
     #: Why it is not run; empty where it is.
     skip: str = ""
+    #: Seeds of the cells, this one among them, whose fits are made in one pass; empty where it is made alone.
+    replicas: tuple[int, ...] = field(default=(), compare=False)
     id: str = field(default="", compare=False)
 
     def with_id(self) -> Cell:
         """Return the cell with its content hash; where files lie does not matter, what is in them does."""
-        content = {key: value for key, value in asdict(self).items() if key not in ("id", "plugins", "own")}
+        content = {k: v for k, v in asdict(self).items() if k not in ("id", "plugins", "own", "replicas")}
         text = json.dumps(content, sort_keys=True)
         return replace(self, id=hashlib.sha256(text.encode()).hexdigest()[:16])
 
@@ -388,6 +393,8 @@ def make_plan(
         rows += [_control_row(blank, control) for control in task.controls]
         for row in rows:
             crossed = [row] if row.skip else [replace(row, unit=unit, seed=seed) for unit in units for seed in seeds]
+            if row.name and not row.skip and METHODS[row.name].fits_together() and sizes[task_name] <= MOST_TOGETHER:
+                crossed = [replace(cell, replicas=_pass_of(cell.seed, seeds)) for cell in crossed]
             cells += [cell.with_id() for cell in crossed]
     return Plan(tuple(_in_turn(cells)), absent, sizes, selections)
 
@@ -412,13 +419,20 @@ def _control_row(blank: Cell, control: Control) -> Cell:
     return replace(blank, role="control", method=control.name, method_digest=" ".join(digests))
 
 
+def _pass_of(seed: int, seeds: range) -> tuple[int, ...]:
+    """Return the seeds that are fitted in one pass with ``seed``."""
+    first = seed - seed % REPLICAS
+    together = tuple(seeds[first : first + REPLICAS])
+    return together if len(together) > 1 else ()
+
+
 def _in_turn(cells: Sequence[Cell]) -> list[Cell]:
     """Order cells unit by unit, so that neighbours in time seldom wait for one fit that they share."""
     units: dict[str, dict[str, int]] = {}
     for cell in cells:
         positions = units.setdefault(cell.task, {})
         positions.setdefault(cell.unit, len(positions))
-    return sorted(cells, key=lambda cell: (units[cell.task][cell.unit], cell.seed))
+    return sorted(cells, key=lambda cell: (units[cell.task][cell.unit], (*cell.replicas, cell.seed)[0]))
 
 
 def _parse_settings(settings: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:

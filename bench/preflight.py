@@ -34,7 +34,7 @@ def first_cells(plan: Plan) -> Plan:
         if cell.unit != WHOLE:
             first.setdefault(cell.task, cell.unit)
     once = [cell for cell in plan.cells if cell.unit in (WHOLE, first.get(cell.task)) and cell.seed == 0]
-    return replace(plan, cells=tuple(once))
+    return replace(plan, cells=tuple(replace(cell, replicas=()) for cell in once))
 
 
 def preflight(plan: Plan, store: Store, executor: Executor, jobs: int, console: Console) -> list[dict[str, Any]]:

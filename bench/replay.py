@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.cell import run_cell
+from bench.cell import run_cells
 from bench.digests import source_digest
 from bench.environment import describe
 from bench.plan import Cell, load_plugin
@@ -84,7 +84,7 @@ def replay(stored: dict[str, Any]) -> Replay:
     for plugin in cell.plugins:
         load_plugin(plugin)
     changes = _changes(cell) + _environment_changes(stored["environment"])
-    result = run_cell(cell, None)
+    (result,) = run_cells([cell], None)
     names = dict.fromkeys([*stored["scores"], *result["scores"]])
     pairs = {name: (stored["scores"].get(name), result["scores"].get(name)) for name in names}
     return Replay(cell, changes, stored, result, {name: (*pair, compare(*pair)) for name, pair in pairs.items()})
@@ -102,7 +102,7 @@ def compare(stored: float | None, now: float | None) -> str:
 def _cell(stored: dict[str, Any]) -> Cell:
     about = stored["cell"]
     try:
-        return Cell(**{**about, "plugins": tuple(about["plugins"])})
+        return Cell(**{**about, **{key: tuple(about.get(key, ())) for key in ("plugins", "replicas")}})
     except (KeyError, TypeError) as error:
         raise StoreError(f"cell {about.get('id')}: stored by another version of this program ({error})") from error
 

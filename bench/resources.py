@@ -53,9 +53,10 @@ def needs(cell: Cell, millions: float, seconds: float, memory_mb: float | None =
     memory_mb
         Its memory, where the user has said it.
     """
+    values = millions * max(1, len(cell.replicas))
     return Resources(
         threads=int(THREADS["OMP_NUM_THREADS"]),
-        memory_mb=math.ceil(memory_mb) if memory_mb else _power(BASE_MB + MB_PER_MILLION * millions, LEAST_MB),
+        memory_mb=math.ceil(memory_mb) if memory_mb else _power(BASE_MB + MB_PER_MILLION * values, LEAST_MB),
         gpu=uses_gpu(cell),
         minutes=_power(SAFETY * seconds / 60, LEAST_MINUTES),
     )

@@ -256,6 +256,7 @@ COLUMNS = {
     "detail": "str",
     "n_cells": "int64",
     "n_genes": "int64",
+    "replicas": "int64",
     "warnings": "str",
     "log": "str",
     "fit_seconds": "float64",
@@ -292,6 +293,7 @@ def tidy(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
             "cell_id": cell["id"],
             "n_cells": result.get("n_cells", 0),
             "n_genes": result.get("n_genes", 0),
+            "replicas": max(1, len(cell.get("replicas", ()))),
             "two_sided": result["two_sided"],
             "config": json.dumps(cell["config"], sort_keys=True),
             "warnings": "; ".join(result["warnings"]),
@@ -314,7 +316,7 @@ def replay_command(cell: dict[str, Any]) -> str:
         flag_of |= {"file": "data", "n_genes": "n-genes"}
         own = [part for role, value in cell["own"].items() for part in (f"--{flag_of[role]}", value)]
     words = ["python", "-m", "bench", "run", "--methods", cell["name"] or "no-change", "--tasks", task, *own]
-    words += ["--preset", cell["preset"], "--seeds", str(cell["seed"] + 1)]
+    words += ["--preset", cell["preset"], "--seeds", str(max([cell["seed"], *cell.get("replicas", ())]) + 1)]
     if cell["role"] == "method":
         for setting in cell["method"].removeprefix(cell["name"]).split("@")[1:]:
             words += ["--set", f"{cell['name']}.{setting}"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.cell import run_cell
-from bench.executors import OnDone, OnStart
+from bench.cell import run_cells
+from bench.executors import OnDone, OnStart, passes
 from bench.plan import Cell
 from bench.store import Store
 
@@ -15,8 +15,9 @@ class InlineExecutor:
 
     def run(self, cells: Sequence[Cell], store: Store, on_start: OnStart, on_done: OnDone) -> None:
         """Run all cells here."""
-        for cell in cells:
-            on_start(cell)
-            result = run_cell(cell, store.fits)
-            store.write(result)
-            on_done(cell, result)
+        for together in passes(cells):
+            for cell in together:
+                on_start(cell)
+            for cell, result in zip(together, run_cells(together, store.fits), strict=True):
+                store.write(result)
+                on_done(cell, result)

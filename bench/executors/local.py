@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,8 +18,8 @@ from typing import Any
 
 import psutil
 
-from bench.cell import result_of, run_cell
-from bench.executors import OnDone, OnStart
+from bench.cell import result_of, run_cells
+from bench.executors import OnDone, OnStart, passes
 from bench.plan import Cell
 from bench.resources import uses_gpu
 from bench.store import Store
@@ -32,9 +32,9 @@ ATTEMPTS = 5
 
 @dataclass
 class _Running:
-    """A cell's process, and why it was ended if the executor ended it."""
+    """A process of one cell, or of those whose fits are made in one pass, and why it was ended if it was."""
 
-    cell: Cell
+    cells: list[Cell]
     process: BaseProcess
     deadline: float
     device: str | None
@@ -75,44 +75,49 @@ class LocalExecutor:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["bench.executors.preload"])
         (store.out / "logs").mkdir(exist_ok=True)
-        waiting, running = list(cells), list[_Running]()
+        waiting, running = passes(cells), list[_Running]()
         try:
             while waiting or running:
                 while len(running) < self.jobs and (chosen := self._choose(waiting, running)):
-                    cell, device = chosen
-                    waiting.remove(cell)
-                    running.append(self._start(context, cell, device, store, on_start))
+                    together, device = chosen
+                    waiting.remove(together)
+                    running.append(self._start(context, together, device, store, on_start))
                 wait([one.process.sentinel for one in running], timeout=0.25)
                 for one in list(running):
                     self._watch(one)
                     if one.process.exitcode is not None:
                         _end_group(one.process)  # what the cell started, or the cell itself if the fork server died
                         running.remove(one)
-                        on_done(one.cell, self._result(one, store))
+                        waiting[:0] = self._settle(one, store, on_done)
         finally:
             for one in running:
                 _kill(one.process)
 
-    def _choose(self, waiting: Sequence[Cell], running: Sequence[_Running]) -> tuple[Cell, str | None] | None:
-        """Return the next cell that can start now and the GPU that it gets, "" for none."""
+    def _choose(
+        self, waiting: Sequence[list[Cell]], running: Sequence[_Running]
+    ) -> tuple[list[Cell], str | None] | None:
+        """Return the next cells that can start now and the GPU that they get, "" for none."""
         if self.devices is None:
             return (waiting[0], None) if waiting else None
         taken = {one.device for one in running}
         free = [device for device in self.devices if device not in taken]
-        for cell in waiting:
-            if not uses_gpu(cell):
-                return cell, ""
+        for cells in waiting:
+            if not uses_gpu(cells[0]):
+                return cells, ""
             if free:
-                return cell, free[0]
+                return cells, free[0]
         return None
 
-    def _start(self, context: Any, cell: Cell, device: str | None, store: Store, on_start: OnStart) -> _Running:
+    def _start(self, context: Any, cells: list[Cell], device: str | None, store: Store, on_start: OnStart) -> _Running:
         # what an earlier attempt left must not be taken for this one's result
-        store.file(cell.id).unlink(missing_ok=True)
+        for cell in cells:
+            store.file(cell.id).unlink(missing_ok=True)
         kernel_kills = _kernel_kills()
-        process = _fork(context, cell, device, store)
-        on_start(cell)
-        return _Running(cell, process, time.monotonic() + self.time_limit, device, kernel_kills)
+        process = _fork(context, cells, device, store)
+        for cell in cells:
+            on_start(cell)
+        limit = self.time_limit * max(1, len(cells[0].replicas))
+        return _Running(cells, process, time.monotonic() + limit, device, kernel_kills)
 
     def _watch(self, one: _Running) -> None:
         """End a process that has outrun its time or outgrown its memory."""
@@ -130,32 +135,44 @@ class LocalExecutor:
         if one.ended:
             _kill(one.process)
 
-    def _result(self, one: _Running, store: Store) -> dict[str, Any]:
-        """Return what the process wrote, or a result that says how it ended without writing one."""
-        result = store.read(one.cell.id)
-        log = _log(store.out, one.cell)
-        if result is not None:
-            if log.exists() and not log.stat().st_size:
-                log.unlink()
-        else:
-            code = one.process.exitcode or 0
-            if one.ended:
-                status, reason = one.ended
-            elif code == -signal.SIGKILL and _kernel_kills() > one.kernel_kills:
-                status, reason = "out_of_memory", f"the kernel ended the process, which last held {one.peak_mb:.0f} MB"
-            elif code < 0:
-                status, reason = "killed", f"the process was ended by {signal.Signals(-code).name}; it printed to {log}"
+    def _settle(self, one: _Running, store: Store, on_done: OnDone) -> list[list[Cell]]:
+        """Hand over what the process wrote, or a result that says how it ended without writing one.
+
+        Of several cells those without a result are returned, to be run alone: what ended them may be one of them.
+        """
+        log, apart = _log(store.out, one.cells[0]), list[list[Cell]]()
+        for cell in one.cells:
+            result = store.read(cell.id)
+            if result is not None:
+                if log.exists() and not log.stat().st_size:
+                    log.unlink()
+            elif cell.replicas:
+                apart.append([replace(cell, replicas=())])
+                continue
             else:
-                status, reason = "failed", f"the process ended with code {code} and no result; it printed to {log}"
-            result = result_of(one.cell, status, reason, peak_memory_mb=one.peak_mb)
-            store.write(result)
-        return result
+                result = self._ended(one, cell, log)
+                store.write(result)
+            on_done(cell, result)
+        return apart
+
+    def _ended(self, one: _Running, cell: Cell, log: Path) -> dict[str, Any]:
+        """Return a result that says how the process ended without one."""
+        code = one.process.exitcode or 0
+        if one.ended:
+            status, reason = one.ended
+        elif code == -signal.SIGKILL and _kernel_kills() > one.kernel_kills:
+            status, reason = "out_of_memory", f"the kernel ended the process, which last held {one.peak_mb:.0f} MB"
+        elif code < 0:
+            status, reason = "killed", f"the process was ended by {signal.Signals(-code).name}; it printed to {log}"
+        else:
+            status, reason = "failed", f"the process ended with code {code} and no result; it printed to {log}"
+        return result_of(cell, status, reason, peak_memory_mb=one.peak_mb)
 
 
-def _fork(context: Any, cell: Cell, device: str | None, store: Store) -> BaseProcess:
-    """Start a cell's process; a fork server that something has ended is started anew."""
+def _fork(context: Any, cells: list[Cell], device: str | None, store: Store) -> BaseProcess:
+    """Start a process of cells; a fork server that something has ended is started anew."""
     for _ in range(ATTEMPTS):
-        process = context.Process(target=_work, args=(cell, device, store.out), name=cell.title)
+        process = context.Process(target=_work, args=(cells, device, store.out), name=cells[0].title)
         try:
             process.start()
             return process
@@ -164,21 +181,22 @@ def _fork(context: Any, cell: Cell, device: str | None, store: Store) -> BasePro
     raise ChildProcessError(f"the fork server ended {ATTEMPTS} times as it was to start a cell; see what it printed")
 
 
-def _work(cell: Cell, device: str | None, out: Path) -> None:
-    """Run one cell in this process, which is its own; what it prints goes to a file of its own."""
+def _work(cells: list[Cell], device: str | None, out: Path) -> None:
+    """Run cells in this process, which is their own; what it prints goes to a file of the first one's name."""
     os.setsid()  # so that the cell's own children can be ended with it
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     threading.Thread(target=_die_with_head, daemon=True).start()
     try:
-        log = os.open(_log(out, cell), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        log = os.open(_log(out, cells[0]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     except OSError as error:
-        raise SystemExit(f"{cell.title}: its log cannot be written: {error}") from error
+        raise SystemExit(f"{cells[0].title}: its log cannot be written: {error}") from error
     for stream in (1, 2):
         os.dup2(log, stream)
     faulthandler.enable()
     store = Store(out)
-    store.write(run_cell(cell, store.fits))
+    for result in run_cells(cells, store.fits):
+        store.write(result)
 
 
 def _kernel_kills() -> int:
