@@ -41,18 +41,20 @@ def weights_of(network: nn.Module, replica: int | None = None) -> Weights:
 
 def keep(network: nn.Module, optimizer: torch.optim.Optimizer, replicas: Tensor) -> None:
     """Leave in ``network`` and its optimiser the replicas of these numbers alone, in place."""
-    for parameter in network.parameters():
-        state = optimizer.state[parameter]
-        # one counter of steps is of all replicas
-        optimizer.state[parameter] = {
-            name: values[replicas] if values.shape == parameter.shape else values for name, values in state.items()
-        }
-        parameter.data = parameter.data[replicas]
-        parameter.grad = None
+    kept: dict[Tensor, nn.Parameter] = {}
     for module in network.modules():
-        for name, values in list(module._buffers.items()):
-            if values is not None:
-                setattr(module, name, values[replicas])
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = kept[parameter] = nn.Parameter(parameter.detach()[replicas])
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = buffer[replicas]
+    for old, new in kept.items():
+        state = optimizer.state.pop(old)
+        # the counter of steps is of all replicas
+        optimizer.state[new] = {key: value[replicas] if value.dim() else value for key, value in state.items()}
+    for group in optimizer.param_groups:
+        group["params"] = [kept[parameter] for parameter in group["params"]]
 
 
 def rows(table: Tensor, numbers: Tensor) -> Tensor:

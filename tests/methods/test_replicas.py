@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from methods import METHODS
+from methods.base import Apart
 from methods.nn.training import Schedule, train, train_together
 
 NAMES = [name for name in METHODS if METHODS[name].fits_together()]
@@ -80,3 +81,103 @@ def test_each_replica_equals_its_single_fit(name, cells):
 )
 def test_so_do_other_networks_and_likelihoods(changes, cells):
     check("vae", cells, n_latent=4, hidden=(8, 6), **changes)
+
+
+# --- what each has of its own
+
+
+class Line(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.float64))
+
+
+class Pull:
+    """Pulls w to the mean of the cells, from where the validation loss rises again."""
+
+    unwatched = ()
+
+    def parameter_groups(self, network):
+        return [{"params": list(network.parameters())}]
+
+    def loss_terms(self, network, minibatch, epoch):
+        network.seen += network.training
+        x = minibatch["x"]
+        loss = (network.w.unsqueeze(-2) - x).square().sum((-2, -1))
+        goal = 0.5 * x if not network.training else x
+        return {
+            "pull": loss / x.shape[-2] if network.training else (network.w.unsqueeze(-2) - goal).abs().sum((-2, -1))
+        }
+
+
+def pulled(tensors, seeds, starts, **changes):
+    networks = [Line() for _ in seeds]
+    schedule = Schedule(
+        **{"max_epochs": 200, "learning_rate": 0.05, "minibatch": 16, "validation": 0.2, "patience": 5} | changes
+    )
+    return networks, train_together(Pull(), networks, tensors, schedule, seeds, "pull", None, starts)
+
+
+def test_replicas_with_their_own_cells_end_when_each_would_alone():
+    x = torch.tensor(np.random.default_rng(0).normal([0.5, 1.0], 0.1, (40, 2)))
+    sets = [x, 3.0 * x, 0.3 * x]
+    networks, outcomes = pulled({"x": torch.cat(sets)}, (0, 1, 2), (0, 40, 80))
+    ends = set()
+    for i, (cells, network, outcome) in enumerate(zip(sets, networks, outcomes, strict=True)):
+        (alone,), (expected,) = pulled({"x": cells}, (i,), (0,))
+        assert_alike(network, alone)
+        assert outcome.history.keys() == expected.history.keys()
+        np.testing.assert_allclose(outcome.history["pull"], expected.history["pull"], rtol=1e-10)
+        assert (outcome.stopped, outcome.converged) == (expected.stopped, expected.converged)
+        assert not network.training
+        ends.add(len(outcome.history["pull"]))
+    assert len(ends) == 3
+
+
+def test_a_loss_that_is_no_number_ends_its_own_replica_alone():
+    x = torch.ones(40, 2, dtype=torch.float64)
+    sick = x.clone()
+    sick[3] = float("nan")
+    networks, outcomes = pulled({"x": torch.cat([x, sick, x])}, (0, 1, 0), (0, 40, 80), validation=0.0)
+    assert [outcome.error is None for outcome in outcomes] == [True, False, True]
+    assert "loss term 'pull' is nan at epoch 0" in str(outcomes[1].error)
+    assert_alike(networks[0], networks[2])
+
+
+# --- whole fits
+
+
+def test_a_class_says_for_itself_that_it_can_be_fitted_together():
+    class Changed(METHODS["vae"]):
+        pass
+
+    assert METHODS["vae"].fits_together()
+    assert not Changed.fits_together()
+    assert not METHODS["pca"].fits_together()
+
+
+@pytest.mark.parametrize("same_data", [True, False])
+def test_methods_fitted_together_embed_and_predict_as_those_fitted_alone(cells, same_data):
+    cls = METHODS["cvae"]
+    config = cls.configure(n_latent=4, hidden=(8,), max_epochs=6)
+    others = cells.copy()
+    if not same_data:
+        others.X = others.X[::-1].copy()
+    datasets = [cells, others, cells]
+    methods = [cls(config) for _ in SEEDS]
+    assert cls.fit_together(methods, datasets, SEEDS) == [None] * 3
+    for method, data, seed in zip(methods, datasets, SEEDS, strict=True):
+        alone = cls(config).fit(data, seed)
+        np.testing.assert_allclose(method.embed(data), alone.embed(data), atol=1e-4)
+        np.testing.assert_allclose(method.predict(data, "A"), alone.predict(data, "A"), atol=1e-3)
+        assert method.log == alone.log
+        assert method.history.keys() == alone.history.keys()
+
+
+def test_data_that_are_not_alike_are_not_fitted_together(cells):
+    cls = METHODS["cvae"]
+    for others in (cells[:60].copy(), cells.copy()):
+        others.obs["condition"] = others.obs["condition"].replace("A", "C")
+        with pytest.raises(Apart, match="cells, or of other labels"):
+            cls.fit_together([cls(), cls()], [cells, others], [0, 1])

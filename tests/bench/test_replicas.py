@@ -1,0 +1,204 @@
+"""Cells that differ by their seed alone are fitted in one pass."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from bench.cell import run_cells
+from bench.executors import passes
+from bench.fits import make_together
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.replay import SAME, replay
+from bench.replicas import Together
+from bench.store import Store
+from methods.base import Apart, Method
+
+TASK = "reembedding/pancancer-sim"
+TOGETHER = """
+import os
+import numpy as np
+from methods import register_method
+from methods.base import Apart, Method
+
+
+class Mean(Method):
+    tags = frozenset({"planted"})
+
+    def fit(self, data, seed):
+        if seed == 1 and os.environ.get("FATAL"):
+            os._exit(9)
+        self.seed = seed
+        return self
+
+    @classmethod
+    def fit_together(cls, methods, datasets, seeds):
+        errors = []
+        for method, data, seed in zip(methods, datasets, seeds, strict=True):
+            method.fit(data, seed)
+            errors.append(FloatingPointError("planted") if seed == 2 else None)
+        return errors
+
+    def embed(self, data):
+        return np.asarray(data.X)[:, self.seed : self.seed + 2]
+
+    def state(self):
+        return {"seed": self.seed}
+
+    def restore(self, state):
+        self.seed = state["seed"]
+
+
+@register_method
+class Fine(Mean):
+    name = "fine"
+    replicas = True
+"""
+
+
+def cells_of(methods, n_seeds=3, plugins=()):
+    specs, plugins = choose_methods(methods, "smoke", [], plugins)
+    plan = make_plan(specs, choose_tasks(TASK), "smoke", n_seeds, plugins, {})
+    return [cell for cell in plan.cells if cell.unit == "cancer0"]
+
+
+def test_the_plan_says_which_seeds_are_fitted_in_one_pass():
+    cells = {(cell.method, cell.seed): cell for cell in cells_of("vae,gamma-vae,pca", n_seeds=11)}
+    assert cells["vae", 0].replicas == cells["vae", 7].replicas == tuple(range(8))
+    assert cells["vae", 9].replicas == (8, 9, 10)
+    assert {cell.replicas for (method, _), cell in cells.items() if method != "vae"} == {()}
+    (alone,) = [cell for cell in cells_of("vae", n_seeds=1) if cell.method == "vae"]
+    assert alone.replicas == ()
+    assert alone.id == cells["vae", 0].id
+    by_pass = [[cell.seed for cell in one] for one in passes([cells["vae", i] for i in (0, 9, 3, 10)])]
+    assert by_pass == [[0, 3], [9, 10]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Three seeds of a network on one unit."""
+    store = Store(tmp_path_factory.mktemp("made") / "out")
+    cells = [cell for cell in cells_of("vae") if cell.method == "vae"]
+    for result in run_cells(cells, store.fits):
+        store.write(result)
+    return store, cells
+
+
+def test_rows_are_as_if_run_alone_and_marked(made):
+    store, cells = made
+    results = [store.read(cell.id) for cell in cells]
+    assert [result["status"] for result in results] == ["ok"] * 3
+    # each seed has two fits, one with the unit; all cost the same share of their pass
+    assert len({result["fit_seconds"] for result in results}) == 1
+    assert set(store.gather().rows["replicas"]) == {3}
+    for cell, result in zip(cells, results, strict=True):
+        (alone,) = run_cells([replace(cell, replicas=())], None)
+        assert alone["scores"].keys() == result["scores"].keys()
+        assert alone["curves"].keys() == result["curves"].keys()
+        first = [curve[0] for curve in alone["curves"].values()]
+        assert [curve[0] for curve in result["curves"].values()] == pytest.approx(first, rel=1e-5)
+
+
+def test_one_cell_again_takes_part_in_the_same_pass(made):
+    store, cells = made
+    before = store.read(cells[1].id)
+    done = replay(json.loads(json.dumps(before)))
+    assert {verdict for *_, verdict in done.scores.values()} == {SAME}
+    kept = len(list(store.fits.glob("*.safetensors")))
+    (again,) = run_cells([cells[1]], store.fits)
+    assert again["scores"] == before["scores"]
+    assert again["fit_seconds"] == before["fit_seconds"]
+    assert len(list(store.fits.glob("*.safetensors"))) == kept == 6
+
+
+def test_processes_and_threads_give_the_same_bits_and_a_lost_result_comes_back(cli, tmp_path):
+    run = ("run", "--methods", "trvae,pca", "--tasks", TASK, "--preset", "smoke", "--seeds", "2")
+    assert cli(*run, "--out", "a", "--executor", "inline").returncode == 0
+    assert cli(*run, "--out", "b", "--jobs", "2").returncode == 0
+    first, second = (rows_of(tmp_path / name) for name in "ab")
+    pd.testing.assert_series_equal(first["value"], second["value"])
+    lost = first[(first["method"] == "trvae") & (first["seed"] == 1)].index.get_level_values("cell_id")[0]
+    (tmp_path / "b" / "cells" / f"{lost}.json").unlink()
+    for file in (tmp_path / "b" / "fits").glob("*.safetensors"):
+        file.unlink()
+    done = cli(*run, "--out", "b", "--jobs", "2")
+    assert done.returncode == 0, done.stdout
+    pd.testing.assert_series_equal(rows_of(tmp_path / "b")["value"], first["value"])
+
+
+def rows_of(directory):
+    return pd.read_parquet(directory / "results.parquet").set_index(["cell_id", "metric"]).sort_index()
+
+
+def test_a_failed_replica_fails_its_own_cell(cli, tmp_path, plugin):
+    file = plugin(TOGETHER)
+    done = cli("run", "--methods", f"{file}:Fine", "--tasks", TASK, "--preset", "smoke", "--seeds", "3", "--out", "out")
+    assert done.returncode == 1
+    rows = rows_of(tmp_path / "out").query("method == 'fine'").drop_duplicates(["unit", "seed"])
+    assert rows.groupby("seed")["status"].unique().map(list).to_dict() == {0: ["ok"], 1: ["ok"], 2: ["failed"]}
+    assert set(rows.query("seed == 2")["reason"]) == {"FloatingPointError: planted"}
+
+
+def test_when_the_process_of_a_pass_dies_each_cell_is_run_alone(cli, tmp_path, plugin):
+    file = plugin(TOGETHER)
+    run = ("run", "--methods", f"{file}:Fine", "--tasks", TASK, "--preset", "smoke", "--seeds", "2", "--out", "out")
+    done = cli(*run, FATAL="1")
+    assert done.returncode == 1
+    rows = rows_of(tmp_path / "out").query("method == 'fine'").drop_duplicates(["unit", "seed"])
+    assert rows.groupby("seed")["status"].unique().map(list).to_dict() == {0: ["ok"], 1: ["failed"]}
+    assert set(rows["replicas"]) == {1}
+    assert set(rows.query("seed == 1")["reason"].str.contains("ended with code 9")) == {True}
+
+
+# --- meeting
+
+
+class Recorded(Method):
+    name = "recorded"
+
+    def fit(self, data, seed):
+        self.alone = (data, seed)
+        return self
+
+
+def test_cells_meet_at_each_fit_and_one_that_ends_early_keeps_none_waiting():
+    met = []
+    together = Together(lambda requests: met.append([(one.data, one.seed) for one in requests]))
+
+    def work(seed):
+        fits = [together.fit(Recorded(), f"data {i}", seed) for i in range(seed + 1)]
+        if seed == 1:
+            raise KeyError("planted")
+        return len(fits)
+
+    with pytest.raises(KeyError, match="planted"):
+        together.run([lambda seed=seed: work(seed) for seed in range(3)])
+    assert met == [
+        [("data 0", 0), ("data 0", 1), ("data 0", 2)],
+        [("data 1", 1), ("data 1", 2)],
+        [("data 2", 2)],
+    ]
+
+
+@pytest.mark.parametrize("error", [Apart, MemoryError])
+def test_fits_that_cannot_be_made_in_one_pass_are_made_alone(error):
+    class Several(Recorded):
+        @classmethod
+        def fit_together(cls, methods, datasets, seeds):
+            raise error
+
+    together = Together(lambda requests: make_together(Several, {}, None, requests))
+    works = [lambda seed=seed: together.fit(Several(), "data", seed)[0].alone for seed in range(2)]
+    assert together.run(works) == [("data", 0), ("data", 1)]
+
+
+def test_other_errors_of_a_pass_are_not_hidden():
+    class Broken(Recorded):
+        @classmethod
+        def fit_together(cls, methods, datasets, seeds):
+            raise ValueError("planted")
+
+    together = Together(lambda requests: make_together(Broken, {}, None, requests))
+    with pytest.raises(ValueError, match="planted"):
+        together.run([lambda: together.fit(Broken(), "data", 0)])
