@@ -95,7 +95,6 @@ class LORD(NeuralMethod):
         observed: Any = self.network["observation"]
         numbers = torch.from_numpy(np.searchsorted(self.classes, column(data, "environment"))).to(self.where)
         tensors = observed.tensors(data)
-        tensors |= observed.index(tensors)
         tensors |= {"class": numbers, "cell": torch.arange(data.n_obs, device=self.where)}
 
         first = torch.nn.ModuleDict({**self.network, "content": content.to(self.where)})

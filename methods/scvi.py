@@ -130,7 +130,7 @@ class ScviTools(Method):
         """Return the counts (n_cells, n_genes); CannotFit where there are none."""
         if "counts" not in data.layers:
             raise CannotFit(f"{self.name} needs counts, and these data have none")
-        return self._observed().tensors(data)["counts"]
+        return self._observed().tensors(data)["counts"].dense()
 
     def cells(self, data: AnnData) -> tuple[Tensor, Tensor]:
         """Return the counts and the logarithm of their sums (n_cells, 1), on the network's device."""

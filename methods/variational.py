@@ -102,7 +102,6 @@ class Variational(NeuralMethod):
         tensors = own[0] if len(own) == 1 else _one_after_another(own)
         del own
         strata = tensors.pop(STRATA)
-        tensors |= first.network["observation"].index(tensors)
         networks = [method.network for method in methods]
         outcomes = train_together(first, networks, tensors, first.schedule(), seeds, cls.name, strata, starts)
         remarks = list(first.log)
@@ -226,10 +225,12 @@ class Variational(NeuralMethod):
         """
         if forward.z.shape[-2] <= MOST_PAIRED:
             return forward
+        from torch import Tensor
+
         self.note(f"terms that compare every two cells of a minibatch saw {MOST_PAIRED} of them")
         parts = ("mean", "log_variance", "z", "first")
         first = (*(slice(None) for _ in forward.z.shape[:-2]), slice(MOST_PAIRED))
-        minibatch = {key: value[first] for key, value in forward.minibatch.items()}
+        minibatch = {key: value[first] for key, value in forward.minibatch.items() if isinstance(value, Tensor)}
         return replace(forward, minibatch=minibatch, **{part: getattr(forward, part)[first] for part in parts})
 
     # --- what a fitted model can do
@@ -291,4 +292,11 @@ def _one_after_another(sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the cells of several sets of tensors as one."""
     import torch
 
-    return {key: None if sets[0][key] is None else torch.cat([one[key] for one in sets]) for key in sets[0]}
+    from methods.nn.sparse import SparseCounts
+
+    def joined(parts: list[Any]) -> Any:
+        if parts[0] is None:
+            return None
+        return SparseCounts.cat(parts) if isinstance(parts[0], SparseCounts) else torch.cat(parts)
+
+    return {key: joined([one[key] for one in sets]) for key in sets[0]}

@@ -16,14 +16,17 @@ from methods.nn.likelihoods import (
     Gaussian,
     GeneGaussian,
     NegativeBinomial,
-    NonZeros,
     SquaredError,
     ZeroInflatedNegativeBinomial,
 )
 from methods.nn.networks import Scaler
+from methods.nn.sparse import SparseCounts
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+#: Cells of the whole data are gone through so many at a time.
+BLOCK = 4096
 
 
 class Observation(nn.Module):
@@ -44,13 +47,9 @@ class Observation(nn.Module):
     def calibrate(self, data: AnnData) -> None:
         """Learn constants from training data; raise CannotFit where data are not of this kind."""
 
-    def tensors(self, data: AnnData) -> dict[str, Tensor]:
-        """Return the cells as tensors whose first axis is cells."""
+    def tensors(self, data: AnnData) -> dict[str, Any]:
+        """Return the cells as tensors, or sparse counts, whose first axis is cells."""
         raise NotImplementedError
-
-    def index(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what makes minibatches of these ``tensors`` faster, to be added to them; here nothing."""
-        return {}
 
     def network_input(self, minibatch: Mapping[str, Tensor]) -> Tensor:
         """Return what an encoder reads, (n_cells, n_genes)."""
@@ -86,7 +85,7 @@ class Scaled(Observation):
         """Take means and scale."""
         self.scaler.set(_x(data, self.scaler.mean))
 
-    def tensors(self, data: AnnData) -> dict[str, Tensor]:
+    def tensors(self, data: AnnData) -> dict[str, Any]:
         """Return the scaled expression as ``x``."""
         return {"x": self.scaler(_x(data, self.scaler.mean))}
 
@@ -128,7 +127,7 @@ class Greys(Offset):
             raise CannotFit(f"likelihood 'bernoulli' needs X in [0, 1]; it goes from {low:.4g} to {high:.4g}")
         self.offset.copy_(_x(data, self.offset).mean(0).clamp(0.01, 0.99).logit())
 
-    def tensors(self, data: AnnData) -> dict[str, Tensor]:
+    def tensors(self, data: AnnData) -> dict[str, Any]:
         """Return X as ``x``."""
         return {"x": _x(data, self.offset)}
 
@@ -177,57 +176,64 @@ class Counts(Offset):
         if "counts" not in data.layers:
             raise CannotFit("a count likelihood needs counts, and these data have none; set likelihood=gaussian")
         tensors = self.tensors(data)
-        counts, constant = tensors["counts"], tensors["constant"]
-        if bool((counts < 0).any()) or bool((counts != counts.round()).any()):
+        counts, library, constant = tensors["counts"], tensors["library"], tensors["constant"]
+        if bool((counts.value < 0).any()) or bool((counts.value != counts.value.round()).any()):
             raise CannotFit("layers['counts'] has negative or fractional values; a count likelihood needs counts")
-        off = (torch.log1p(counts / constant[:, None]) - _x(data, self.library)).abs().max()
+        blocks = torch.arange(data.n_obs, device=library.device).split(BLOCK)
+        off = max(self._off(tensors, data, cells) for cells in blocks)
         if off > 0.01:
             raise CannotFit(
-                f"X is not log1p of counts divided by a constant of each cell (off by {float(off):.3g}), so that "
+                f"X is not log1p of counts divided by a constant of each cell (off by {off:.3g}), so that "
                 "predictions cannot be made on its scale; set likelihood=gaussian"
             )
-        self.library.copy_(tensors["library"].median())
+        self.library.copy_(library.median())
         self.constant.copy_(constant.median())
         # half a count for each gene, so that one that is never seen has a share
-        shares = counts.sum(0) + 0.5
+        shares = self._sums(counts, counts.value) + 0.5
         self.offset[: self.n_genes].copy_((shares / shares.sum()).log())
         # dispersions start at the moments of the whole data, from where they have to rise, not from 1: at Adam's pace
         # hundreds would be thousands of steps away
-        normalised = counts / tensors["library"].clamp(min=1.0)[:, None] * self.library
-        mean, variance = normalised.mean(0), normalised.var(0, correction=0)
+        normalised = counts.value * (self.library / library.clamp(min=1.0)).index_select(0, counts.row)
+        mean = self._sums(counts, normalised) / data.n_obs
+        variance = self._sums(counts, normalised.square()) / data.n_obs - mean.square()
         theta = mean.square() / (variance - mean).clamp(min=1e-4)
         with torch.no_grad():
             self.likelihood.log_theta.copy_(theta.clamp(0.05, 1e4).log())
 
-    def tensors(self, data: AnnData) -> dict[str, Tensor]:
-        """Return ``counts``, and the ``library`` and ``constant`` of each cell."""
-        layer = data.layers["counts"]
-        dense = layer.toarray() if hasattr(layer, "toarray") else np.asarray(layer)
-        counts = torch.from_numpy(np.ascontiguousarray(dense, dtype=np.float32)).to(self.library.device)
-        normalised = torch.expm1(_x(data, self.library).double()).sum(1)
-        library = counts.sum(1, dtype=torch.float64)
+    def tensors(self, data: AnnData) -> dict[str, Any]:
+        """Return ``counts`` by their non-zeros, and the ``library`` and ``constant`` of each cell."""
+        where = self.library.device
+        counts = SparseCounts.of_matrix(data.layers["counts"], where)
+        library = torch.zeros(data.n_obs, dtype=torch.float64, device=where)
+        library.index_add_(0, counts.row, counts.value.double())
+        # in blocks: twice the precision is twice the memory
+        of_blocks = [np.expm1(data.X[i : i + BLOCK], dtype=np.float64).sum(1) for i in range(0, data.n_obs, BLOCK)]
+        normalised = torch.from_numpy(np.concatenate(of_blocks)).to(where)
         constant = torch.where(normalised > 0, library / normalised, torch.ones_like(library))
         return {"counts": counts, "library": library.float(), "constant": constant.float()}
 
-    def index(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Find the non-zeros, and return the number of each ``cell`` by which a minibatch looks its own up."""
-        self.nonzeros = NonZeros(tensors["counts"])
-        return {"cell": torch.arange(len(tensors["counts"]), device=self.library.device)}
+    def _off(self, tensors: Mapping[str, Any], data: AnnData, cells: Tensor) -> float:
+        """Return how far X of some cells is from log1p of counts divided by their constants, at most."""
+        normalised = tensors["counts"].index_select(0, cells).dense() / tensors["constant"][cells, None]
+        return float((normalised.log1p() - _x(data[cells.cpu().numpy()], cells)).abs().max())
 
-    def network_input(self, minibatch: Mapping[str, Tensor]) -> Tensor:
+    def _sums(self, counts: SparseCounts, values: Tensor) -> Tensor:
+        """Return each gene's sum of values at the non-zeros, (n_genes,)."""
+        return torch.bincount(counts.column, values.double(), minlength=self.n_genes)
+
+    def network_input(self, minibatch: Mapping[str, Any]) -> Tensor:
         """Return log1p of the counts."""
-        return torch.log1p(minibatch["counts"])
+        return minibatch["counts"].log1p()
 
-    def log_prob(self, minibatch: Mapping[str, Tensor], output: Tensor) -> Tensor:
+    def log_prob(self, minibatch: Mapping[str, Any], output: Tensor) -> Tensor:
         """Return log p(counts | output, library)."""
-        nonzero = self.nonzeros.of(minibatch["cell"]) if "cell" in minibatch else None
-        return self.likelihood.log_prob(minibatch["counts"], self.shifted(output), minibatch["library"], nonzero)
+        return self.likelihood.log_prob(minibatch["counts"], self.shifted(output), minibatch["library"])
 
-    def gene_log_prob(self, minibatch: Mapping[str, Tensor], output: Tensor) -> Tensor:
+    def gene_log_prob(self, minibatch: Mapping[str, Any], output: Tensor) -> Tensor:
         """Return the same of each gene, (n_cells, n_genes)."""
-        return self.likelihood.gene_log_prob(minibatch["counts"], self.shifted(output), minibatch["library"])
+        return self.likelihood.gene_log_prob(minibatch["counts"].dense(), self.shifted(output), minibatch["library"])
 
-    def expression(self, output: Tensor, minibatch: Mapping[str, Tensor] | None = None) -> Tensor:
+    def expression(self, output: Tensor, minibatch: Mapping[str, Any] | None = None) -> Tensor:
         """Return E log1p(counts / c)."""
         if minibatch is None:
             library, constant = (value.expand(len(output)) for value in (self.library, self.constant))

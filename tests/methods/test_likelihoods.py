@@ -16,11 +16,11 @@ from methods.nn.likelihoods import (
     Gaussian,
     GeneGaussian,
     NegativeBinomial,
-    NonZeros,
     SquaredError,
     ZeroInflatedNegativeBinomial,
     _log_gamma_terms,
 )
+from methods.nn.sparse import SparseCounts
 
 CONTINUOUS = (SquaredError, Gaussian, GeneGaussian)
 COUNTS = (NegativeBinomial, ZeroInflatedNegativeBinomial)
@@ -363,17 +363,12 @@ def test_replicas_equal_the_single_ones(cls):
 
 
 @pytest.mark.parametrize("cls", COUNTS)
-def test_given_nonzeros_spare_the_search_and_nothing_else(cls):
-    x = counts(7, 5)
-    likelihood = cls(5).double()
+def test_sparse_counts_are_counts(cls):
+    x, likelihood = counts(7, 5), cls(5).double()
     cells = torch.tensor([3, 6, 0, 3, 5])
-    row, column = NonZeros(x).of(cells)
-    expected = x[cells].nonzero(as_tuple=True)
-    assert torch.equal(row, expected[0])
-    assert torch.equal(column, expected[1])
+    sparse = SparseCounts.of_tensor(x).index_select(0, cells)
     output, library = normals(5, 5 * cls.outputs_per_gene), x[cells].sum(-1)
-    found = likelihood.log_prob(x[cells], output, library, nonzero=(row, column))
-    assert torch.equal(found, likelihood.log_prob(x[cells], output, library))
+    assert torch.equal(likelihood.log_prob(sparse, output, library), likelihood.log_prob(x[cells], output, library))
 
 
 @pytest.mark.parametrize("cls", COUNTS)

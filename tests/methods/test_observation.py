@@ -100,18 +100,6 @@ def test_counts_start_at_the_shares_and_dispersions_of_the_data(labelled):
     np.testing.assert_allclose(observed.likelihood.log_theta.detach().exp()[:3], theta, rtol=0.15)
 
 
-def test_looking_non_zeros_up_changes_nothing(labelled):
-    data, _ = counted(labelled)
-    observed = observation("zero-inflated-negative-binomial", 12)
-    observed.calibrate(data)
-    tensors = observed.tensors(data)
-    cells = torch.tensor([3, 1, 30, 8])
-    output = torch.randn(4, 24, generator=torch.Generator().manual_seed(0))
-    plain = {key: value[cells] for key, value in tensors.items()}
-    indexed = {key: value[cells] for key, value in {**tensors, **observed.index(tensors)}.items()}
-    torch.testing.assert_close(observed.log_prob(indexed, output), observed.log_prob(plain, output))
-
-
 def test_scaled_expression_goes_back_to_the_scale_of_x(labelled):
     data = labelled(np.random.default_rng(0).normal(5, 3, (20, 4)), ["control"] * 20)
     observed = observation("gaussian", 4)

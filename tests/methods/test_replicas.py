@@ -35,7 +35,8 @@ def prepared(name, cells, **changes):
         method.network.double()
         made.append(method)
     tensors = {**made[0].tensors(cells), **made[0].supervision(cells)}
-    tensors = {key: value.double() if value.is_floating_point() else value for key, value in tensors.items()}
+    numbers = {key for key, value in tensors.items() if getattr(value, "dtype", None) == torch.int64}
+    tensors = {key: value if key in numbers else value.double() for key, value in tensors.items()}
     return made, tensors, made[0].strata(cells)
 
 
@@ -49,13 +50,11 @@ def check(name, cells, **changes):
     # 21 training minibatches in three epochs
     schedule = Schedule(max_epochs=3, learning_rate=1e-3, minibatch=9, validation=0.1, patience=9)
     together, tensors, strata = prepared(name, cells, **changes)
-    tensors |= together[0].network["observation"].index(tensors)
     networks = [method.network for method in together]
     outcomes = train_together(together[0], networks, tensors, schedule, SEEDS, name, strata)
     alone, tensors, strata = prepared(name, cells, **changes)
     for method, other, seed, outcome in zip(alone, together, SEEDS, outcomes, strict=True):
-        own = tensors | method.network["observation"].index(tensors)
-        expected = train(method, method.network, own, schedule, seed, name, strata)
+        expected = train(method, method.network, tensors, schedule, seed, name, strata)
         assert_alike(other.network, method.network)
         assert outcome.best_epoch == expected.best_epoch
         for term, curve in expected.history.items():
