@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import resource
 import time
@@ -25,8 +24,8 @@ from bench.replicas import Together
 from methods import METHODS
 from methods.base import CannotFit
 from metrics import METRICS
+from metrics.neighbours import sharing
 from tasks import TASKS, load_task
-from tasks.datasets.catalogue import built_directory
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -59,7 +58,6 @@ def run_cells(cells: Sequence[Cell], fits_directory: Path | None) -> list[dict[s
 
 def run_cell(cell: Cell, fits_directory: Path | None, together: Together | None = None) -> dict[str, Any]:
     """Run one cell and return its result; whatever the method or task raises becomes the result's reason."""
-    _keep_compiled()
     started, clock = datetime.now(UTC), time.perf_counter()
     fits = Fits(fits_directory, together)
     scores: dict[str, float | None] = {}
@@ -71,7 +69,8 @@ def run_cell(cell: Cell, fits_directory: Path | None, together: Together | None 
             load_plugin(plugin)
         task = load_task(cell.task, cell.preset, cell.own).prepared(cell.unit, cell.seed)
         fit, detail = _fit(cell, task, fits)
-        raw = task.evaluate(_noting(fit, handed), cell.unit, cell.seed)
+        with sharing():
+            raw = task.evaluate(_noting(fit, handed), cell.unit, cell.seed)
         if cell.role == "method" and cell.unit == task.units()[0] and cell.seed == 0 and hasattr(fits.last, "embed"):
             shown = picture(task, fits.last, cell.unit, cell.seed)
         # an undefined value is no number: it is stored as none and never reaches a mean
@@ -102,19 +101,6 @@ def run_cell(cell: Cell, fits_directory: Path | None, together: Together | None 
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         started=started.isoformat(),
     )
-
-
-def _keep_compiled() -> None:
-    """Let jax, which scib-metrics runs on, find what other processes have compiled: 2 instead of 6 s a cell.
-
-    It reads these variables when it is imported. With a largest size (bytes) it locks the directory.
-    """
-    os.environ |= {
-        "JAX_COMPILATION_CACHE_DIR": str(built_directory() / "jax"),
-        "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**28),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
 
 
 def result_of(

@@ -3,7 +3,8 @@
 Stability alone is gameable: a frozen random projection is perfectly stable. Read ``displacement`` with
 ``knn_recall``. Neighbours are defined with fractional ties: if m samples tie for the last q places among
 the k nearest, each of them counts as q/m of a neighbour. A collapsed code, in which all samples tie, thus
-scores exactly what chance does, and never by the order of the samples.
+scores exactly what chance does, and never by the order of the samples. Neighbours are those of
+``metrics.neighbours``, approximate beyond 20,000 samples; ranks and ties are exact.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from metrics.arrays import (
     require_same_shape,
 )
 from metrics.base import metric
+from metrics.neighbours import neighbours
 
 CHUNK_ENTRIES = 4_000_000
 """Distances computed at once; a chunk of them takes 32 MB."""
@@ -185,13 +187,8 @@ def knn_recall(
     n_held_out = len(z_held_out)
     k = _neighbours_of(k, n_held_out + len(z_train) - 1)
     spaces = (np.vstack([reference_held_out, reference_train]), np.vstack([z_held_out, z_train]))
-    shared = 0.0
-    for (in_reference, tie), (in_latent, latent_tie) in zip(
-        *(_squared_distances(space, n_held_out) for space in spaces), strict=True
-    ):
-        weights = np.minimum(_membership(in_reference, tie, k), _membership(in_latent, latent_tie, k))
-        shared += float(weights.sum())
-    return shared / (k * n_held_out)
+    both = zip(*(_neighbourhoods(space, n_held_out, k) for space in spaces), strict=True)
+    return sum(float(np.minimum(*weights).sum()) for weights in both) / (k * n_held_out)
 
 
 @metric(
@@ -229,11 +226,9 @@ def trustworthiness(reference: ArrayLike, z: ArrayLike, k: int = 15) -> float:
         raise ValueError(f"{n} samples; at least 3 are needed for a rank beyond the nearest neighbour")
     k = _neighbours_of(k, (n - 1) // 2)
     penalty = 0.0
-    for (in_reference, tie), (in_latent, latent_tie) in zip(
-        _squared_distances(reference, n), _squared_distances(z, n), strict=True
-    ):
-        neighbours = _membership(in_latent, latent_tie, k)
-        for row, row_tie, weights in zip(in_reference, tie, neighbours, strict=True):
+    chunks = zip(_squared_distances(reference, np.arange(n)), _neighbourhoods(z, n, k), strict=True)
+    for (in_reference, tie), near in chunks:
+        for row, row_tie, weights in zip(in_reference, tie, near, strict=True):
             chosen = np.flatnonzero(weights)
             penalty += float(weights[chosen] @ _excess_rank(row, row[chosen], float(row_tie[0]), k))
     return 1.0 - 2.0 * penalty / (n * k * (2 * n - 3 * k - 1))
@@ -304,7 +299,7 @@ def distance_spearman(reference: ArrayLike, z: ArrayLike) -> float:
     pairs = np.triu_indices(len(z), k=1)
     ranks = []
     for space in (reference, z):
-        distances = np.vstack([chunk for chunk, _ in _squared_distances(space, len(space))])
+        distances = np.vstack([chunk for chunk, _ in _squared_distances(space, np.arange(len(space)))])
         ranks.append(rankdata(distances[pairs]))
     return pearson(*ranks)
 
@@ -409,7 +404,7 @@ def label_transfer(
     votes = np.vstack(
         [
             _membership(distances[:, n_held_out:], tie, k) @ one_hot
-            for distances, tie in _squared_distances(np.vstack([z_held_out, z_train]), n_held_out)
+            for distances, tie in _squared_distances(np.vstack([z_held_out, z_train]), np.arange(n_held_out))
         ]
     )
     winners = votes >= votes.max(axis=1, keepdims=True) - 1e-9
@@ -435,8 +430,8 @@ def _neighbours_of(k: int, limit: int) -> int:
     return min(k, limit)
 
 
-def _squared_distances(points: Floats, n_queries: int) -> Iterator[tuple[Floats, Floats]]:
-    """Squared Euclidean distances of the first ``n_queries`` points to all points, in chunks of rows.
+def _squared_distances(points: Floats, queries: NDArray[np.int64]) -> Iterator[tuple[Floats, Floats]]:
+    """Squared Euclidean distances of some points (indices) to all points, in chunks of rows.
 
     Yields
     ------
@@ -448,13 +443,45 @@ def _squared_distances(points: Floats, n_queries: int) -> Iterator[tuple[Floats,
     points = points - points[0]
     points = points - points.mean(axis=0)
     norms = np.sum(points**2, axis=1)
-    n_rows = max(1, CHUNK_ENTRIES // len(points))
-    for start in range(0, n_queries, n_rows):
-        rows = np.arange(start, min(start + n_rows, n_queries))
+    for chunk in _chunks(len(queries), len(points)):
+        rows = queries[chunk]
         distances = norms[rows, None] + norms[None, :] - 2.0 * points[rows] @ points.T
         np.maximum(distances, 0.0, out=distances)
         distances[np.arange(len(rows)), rows] = np.inf
-        yield distances, TIE * (norms[rows, None] + norms.mean())
+        yield distances, _tie(norms, rows)
+
+
+def _tie(norms: Floats, rows: NDArray[np.int64]) -> Floats:
+    return TIE * (norms[rows, None] + norms.mean())
+
+
+def _chunks(n_rows: int, width: int) -> Iterator[slice]:
+    step = max(1, CHUNK_ENTRIES // width)
+    return (slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step))
+
+
+def _neighbourhoods(points: Floats, n_queries: int, k: int) -> Iterator[Floats]:
+    """How much each point is one of the first points' k nearest, ``_membership``, in ``_squared_distances``' chunks.
+
+    Where the graph's last neighbour ties with the k-th, others beyond may as well, and all distances are computed.
+    """
+    graph = neighbours(points, k + 2) if len(points) > k + 2 else None
+    norms = np.sum((points - points.mean(axis=0)) ** 2, axis=1)
+    for chunk in _chunks(n_queries, len(points)):
+        rows = np.arange(n_queries)[chunk]
+        weights = np.zeros((len(rows), len(points)))
+        if graph is None:
+            open_ended = np.ones(len(rows), dtype=bool)
+        else:
+            squared, tie = graph.distances[rows, 1:] ** 2, _tie(norms, rows)
+            open_ended = squared[:, -1] <= squared[:, k - 1] + tie[:, 0]
+            np.put_along_axis(weights, graph.indices[rows, 1:], _membership(squared, tie, k), axis=1)
+        at = 0
+        for distances, tie in _squared_distances(points, rows[open_ended]):
+            some = np.flatnonzero(open_ended)[at : at + len(distances)]
+            weights[some] = _membership(distances, tie, k)
+            at += len(distances)
+        yield weights
 
 
 def _membership(distances: Floats, tie: Floats, k: int) -> Floats:
@@ -469,7 +496,7 @@ def _membership(distances: Floats, tie: Floats, k: int) -> Floats:
 
 def _excess_rank(row: Floats, chosen: Floats, tie: float, k: int) -> Floats:
     """Mean of max(0, rank - k) over the ranks in ``row`` that each chosen distance may have by its ties."""
-    ordered = np.sort(row)
+    ordered = np.sort(row[row <= chosen.max() + tie])
     before = np.searchsorted(ordered, chosen - tie, side="left")
     upto: NDArray[np.int64] = np.searchsorted(ordered, chosen + tie, side="right")
     within = np.maximum(before, k)

@@ -1,31 +1,38 @@
-"""Metrics of integration: are batches mixed, and labels kept? All computed by scib-metrics (Luecken et al. 2022).
+"""Metrics of integration: are batches mixed, and labels kept? Values are those of scib-metrics (Luecken et al. 2022).
 
 Batch removal alone is gameable: a constant code has mixed batches, by ``ilisi``, ``bras``, ``kbet_per_label``,
 ``silhouette_batch`` and, nearly, ``graph_connectivity``. Read each of these beside one that asks for the labels
 (``clisi``, ``ari_leiden``).
 
-The metrics of a neighbour graph take one that ``neighbours`` has built, so that it is built once; each uses as many
-of its nearest as scib-metrics' benchmark does (LISI 90, kBET 50, the rest 15, the cell itself included), or all
-that there are. scib-metrics takes seconds to import and compiles for each new shape: hence the imports inside.
+Of the neighbours (``metrics.neighbours``) each takes as many of the nearest as scib-metrics' benchmark does (LISI 90,
+kBET 50, the rest 15, the cell itself included), or all that there are. scib-metrics itself is compiled anew for every
+number of cells, for a minute in all; here are its formulas in numpy, and tests compare the two.
 """
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metrics.arrays import Floats, as_floats, as_labels, standardised
+from metrics.arrays import RESOLUTION, Floats, as_floats, as_labels
 from metrics.base import metric
-
-if TYPE_CHECKING:
-    from scib_metrics.nearest_neighbors import NeighborsResults
+from metrics.neighbours import neighbours, shared
 
 Labels = NDArray[np.int64]
 
 K_LISI, K_KBET, K_GRAPH = 90, 50, 15
+CHUNK_ENTRIES = 1_000_000
+"""Distances computed at once; a chunk of them takes 8 MB."""
+
+RESOLUTIONS = tuple(round(0.2 * step, 1) for step in range(1, 11))
+"""Of Leiden, of which the best is taken."""
+MAX_TRIES, TOLERANCE = 50, 1e-5
+"""Of the search for LISI's perplexity: steps, and the distance of the entropy from its aim."""
+MIN_CELLS, ALPHA, N_DIFFUSION = 10, 0.05, 100
+"""Of kBET: cells of a label, level of the test, diffusion components."""
 
 _SCIB = "scib-metrics; Luecken et al. (2022), Nat. Methods 19:41"
 _LISI = "scib-metrics; Korsunsky et al. (2019), Nat. Methods 16:1289"
@@ -35,73 +42,19 @@ _KBET = "scib-metrics; Büttner et al. (2019), Nat. Methods 16:43"
 # helpers
 
 
-def neighbours(codes: ArrayLike, k: int = K_LISI) -> NeighborsResults:
-    """Build the exact graph of nearest neighbours (Euclidean) that the metrics here share.
-
-    Each cell comes first among its own neighbours, as scib-metrics wants it. Ties are broken at random, by a fixed
-    seed, never by the order of the cells, which may be sorted by batch. In a constant code all cells tie: each
-    has neighbours drawn at random.
-
-    Parameters
-    ----------
-    codes
-        (n_cells, n_latent).
-    k
-        Neighbours of each cell, itself included; at most n_cells - 1 are taken.
-
-    Returns
-    -------
-    graph
-        scib-metrics' record of ``indices`` and ``distances``, (n_cells, k) each, the nearest first.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 3 cells, values are not finite, or k is under 2.
-    """
-    from scib_metrics.nearest_neighbors import NeighborsResults
-    from sklearn.neighbors import NearestNeighbors
-
-    z = as_floats("codes", codes, 2)
-    if k < 2 or len(z) < 3:
-        raise ValueError(f"k is {k} for {len(z)} cell(s); at least 2, the cell itself included, and 3 cells are needed")
-    k = min(k, len(z) - 1)
-    rng = np.random.default_rng(0)
-    indices = np.empty((len(z), k), dtype=np.int64)
-    distances = np.zeros((len(z), k))
-    indices[:, 0] = np.arange(len(z))
-    if not standardised(z).any():
-        for cell in range(len(z)):
-            others = rng.choice(len(z) - 1, k - 1, replace=False)
-            indices[cell, 1:] = others + (others >= cell)
-        return NeighborsResults(indices=indices, distances=distances)
-    order = rng.permutation(len(z))
-    near = NearestNeighbors(n_neighbors=k - 1).fit(z[order])
-    distances[order, 1:], found = near.kneighbors()
-    indices[order, 1:] = order[found]
-    return NeighborsResults(indices=indices, distances=distances)
-
-
-def leiden_agreement(
-    codes: ArrayLike, labels: ArrayLike, graph: NeighborsResults | None = None, seed: int = 0
-) -> dict[str, float]:
+def leiden_agreement(codes: ArrayLike, labels: ArrayLike, seed: int = 0) -> dict[str, float]:
     """``ari_leiden`` and ``nmi_leiden`` from one clustering, as {"ari": ..., "nmi": ...}; see there."""
-    from scib_metrics import nmi_ari_cluster_labels_leiden
-
     z, y = _labelled(codes, labels)
     if _n_distinct(y) < 2:
         return {"ari": float("nan"), "nmi": float("nan")}
-    return {
-        name: float(value)
-        for name, value in nmi_ari_cluster_labels_leiden(_graph(z, graph, K_GRAPH), y, n_jobs=1, seed=seed).items()
-    }
+    return dict(_leiden_agreement(z, y, seed))
 
 
 # labels kept
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=_LISI)
-def clisi(codes: ArrayLike, labels: ArrayLike, graph: NeighborsResults | None = None) -> float:
+def clisi(codes: ArrayLike, labels: ArrayLike) -> float:
     """Cell-type LISI: how pure in label the neighbourhoods are.
 
     ``(C - median LISI) / (C - 1)`` over cells, with LISI the effective number of labels (inverse Simpson index,
@@ -114,22 +67,19 @@ def clisi(codes: ArrayLike, labels: ArrayLike, graph: NeighborsResults | None = 
         (n_cells, n_latent).
     labels
         (n_cells,).
-    graph
-        ``neighbours`` of the codes; built here if missing.
 
     Raises
     ------
     ValueError
         If the cells differ in number or are fewer than 3, or values are not finite.
     """
-    from scib_metrics import clisi_knn
-
     z, y = _labelled(codes, labels)
-    return _unit(clisi_knn(_graph(z, graph, K_LISI), y)) if _n_distinct(y) > 1 else float("nan")
+    n_labels = _n_distinct(y)
+    return _unit((n_labels - _median_lisi(z, y)) / (n_labels - 1)) if n_labels > 1 else float("nan")
 
 
 @metric(better="higher", low=-0.5, high=1.0, reference=f"{_SCIB}; Hubert & Arabie (1985), J. Classif. 2:193")
-def ari_leiden(codes: ArrayLike, labels: ArrayLike, graph: NeighborsResults | None = None, seed: int = 0) -> float:
+def ari_leiden(codes: ArrayLike, labels: ArrayLike, seed: int = 0) -> float:
     """Adjusted Rand index of Leiden clusters with the labels.
 
     Leiden by modularity on the UMAP-weighted graph of 15 neighbours, at the one of ten resolutions (.2 to 2) whose
@@ -142,8 +92,6 @@ def ari_leiden(codes: ArrayLike, labels: ArrayLike, graph: NeighborsResults | No
         (n_cells, n_latent).
     labels
         (n_cells,).
-    graph
-        ``neighbours`` of the codes; built here if missing.
     seed
         Seed of Leiden.
 
@@ -152,11 +100,11 @@ def ari_leiden(codes: ArrayLike, labels: ArrayLike, graph: NeighborsResults | No
     ValueError
         If the cells differ in number or are fewer than 3, or values are not finite.
     """
-    return leiden_agreement(codes, labels, graph, seed)["ari"]
+    return leiden_agreement(codes, labels, seed)["ari"]
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=f"{_SCIB}; Strehl & Ghosh (2002), JMLR 3:583")
-def nmi_leiden(codes: ArrayLike, labels: ArrayLike, graph: NeighborsResults | None = None, seed: int = 0) -> float:
+def nmi_leiden(codes: ArrayLike, labels: ArrayLike, seed: int = 0) -> float:
     """Normalised mutual information of Leiden clusters with the labels.
 
     ``2 I / (H + H')``, clustered as for ``ari_leiden``. Not adjusted for chance. Not a number if there is one label.
@@ -167,8 +115,6 @@ def nmi_leiden(codes: ArrayLike, labels: ArrayLike, graph: NeighborsResults | No
         (n_cells, n_latent).
     labels
         (n_cells,).
-    graph
-        ``neighbours`` of the codes; built here if missing.
     seed
         Seed of Leiden.
 
@@ -177,7 +123,7 @@ def nmi_leiden(codes: ArrayLike, labels: ArrayLike, graph: NeighborsResults | No
     ValueError
         If the cells differ in number or are fewer than 3, or values are not finite.
     """
-    return leiden_agreement(codes, labels, graph, seed)["nmi"]
+    return leiden_agreement(codes, labels, seed)["nmi"]
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=_SCIB)
@@ -200,18 +146,23 @@ def isolated_labels(codes: ArrayLike, labels: ArrayLike, batch: ArrayLike) -> fl
     ValueError
         If the cells differ in number, or values are not finite.
     """
-    from scib_metrics import isolated_labels as scib
-
     z, y = _labelled(codes, labels)
     batches = as_labels("batch", batch, len(z))
-    return _unit(scib(_centred(z), y, batches)) if _n_distinct(y) > 1 else float("nan")
+    names = np.unique(y)
+    if len(names) < 2:
+        return float("nan")
+    n_batches = np.array([_n_distinct(batches[y == name]) for name in names])
+    isolated = names[n_batches == n_batches.min()]
+    cells = np.flatnonzero(np.isin(y, isolated))
+    widths = _silhouettes(z, y, cells)
+    return _unit(np.mean([(widths[y[cells] == name].mean() + 1) / 2 for name in isolated]))
 
 
 # batches mixed
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=_LISI)
-def ilisi(codes: ArrayLike, batch: ArrayLike, graph: NeighborsResults | None = None) -> float:
+def ilisi(codes: ArrayLike, batch: ArrayLike) -> float:
     """Integration LISI: how many batches there are, effectively, in a neighbourhood.
 
     ``(median LISI - 1) / (B - 1)`` over cells, with LISI the effective number of batches (inverse Simpson index,
@@ -224,18 +175,15 @@ def ilisi(codes: ArrayLike, batch: ArrayLike, graph: NeighborsResults | None = N
         (n_cells, n_latent).
     batch
         (n_cells,).
-    graph
-        ``neighbours`` of the codes; built here if missing.
 
     Raises
     ------
     ValueError
         If the cells differ in number or are fewer than 3, or values are not finite.
     """
-    from scib_metrics import ilisi_knn
-
     z, batches = _labelled(codes, batch, "batch")
-    return _unit(ilisi_knn(_graph(z, graph, K_LISI), batches)) if _n_distinct(batches) > 1 else float("nan")
+    n_batches = _n_distinct(batches)
+    return _unit((_median_lisi(z, batches) - 1) / (n_batches - 1)) if n_batches > 1 else float("nan")
 
 
 @metric(
@@ -261,11 +209,8 @@ def bras(codes: ArrayLike, labels: ArrayLike, batch: ArrayLike) -> float:
     ValueError
         If the cells differ in number, or values are not finite.
     """
-    from scib_metrics import bras as scib
-
     z, y = _labelled(codes, labels)
-    batches = as_labels("batch", batch, len(z))
-    return _unit(scib(z, y, batches)) if _some_label_mixes(y, batches) else float("nan")
+    return _within_labels(_cosine_silhouettes, z, y, as_labels("batch", batch, len(z)))
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=f"{_SCIB}; legacy: misleading, Rautenstrauch & Ohler (2025)")
@@ -288,15 +233,12 @@ def silhouette_batch(codes: ArrayLike, labels: ArrayLike, batch: ArrayLike) -> f
     ValueError
         If the cells differ in number, or values are not finite.
     """
-    from scib_metrics import silhouette_batch as scib
-
     z, y = _labelled(codes, labels)
-    batches = as_labels("batch", batch, len(z))
-    return _unit(scib(_centred(z), y, batches)) if _some_label_mixes(y, batches) else float("nan")
+    return _within_labels(_silhouettes, z, y, as_labels("batch", batch, len(z)))
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=_SCIB)
-def graph_connectivity(codes: ArrayLike, labels: ArrayLike, graph: NeighborsResults | None = None) -> float:
+def graph_connectivity(codes: ArrayLike, labels: ArrayLike) -> float:
     """Share of each label's cells that lie in one connected piece of the label's graph.
 
     Mean over labels of ``largest strongly connected component / cells`` in the graph of 15 neighbours, restricted
@@ -309,30 +251,32 @@ def graph_connectivity(codes: ArrayLike, labels: ArrayLike, graph: NeighborsResu
         (n_cells, n_latent).
     labels
         (n_cells,).
-    graph
-        ``neighbours`` of the codes; built here if missing.
 
     Raises
     ------
     ValueError
         If the cells differ in number or are fewer than 3, or values are not finite.
     """
-    from scib_metrics import graph_connectivity as scib
+    from scipy.sparse.csgraph import connected_components
 
     z, y = _labelled(codes, labels)
-    return _unit(scib(_graph(z, graph, K_GRAPH), y))
+    indices = neighbours(z, K_GRAPH).indices
+    graph = _rows(indices, np.ones(indices.shape))
+    shares = []
+    for own in (y == name for name in np.unique(y)):
+        pieces = connected_components(graph[own][:, own], connection="strong")[1]
+        shares.append(np.bincount(pieces).max() / len(pieces))
+    return _unit(np.mean(shares))
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=_KBET)
-def kbet_per_label(
-    codes: ArrayLike, labels: ArrayLike, batch: ArrayLike, graph: NeighborsResults | None = None
-) -> float:
+def kbet_per_label(codes: ArrayLike, labels: ArrayLike, batch: ArrayLike) -> float:
     """kBET: share of cells around which the batches are as frequent as in the whole label.
 
     Acceptance rate of a χ² test at 5 % in each label's neighbourhoods by diffusion distance on the graph of 50
     neighbours; mean over labels. A label whose graph falls to pieces scores 0. Labels in one batch, or with
-    under 10 cells, are left out; not a number if all are. 1 is mixed. The first call in a process takes half a
-    minute, in which pynndescent compiles.
+    under 10 cells, are left out; not a number if all are. 1 is mixed. Where scib-metrics searches approximately for
+    neighbours by diffusion distance, the search here is that of ``neighbours``, exact in labels of up to 20,000 cells.
 
     Parameters
     ----------
@@ -340,21 +284,31 @@ def kbet_per_label(
         (n_cells, n_latent).
     labels, batch
         (n_cells,).
-    graph
-        ``neighbours`` of the codes; built here if missing.
 
     Raises
     ------
     ValueError
         If the cells differ in number or are fewer than 3, or values are not finite.
     """
-    from scib_metrics import kbet_per_label as scib
+    from scipy.sparse.csgraph import connected_components
 
     z, y = _labelled(codes, labels)
     batches = as_labels("batch", batch, len(z))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Mean of empty slice")
-        return _unit(scib(_graph(z, graph, K_KBET), batches, y))
+    graph, n_components, accepted = umap_graph(z, K_KBET), N_DIFFUSION, []
+    for cells in (np.flatnonzero(y == name) for name in np.unique(y)):
+        sizes = np.unique(batches[cells], return_counts=True)[1]
+        if len(cells) < MIN_CELLS or len(sizes) < 2:
+            continue
+        k = int(np.clip(sizes.mean() // 4, 10, 70))
+        pieces = connected_components(graph[cells][:, cells], connection="strong")[1]
+        kept = cells[np.bincount(pieces)[pieces] >= 3 * k] if pieces.any() else cells
+        if len(kept) < 0.75 * len(cells):
+            accepted.append(0.0)
+            continue
+        n_components = min(n_components, len(kept) - 1)  # a small label limits those after it, as in scib-metrics
+        near = neighbours(_diffusion(graph[kept][:, kept], n_components), k + 1).indices
+        accepted.append(_accepted(near, np.unique(batches[kept], return_inverse=True)[1]))
+    return _unit(np.mean(accepted)) if accepted else float("nan")
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=f"{_SCIB}; principal component regression, {_KBET[14:]}")
@@ -362,8 +316,9 @@ def pcr_comparison(before: ArrayLike, after: ArrayLike, batch: ArrayLike) -> flo
     """Share of the variance that batch explained before which it explains no more.
 
     ``max(0, 1 - V_after / V_before)``, V being the R² of batch (one-hot) for each principal component, weighted by the
-    component's variance. 1: none left; 0: as much as before, or more. Not a number if either is constant or batch
-    explained nothing before (under 1e-6).
+    component's variance, which over all components is the share of the variance that lies between batches. 1: none
+    left; 0: as much as before, or more. Not a number if either is constant or batch explained nothing before (under
+    1e-6). A component without variance weighs nothing; scib-metrics then gives no number.
 
     Parameters
     ----------
@@ -379,15 +334,13 @@ def pcr_comparison(before: ArrayLike, after: ArrayLike, batch: ArrayLike) -> flo
     ValueError
         If the cells differ in number, or values are not finite.
     """
-    from scib_metrics.utils import principal_component_regression
-
     z = as_floats("before", before, 2)
     z_after, batches = _labelled(after, batch, "batch")
     if len(z) != len(z_after):
         raise ValueError(f"before has {len(z)} cells and after {len(z_after)}; the same cells are needed")
     if _n_distinct(batches) < 2:
         return float("nan")
-    explained = [principal_component_regression(_centred(x), batches, categorical=True) for x in (z, z_after)]
+    explained = [_between(x, batches) for x in (z, z_after)]
     if not np.isfinite(explained).all() or explained[0] < 1e-6:
         return float("nan")
     return _unit(1.0 - explained[1] / explained[0])
@@ -405,25 +358,224 @@ def _n_distinct(labels: Labels) -> int:
     return len(np.unique(labels))
 
 
-def _some_label_mixes(labels: Labels, batches: Labels) -> bool:
-    """Tell whether scib-metrics' silhouettes have a label to work on: more than one batch, and fewer than cells."""
-    return any(1 < _n_distinct(batches[labels == name]) < np.sum(labels == name) for name in np.unique(labels))
-
-
 def _centred(z: Floats) -> Floats:
-    """Shifted to the mean, which loses no precision to the single precision that jax computes in."""
     z = z - z[0]  # constant columns become exactly zero
     return np.asarray(z - z.mean(axis=0))
 
 
-def _graph(z: Floats, graph: NeighborsResults | None, k: int) -> Any:
-    if graph is None:
-        return neighbours(z, k)
-    if graph.n_samples != len(z):
-        raise ValueError(f"graph has {graph.n_samples} cells and codes {len(z)}; build it from these codes")
-    return graph.subset_neighbors(min(k, graph.n_neighbors))
+def _median_lisi(z: Floats, labels: Labels) -> float:
+    """Median effective number of labels in the neighbourhoods: 1 / Σ_label (Σ_neighbours with it p)².
+
+    ``p ∝ exp(-β distance)``, β such that the entropy is log(k // 3), by doubling or halving and then bisection. In
+    single precision, as scib-metrics: where so many neighbours tie that no β will do, the outcome hangs on underflow.
+    """
+    graph = neighbours(z, K_LISI)
+    k, n_labels = graph.indices.shape[1], int(labels.max()) + 1
+    aim = np.log(np.float32(k // 3))
+    effective = np.empty(len(z))
+    for rows in _chunks(len(z), max(k, n_labels)):
+        distances, of_neighbours = graph.distances[rows, 1:].astype(np.float32), labels[graph.indices[rows, 1:]]
+        beta, low, high = (np.full(len(distances), value, dtype=np.float32) for value in (1.0, 0.0, np.inf))
+        p, entropy = _probabilities(distances, beta)
+        for _ in range(MAX_TRIES):
+            off = np.flatnonzero(np.abs(entropy - aim) >= TOLERANCE)
+            if not len(off):
+                break
+            wide = entropy[off] > aim
+            low[off], high[off] = np.where(wide, beta[off], low[off]), np.where(wide, high[off], beta[off])
+            # halving is bisection from 0
+            beta[off] = np.where(np.isinf(high[off]), 2 * beta[off], (low[off] + high[off]) / 2)
+            p[off], entropy[off] = _probabilities(distances[off], beta[off])
+        place = np.arange(len(p))[:, None] * n_labels + of_neighbours
+        shares = np.bincount(place.ravel(), p.ravel(), len(p) * n_labels).reshape(len(p), n_labels)
+        effective[rows] = 1.0 / np.where(entropy == 0, -1.0, np.sum(shares**2, axis=1))
+    return float(np.median(effective))
+
+
+def _probabilities(
+    distances: NDArray[np.float32], beta: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights of the neighbours, (n_cells, k), and their entropy, (n_cells,); both 0 where all weights underflow."""
+    p = np.exp(-distances * beta[:, None])
+    p[p < np.finfo(np.float32).tiny] = 0.0  # as compiled code has it
+    total = p.sum(axis=1)
+    none = total == 0
+    total[none] = 1
+    entropy = np.log(total) + beta * np.sum(distances * p, axis=1) / total
+    return p / total[:, None], np.where(none, np.float32(0), entropy)
+
+
+def _within_labels(silhouettes: Any, z: Floats, labels: Labels, batches: Labels) -> float:
+    """Mean over labels of 1 - |silhouette of the batches within the label|, of the labels where there is such."""
+    means = []
+    for own in (labels == name for name in np.unique(labels)):
+        # neither one batch, nor each cell one
+        if 1 < _n_distinct(batches[own]) < own.sum():
+            means.append(1 - np.abs(silhouettes(z[own], np.unique(batches[own], return_inverse=True)[1])).mean())
+    return _unit(np.mean(means)) if means else float("nan")
+
+
+def _silhouettes(z: Floats, groups: Labels, cells: NDArray[np.int64] | None = None) -> Floats:
+    """Euclidean silhouettes of some cells (by default all): to their own group and to the nearest other one."""
+    z = _centred(z)
+    cells = np.arange(len(z)) if cells is None else cells
+    members, norms, sizes = np.eye(groups.max() + 1)[groups], np.sum(z**2, axis=1), np.bincount(groups)
+    widths = np.empty(len(cells))
+    for rows in _chunks(len(cells), len(z)):
+        asked = cells[rows]
+        distances = norms[asked, None] + norms - 2.0 * z[asked] @ z.T
+        distances[np.arange(len(asked)), asked] = 0.0
+        totals = np.sqrt(np.maximum(distances, 0.0, out=distances), out=distances) @ members
+        widths[rows] = _widths(totals, groups[asked], sizes, lambda others: (others / sizes).min(axis=1))
+    return widths
+
+
+def _cosine_silhouettes(z: Floats, groups: Labels) -> Floats:
+    """Silhouettes by cosine distance, to their own group and to all others.
+
+    A sum of cosine distances to a group is that to the sum of the group's unit vectors: no pairs are needed.
+    """
+    members, sizes = np.eye(groups.max() + 1)[groups], np.bincount(groups)
+    with np.errstate(invalid="ignore"):
+        unit = z / np.linalg.norm(z, axis=1, keepdims=True)  # a cell at the origin has no distance to any
+        totals = sizes - unit @ (members.T @ unit).T
+    totals[totals <= RESOLUTION * sizes] = 0.0
+
+    def all_others(others: Floats) -> Floats:
+        finite = np.where(np.isinf(others), np.nan, others)
+        return np.asarray(np.nansum(finite, axis=1) / (len(z) - sizes[groups]))
+
+    return _widths(totals, groups, sizes, all_others)
+
+
+def _widths(totals: Floats, own: Labels, sizes: Labels, to_others: Any) -> Floats:
+    """(b - a) / max(a, b) of the mean distances a to the own group and b to others, 0 where there is none.
+
+    ``totals`` are the sums of the distances to each group, (n_cells, n_groups).
+    """
+    rows = np.arange(len(own))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        within = totals[rows, own] / (sizes[own] - 1)
+        totals[rows, own] = np.inf
+        between = to_others(totals)
+        return np.nan_to_num((between - within) / np.maximum(within, between))
+
+
+@shared
+def umap_graph(z: Floats, k: int) -> Any:
+    """UMAP's weights (McInnes et al. 2018) of the edges of the graph of k neighbours, sparse (n_cells, n_cells).
+
+    ``w + wᵀ - w ∘ wᵀ``, ``w_ij = exp(-max(0, d_ij - ρ_i) / σ_i)``, ρ_i the nearest distance above 0 and σ_i such that
+    the sum of a row is log2 k. In single precision and in umap-learn's order of steps, whose numba takes four
+    seconds to compile.
+    """
+    graph = neighbours(z, k)
+    indices, d = graph.indices, graph.distances.astype(np.float32)
+    k = indices.shape[1]
+    rho = np.min(d, axis=1, initial=np.inf, where=d > 0)
+    rho[np.isinf(rho)] = 0
+    beyond = d - rho[:, None]
+    low, high, sigma = (np.full(len(d), value, dtype=np.float32) for value in (0.0, np.inf, 1.0))
+    off = np.arange(len(d))
+    for _ in range(64):
+        total = _membership(beyond[off, 1:], sigma[off]).cumsum(axis=1)[:, -1] if k > 1 else np.zeros(len(off))
+        missed = np.abs(total - np.log2(k)) >= 1e-5
+        off, above = off[missed], (total > np.log2(k))[missed]
+        if not len(off):
+            break
+        low[off], high[off] = np.where(above, low[off], sigma[off]), np.where(above, sigma[off], high[off])
+        sigma[off] = np.where(np.isinf(high[off]), 2 * sigma[off], (low[off] + high[off]) / 2)
+    sigma = np.maximum(sigma, 1e-3 * np.where(rho > 0, d.mean(axis=1), d.mean()))
+    weights = _membership(beyond, sigma)
+    weights[:, 0] = 0.0  # the cell itself
+    directed = _rows(indices, weights)
+    directed.eliminate_zeros()
+    directed.sort_indices()  # Leiden depends on the order of edges
+    union = directed + directed.T - directed.multiply(directed.T)
+    union.eliminate_zeros()
+    return union
+
+
+def _membership(beyond: NDArray[np.float32], sigma: NDArray[np.float32]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return np.exp(-np.maximum(beyond, 0) / sigma[:, None])
+
+
+@shared
+def _leiden_agreement(z: Floats, labels: Labels, seed: int) -> dict[str, float]:
+    import random
+
+    import igraph
+    from scipy.sparse import csr_matrix
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    graph = igraph.Graph.Weighted_Adjacency(csr_matrix(umap_graph(z, K_GRAPH)), mode="directed")
+    graph.to_undirected(mode="each")
+    best = {"nmi": -1.0}
+    for resolution in RESOLUTIONS:
+        igraph.set_random_number_generator(random.Random(seed))
+        clusters = graph.community_leiden(
+            objective_function="modularity", weights="weight", resolution=resolution
+        ).membership
+        nmi = float(normalized_mutual_info_score(labels, clusters))
+        if nmi > best["nmi"]:
+            best = {"ari": float(adjusted_rand_score(labels, clusters)), "nmi": nmi}
+    return best
+
+
+def _diffusion(graph: Any, n_components: int) -> Floats:
+    """Diffusion map, (n_cells, n_components), of a weighted graph: distances in it are diffusion distances.
+
+    Eigenvectors of the transitions, each times λ / (1 - λ), summed thus over all numbers of steps; single precision
+    makes the first λ, of the stationary distribution, exactly 1.
+    """
+    from scipy.sparse import diags_array
+    from scipy.sparse.linalg import eigsh
+
+    density = diags_array(1.0 / graph.sum(axis=0))
+    kernel = density @ graph @ density
+    root = diags_array(1.0 / np.sqrt(kernel.sum(axis=0)))
+    start = np.random.default_rng(0).normal(size=graph.shape[0])
+    values, vectors = eigsh((root @ kernel @ root).astype(np.float64), k=n_components, which="LM", v0=start)
+    values = values.astype(np.float32) + np.float32(1e-8)
+    scale = np.where(values == 1, 1.0, values / np.where(values == 1, 1.0, 1 - values))
+    return np.asarray(vectors.astype(np.float32) * scale, dtype=np.float64)
+
+
+def _accepted(near: NDArray[np.int64], batches: Labels) -> float:
+    """Share of the neighbourhoods (n_cells, k) whose batches a χ² test finds as frequent as in all cells."""
+    from scipy.special import chdtrc
+
+    frequency = np.bincount(batches) / len(batches)
+    counts = np.stack([(batches[near] == batch).sum(axis=1) for batch in range(len(frequency))], axis=1)
+    expected = frequency * near.shape[1]
+    p = chdtrc(len(frequency) - 1, np.sum((counts - expected) ** 2 / expected, axis=1))
+    return float(np.mean(p >= ALPHA))
+
+
+def _between(z: Floats, batches: Labels) -> float:
+    """Share of the total variance that lies between the batches; not a number where all is constant."""
+    z = _centred(z)
+    sizes = np.bincount(batches)
+    sums = np.zeros((len(sizes), z.shape[1]))
+    np.add.at(sums, batches, z)
+    total = np.sum(z**2)
+    return float(np.sum(sums**2 / sizes[:, None]) / total) if total > 0 else float("nan")
+
+
+def _rows(indices: NDArray[np.int64], values: NDArray[Any]) -> Any:
+    """Sparse (n_cells, n_cells) of the values at each row's indices."""
+    from scipy.sparse import csr_array
+
+    n, k = indices.shape
+    return csr_array((values.flatten(), indices.flatten(), np.arange(0, n * k + 1, k)), shape=(n, n))
+
+
+def _chunks(n: int, width: int) -> Iterator[slice]:
+    step = max(1, CHUNK_ENTRIES // width)
+    return (slice(start, start + step) for start in range(0, n, step))
 
 
 def _unit(score: Any) -> float:
-    """A float in [0, 1], rid of rounding in single precision; what is not a number stays so."""
+    """A float in [0, 1], rid of rounding; what is not a number stays so."""
     return float(np.clip(float(score), 0.0, 1.0))

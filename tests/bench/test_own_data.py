@@ -80,7 +80,6 @@ def test_shared_and_private_variation_in_a_users_groups(cli, tmp_path):
     data.obs = data.obs.rename(columns={"cell_type": "t", "group": "g"})
     data.write_h5ad(tmp_path / "f.h5ad")
     command = ("run", "--methods", "pca", "--tasks", "shared-private", "--data", "f.h5ad", "--preset", "smoke")
-    # one process for its four cells: scib-metrics is imported once
     done = cli(*command, "--group", "g", "--cell-type", "t", "--executor", "inline", "--out", "out")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pd.read_parquet(tmp_path / "out" / "results.parquet")

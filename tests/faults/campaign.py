@@ -351,7 +351,6 @@ KINDS = {
     "pages": "out/leaderboard*",
     "simulated": "cache/built/simulated/*.h5ad",
     "checksums": "cache/built/simulated/*.sha256",
-    "compiled": "cache/built/jax/*",
 }
 
 

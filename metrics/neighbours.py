@@ -1,0 +1,170 @@
+"""Nearest neighbours, searched once for all metrics of an evaluation that ask for those of the same codes.
+
+Metrics stay functions of their arrays: each calls ``neighbours``. Within ``sharing``, a search (or whatever else is
+marked ``shared``) is looked up by the *content* of the arrays, so that an array that was changed in place is another
+one and an address that is used again is none. What was found is forgotten at the end of ``sharing``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metrics.arrays import RESOLUTION, Floats, as_floats, standardised
+
+EXACT = 20_000
+"""Cells beyond which the search is approximate."""
+K_USUAL = 90
+"""Neighbours that are searched for at least, the cell itself included: the most that any metric asks for."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_found: ContextVar[dict[bytes, Any] | None] = ContextVar("found", default=None)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest neighbours of each cell, itself first and the nearest next.
+
+    Attributes
+    ----------
+    indices, distances
+        (n_cells, k) each.
+    """
+
+    indices: NDArray[np.int64]
+    distances: Floats
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Within it, and in this thread alone, what is ``shared`` is computed once for the same arguments."""
+    token = _found.set({})
+    try:
+        yield
+    finally:
+        _found.reset(token)
+
+
+def shared(function: F) -> F:
+    """Mark a function of arrays and numbers, whose result nobody changes, as one to be remembered in ``sharing``."""
+
+    @wraps(function)
+    def remembered(*arguments: Any) -> Any:
+        found = _found.get()
+        if found is None:
+            return function(*arguments)
+        key = _digest(function.__qualname__, *arguments)
+        if key not in found:
+            found[key] = function(*arguments)
+        return found[key]
+
+    return remembered  # type: ignore[return-value]
+
+
+def neighbours(codes: ArrayLike, k: int = K_USUAL) -> Neighbours:
+    """Find the nearest neighbours (Euclidean) of each cell.
+
+    Exact up to ``EXACT`` cells; beyond, by nearest neighbour descent (pynndescent, one seed), which misses less than
+    one neighbour of twenty. Ties are broken at random, by a fixed seed, never by the order of the cells, which may be
+    sorted by batch. In a constant code all cells tie: each has neighbours drawn at random.
+
+    Parameters
+    ----------
+    codes
+        (n_cells, n_latent).
+    k
+        Neighbours of each cell, itself included; at most n_cells - 1 are taken.
+
+    Returns
+    -------
+    graph
+        Read-only: others may share it.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 3 cells, values are not finite, or k is under 2.
+    """
+    z = as_floats("codes", codes, 2)
+    if k < 2 or len(z) < 3:
+        raise ValueError(f"k is {k} for {len(z)} cell(s); at least 2, the cell itself included, and 3 cells are needed")
+    graph = _search(z, min(max(k, K_USUAL), len(z) - 1))
+    return Neighbours(graph.indices[:, :k], graph.distances[:, :k])
+
+
+@shared
+def _search(z: Floats, k: int) -> Neighbours:
+    rng = np.random.default_rng(0)
+    indices = np.empty((len(z), k), dtype=np.int64)
+    distances = np.zeros((len(z), k))
+    indices[:, 0] = np.arange(len(z))
+    if not standardised(z).any():
+        for cell in range(len(z)):
+            others = rng.choice(len(z) - 1, k - 1, replace=False)
+            indices[cell, 1:] = others + (others >= cell)
+    else:
+        order = rng.permutation(len(z))
+        points = z[order] - z.mean(axis=0)  # far from the origin, squares would lose the distances
+        found, distances[order, 1:] = (_exact if len(z) <= EXACT else _approximate)(points, k - 1)
+        indices[order, 1:] = order[found]
+        # what coincides is found at rounding's distance
+        distances[distances <= RESOLUTION * np.linalg.norm(z - z.mean(axis=0), axis=1)[:, None]] = 0.0
+    indices.flags.writeable = distances.flags.writeable = False
+    return Neighbours(indices, distances)
+
+
+def _exact(points: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
+    """Indices and distances of each point's k nearest others, (n_points, k) each."""
+    from sklearn.neighbors import NearestNeighbors
+
+    distances, indices = NearestNeighbors(n_neighbors=k).fit(points).kneighbors()
+    return indices, distances
+
+
+def _approximate(points: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
+    """``_exact``, by nearest neighbour descent with the settings that UMAP gives it."""
+    from pynndescent import NNDescent
+    from sklearn.neighbors import NearestNeighbors
+
+    n = len(points)
+    indices = (
+        NNDescent(
+            points,
+            n_neighbors=k + 1,
+            n_trees=min(64, 5 + round(n**0.5 / 20)),
+            n_iters=max(5, round(np.log2(n))),
+            max_candidates=60,
+            random_state=0,
+            n_jobs=1,
+        )
+        .neighbor_graph[0]
+        .astype(np.int64)
+    )
+    short = np.flatnonzero((indices < 0).any(axis=1))  # it leaves out what it could not find
+    if len(short):
+        indices[short] = NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points[short])[1]
+    # it computes in single precision
+    distances = np.stack([np.linalg.norm(points - points[column], axis=1) for column in indices.T], axis=1)
+    distances[indices == np.arange(n)[:, None]] = np.inf  # the point itself, mostly but not always found
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(indices, order, axis=1), np.take_along_axis(distances, order, axis=1)
+
+
+def _digest(*values: Any) -> bytes:
+    hashed = hashlib.blake2b()
+    for value in values:
+        if isinstance(value, np.ndarray):
+            hashed.update(f"{value.dtype} {value.shape} ".encode())
+            hashed.update(np.ascontiguousarray(value).data)
+        else:
+            hashed.update(f"{value!r} ".encode())
+    return hashed.digest()
