@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.plan import Cell
 from bench.resources import uses_gpu
+from bench.schedule import longest_first, makespan, passes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +25,9 @@ PREFLIGHT = "preflight"
 #: early stopping ends a fit after so much of its epochs, as a rule. With these, the default cells of three autoencoders
 #: on two simulated tasks were said to take 1 to 4 times what they took.
 STARTUP, STARTUP_PART, EPOCHS_USED = 0.3, 0.75, 0.5
+
+#: Seconds of a run before its first cell and after its last, and between two cells until that has been measured.
+AROUND, BETWEEN = 8.0, 0.05
 
 #: How well the time of some cells is known, from the best to the worst.
 MEASURED, TRIED, GUESSED = (
@@ -47,11 +52,13 @@ class Estimate:
 
     def __init__(self, rows: pd.DataFrame, sizes: Mapping[str, float], tried: pd.DataFrame | None = None):
         self.sizes = sizes
-        ok = rows[rows["status"] == "ok"].drop_duplicates("cell_id")
-        spent = ok["fit_seconds"] + ok["evaluate_seconds"]
+        #: Seconds and number of cells by task, preset and method, and by these and the unit.
         self._spent: dict[tuple[str, ...], tuple[float, int]] = {}
-        for *kind, seconds in zip(ok["task"], ok["preset"], ok["method"], spent, strict=True):
-            self._add(tuple(kind), seconds)
+        ok = rows[rows["status"] == "ok"].drop_duplicates("cell_id")
+        starts, ends = ([_moment(text) for text in ok[name]] for name in ("started", "finished"))
+        for row, start, end in zip(ok.to_dict("records"), starts, ends, strict=True):
+            self._add(row, (end - start) / row["replicas"])
+        self.between = _between(starts, ends)
         self._tried: dict[tuple[str, str], Mapping[str, float]] = {}
         if tried is not None:
             for row in tried[tried["status"] == "ok"].drop_duplicates("cell_id").to_dict("records"):
@@ -62,23 +69,35 @@ class Estimate:
                     "epochs": json.loads(row["config"]).get("max_epochs", 1),
                 }
 
-    def learn(self, cell: Cell, seconds: float) -> None:
+    def learn(self, result: Mapping[str, Any]) -> None:
         """Take in how long a cell took."""
-        self._add(_kind(cell), seconds)
+        if result["status"] == "ok":
+            spent = _moment(result["finished"]) - _moment(result["started"])
+            self._add(result["cell"], spent / max(1, len(result["cell"]["replicas"])))
 
-    def _add(self, kind: tuple[str, ...], seconds: float) -> None:
-        total, number = self._spent.get(kind, (0.0, 0))
-        self._spent[kind] = total + seconds, number + 1
+    def _add(self, cell: Mapping[Any, Any], seconds: float) -> None:
+        kind = cell["task"], cell["preset"], cell["method"]
+        for key in (kind, (*kind, cell["unit"])):
+            total, number = self._spent.get(key, (0.0, 0))
+            self._spent[key] = total + seconds, number + 1
 
     def seconds(self, cell: Cell) -> float:
-        """Return the mean of the method's cells on that task and preset, else what a preflight or a guess says."""
-        if _kind(cell) in self._spent:
-            total, number = self._spent[_kind(cell)]
-            return total / number
+        """Return the mean of the method's cells on that unit, or task, else what a preflight or a guess says.
+
+        That is of the time that went by, so that fits which other cells had made are in it as they were found.
+        """
+        for key in ((*_kind(cell), cell.unit), _kind(cell)):
+            if key in self._spent:
+                total, number = self._spent[key]
+                return total / number
         tried = self._tried.get((cell.task, cell.method))
         if tried is not None:
             return self._scaled(cell, tried)
         return ROUGH[cell.preset][0 if uses_gpu(cell) else 1] * max(1.0, self.sizes[cell.task])
+
+    def costs(self, cells: Iterable[Cell]) -> dict[str, float]:
+        """Return the seconds of each cell by its id."""
+        return {cell.id: self.seconds(cell) for cell in cells}
 
     def _scaled(self, cell: Cell, tried: Mapping[str, float]) -> float:
         """Scale the smoke cell's fit by values and epochs.
@@ -91,13 +110,20 @@ class Estimate:
         growing = tried["fit"] - min(STARTUP, STARTUP_PART * tried["fit"])
         return tried["evaluate"] + tried["fit"] + growing * (larger * longer - 1)
 
+    def left(self, cells: Iterable[Cell], jobs: int) -> float:
+        """Return the seconds until the last of ``jobs`` processes ends, the longest cells first."""
+        cells = list(cells)
+        costs = self.costs(cells)
+        together = passes(longest_first(cells, costs))
+        return makespan([self.between + sum(costs[cell.id] for cell in one) for one in together], jobs)
+
     def total(self, cells: Iterable[Cell], jobs: int) -> tuple[float, str]:
-        """Return the seconds of all cells on ``jobs`` processes, and how well they are known."""
+        """Return the seconds of a run of all cells on ``jobs`` processes, and how well they are known."""
         cells = list(cells)
         unmeasured = [cell for cell in cells if _kind(cell) not in self._spent]
         tried = all((cell.task, cell.method) in self._tried for cell in unmeasured)
         basis = MEASURED if not unmeasured else TRIED if tried else GUESSED
-        return sum(self.seconds(cell) for cell in cells) / max(1, min(jobs, len(cells))), basis
+        return AROUND + self.left(cells, jobs), basis
 
 
 def tried(out: Path) -> pd.DataFrame | None:
@@ -106,6 +132,25 @@ def tried(out: Path) -> pd.DataFrame | None:
 
     file = out / PREFLIGHT / "results.parquet"
     return pd.read_parquet(file) if file.exists() else None
+
+
+def _between(starts: Iterable[float], ends: Iterable[float]) -> float:
+    """Return the seconds from a cell's end to the start of the next in its place, as a rule.
+
+    Each start is put to the last end before it that has no start yet. Of these gaps the lower quartile is taken: some
+    hold a pause between runs, or cells whose results are gone.
+    """
+    free, gaps = list[float](), list[float]()
+    for moment, is_start in sorted([*((one, 0) for one in ends), *((one, 1) for one in starts)]):
+        if not is_start:
+            free.append(moment)
+        elif free:
+            gaps.append(moment - free.pop())
+    return sorted(gaps)[len(gaps) // 4] if gaps else BETWEEN
+
+
+def _moment(iso: str) -> float:
+    return datetime.fromisoformat(iso).timestamp()
 
 
 def _kind(cell: Cell) -> tuple[str, ...]:

@@ -396,7 +396,7 @@ def make_plan(
             if row.name and not row.skip and METHODS[row.name].fits_together() and sizes[task_name] <= MOST_TOGETHER:
                 crossed = [replace(cell, replicas=_pass_of(cell.seed, seeds)) for cell in crossed]
             cells += [cell.with_id() for cell in crossed]
-    return Plan(tuple(_in_turn(cells)), absent, sizes, selections)
+    return Plan(tuple(cells), absent, sizes, selections)
 
 
 def _method_row(blank: Cell, spec: MethodSpec, task: Task, preset: str) -> Cell:
@@ -424,15 +424,6 @@ def _pass_of(seed: int, seeds: range) -> tuple[int, ...]:
     first = seed - seed % REPLICAS
     together = tuple(seeds[first : first + REPLICAS])
     return together if len(together) > 1 else ()
-
-
-def _in_turn(cells: Sequence[Cell]) -> list[Cell]:
-    """Order cells unit by unit, so that neighbours in time seldom wait for one fit that they share."""
-    units: dict[str, dict[str, int]] = {}
-    for cell in cells:
-        positions = units.setdefault(cell.task, {})
-        positions.setdefault(cell.unit, len(positions))
-    return sorted(cells, key=lambda cell: (units[cell.task][cell.unit], (*cell.replicas, cell.seed)[0]))
 
 
 def _parse_settings(settings: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,8 @@ from bench.plan import Cell
 
 #: Seconds between two plain lines, unless something fails.
 EVERY = 15.0
+#: Seconds for which what is left is not reckoned anew.
+RECKON = 2.0
 
 
 class RunProgress:
@@ -33,6 +35,7 @@ class RunProgress:
         self.running: dict[str, Cell] = {}
         self.counts: Counter[str] = Counter()
         self._said = time.monotonic()
+        self._reckoned, self._left_seconds = float("-inf"), 0.0
         self._bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console)
         self._task = self._bar.add_task("", total=len(cells))
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
@@ -55,7 +58,7 @@ class RunProgress:
         status = result["status"]
         self.running.pop(cell.id, None)
         self.left.pop(cell.id, None)
-        self.estimate.learn(cell, result["fit_seconds"] + result["evaluate_seconds"])
+        self.estimate.learn(result)
         self.counts["done" if status == "ok" else "skipped" if status == "skipped" else "failed"] += 1
         self._bar.advance(self._task)
         if status not in ("ok", "skipped"):
@@ -67,11 +70,18 @@ class RunProgress:
 
     def _summary(self) -> str:
         counts = self.counts
-        seconds, _ = self.estimate.total(self.left.values(), self.jobs)
+        seconds = self._seconds_left()
         return (
             f"{counts['done']} done, {counts['failed']} failed, {counts['skipped']} skipped, {len(self.left)} left, "
             f"about {duration(seconds)}"
         )
+
+    def _seconds_left(self) -> float:
+        """Return the estimate of what is left, reckoned anew every now and then."""
+        now = time.monotonic()
+        if now > self._reckoned + RECKON:
+            self._reckoned, self._left_seconds = now, self.estimate.left(list(self.left.values()), self.jobs)
+        return self._left_seconds
 
     def _render(self) -> Group:
         self._bar.update(self._task, description=self._summary())

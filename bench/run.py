@@ -22,6 +22,7 @@ from bench.estimate import Estimate, tried
 from bench.executors import Executor
 from bench.plan import Cell, Plan
 from bench.progress import RunProgress, duration
+from bench.schedule import longest_first
 from bench.store import Gathered, Store
 from bench.tracking import Tracker
 
@@ -75,7 +76,7 @@ def execute(
     try:
         if todo:
             with Interruptible(), progress:
-                executor.run(todo, store, progress.start, on_done)
+                executor.run(longest_first(todo, estimate.costs(todo)), store, progress.start, on_done)
         status = "FINISHED" if outcome.ok else "FAILED"
     finally:
         if todo:

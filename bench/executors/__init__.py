@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 from bench.plan import Cell
@@ -13,15 +12,6 @@ from bench.store import Store
 OnStart = Callable[[Cell], None]
 #: Called with a cell's result when it ends, after the result is on disk.
 OnDone = Callable[[Cell, dict[str, Any]], None]
-
-
-def passes(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Return cells whose fits are made in one pass in one list, in order of the first; any other in a list alone."""
-    together: dict[str, list[Cell]] = {}
-    for cell in cells:
-        key = replace(cell, seed=cell.replicas[0]).with_id().id if cell.replicas else cell.id
-        together.setdefault(key, []).append(cell)
-    return list(together.values())
 
 
 class ExecutorError(Exception):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.cell import run_cells
-from bench.executors import OnDone, OnStart, passes
+from bench.executors import OnDone, OnStart
 from bench.plan import Cell
+from bench.schedule import passes
 from bench.store import Store
 
 

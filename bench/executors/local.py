@@ -7,6 +7,7 @@ import faulthandler
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -19,9 +20,10 @@ from typing import Any
 import psutil
 
 from bench.cell import result_of, run_cells
-from bench.executors import OnDone, OnStart, passes
+from bench.executors import OnDone, OnStart
 from bench.plan import Cell
 from bench.resources import uses_gpu
+from bench.schedule import Turns, passes
 from bench.store import Store
 
 #: Tells the fork server, which is started with this environment, what to preload: methods, then plugins.
@@ -75,38 +77,40 @@ class LocalExecutor:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["bench.executors.preload"])
         (store.out / "logs").mkdir(exist_ok=True)
-        waiting, running = passes(cells), list[_Running]()
+        waiting, running, ended = passes(cells), list[_Running](), list[_Running]()
+        turns = Turns()
         try:
-            while waiting or running:
-                while len(running) < self.jobs and (chosen := self._choose(waiting, running)):
+            while waiting or running or ended:
+                while len(running) < self.jobs and (chosen := self._choose(waiting, running, turns)):
                     together, device = chosen
                     waiting.remove(together)
                     running.append(self._start(context, together, device, store, on_start))
+                # only now that the next ones run: this takes longer than to start them
+                for one in ended:
+                    waiting[:0] = self._settle(one, store, on_done)
                 wait([one.process.sentinel for one in running], timeout=0.25)
-                for one in list(running):
+                for one in running:
                     self._watch(one)
-                    if one.process.exitcode is not None:
-                        _end_group(one.process)  # what the cell started, or the cell itself if the fork server died
-                        running.remove(one)
-                        waiting[:0] = self._settle(one, store, on_done)
+                ended = [one for one in running if one.process.exitcode is not None]
+                for one in ended:
+                    _end_group(one.process)  # what the cell started, or the cell itself if the fork server died
+                    running.remove(one)
+                    turns.done(one.cells)
         finally:
             for one in running:
                 _kill(one.process)
 
     def _choose(
-        self, waiting: Sequence[list[Cell]], running: Sequence[_Running]
+        self, waiting: Sequence[list[Cell]], running: Sequence[_Running], turns: Turns
     ) -> tuple[list[Cell], str | None] | None:
         """Return the next cells that can start now and the GPU that they get, "" for none."""
-        if self.devices is None:
-            return (waiting[0], None) if waiting else None
-        taken = {one.device for one in running}
-        free = [device for device in self.devices if device not in taken]
-        for cells in waiting:
-            if not uses_gpu(cells[0]):
-                return cells, ""
-            if free:
-                return cells, free[0]
-        return None
+        devices = self.devices or ()
+        free = [device for device in devices if device not in {one.device for one in running}]
+        startable = [cells for cells in waiting if self.devices is None or free or not uses_gpu(cells[0])]
+        cells = turns.next(startable, [one.cells for one in running])
+        if cells is None:
+            return None
+        return cells, None if self.devices is None else free[0] if uses_gpu(cells[0]) else ""
 
     def _start(self, context: Any, cells: list[Cell], device: str | None, store: Store, on_start: OnStart) -> _Running:
         # what an earlier attempt left must not be taken for this one's result
@@ -197,6 +201,10 @@ def _work(cells: list[Cell], device: str | None, out: Path) -> None:
     store = Store(out)
     for result in run_cells(cells, store.fits):
         store.write(result)
+    # tearing the interpreter down would take as long as starting a cell
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _kernel_kills() -> int:

@@ -1,13 +1,21 @@
 """Imported by the fork server alone: what every cell needs is imported, and compiled, once for all of them."""
 
+import gc
 import os
 
 import anndata  # noqa: F401
 import scipy.stats  # noqa: F401
-import sklearn.decomposition  # noqa: F401
+import sklearn.decomposition
+import sklearn.discriminant_analysis
+import sklearn.neighbors  # noqa: F401
 
-import bench.cell  # noqa: F401
+import bench.executors.local  # noqa: F401
+from bench.environment import describe
 from methods import METHODS
 
 for name in filter(None, os.environ.get("BENCH_PRELOAD", "").split(",")):
     METHODS[name].preload()
+describe()  # asks git, which takes as long as starting a cell
+# a cell's first whole collection would look at all of this, and thereby copy it: half a second
+gc.collect()
+gc.freeze()

@@ -197,7 +197,9 @@ class SlurmExecutor:
         self.mended: dict[str, dict[str, Any]] = {}
         try:
             left = self._take_up()
-            fresh = [cell for cell in cells if cell.id not in left]
+            # unit by unit: cells that share a fit fall into one bundle
+            alike = sorted(cells, key=lambda cell: (cell.task, cell.unit, (*cell.replicas, cell.seed)[0]))
+            fresh = [cell for cell in alike if cell.id not in left]
             for cell in fresh:
                 # what an earlier run left must not be taken for a result of this one
                 (self.state.attempts / cell.id).unlink(missing_ok=True)

@@ -4,15 +4,15 @@ import dataclasses
 import json
 import re
 
-import pandas as pd
 import pytest
 
 from bench.cell import result_of
-from bench.estimate import GUESSED, MEASURED, PREFLIGHT, TRIED, Estimate, tried
+from bench.estimate import AROUND, BETWEEN, GUESSED, MEASURED, PREFLIGHT, TRIED, Estimate, tried
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.preflight import PRESET, first_cells, shortened
-from bench.store import Store
+from bench.store import Store, tidy
 from tests.bench.test_run import PLUGIN
+from tests.bench.test_schedule import measured
 
 TASK = "reembedding/pancancer-sim"
 
@@ -87,7 +87,7 @@ def smoke(tmp_path):
     return tried(tmp_path)
 
 
-NONE = pd.DataFrame(columns=["status", "cell_id", "fit_seconds", "evaluate_seconds", "task", "preset", "method"])
+NONE = tidy([])
 
 
 def cell_of(made, name):
@@ -114,18 +114,18 @@ def test_what_was_measured_comes_before_what_was_tried_and_that_before_a_guess(s
     made = plan()
     vae, pca = (cell_of(made, name) for name in ("vae", "pca"))
     estimate = Estimate(NONE, {TASK: 1.0}, smoke)
-    assert estimate.total([vae, pca], 2) == (pytest.approx((estimate.seconds(vae) + 1) / 2), TRIED)
-    estimate.learn(vae, 7.0)
-    assert estimate.total([vae, pca], 1) == (8.0, TRIED)
-    estimate.learn(pca, 3.0)
-    assert estimate.total([vae, pca], 1) == (10.0, MEASURED)
+    assert estimate.total([vae, pca], 2) == (pytest.approx(AROUND + estimate.seconds(vae) + BETWEEN), TRIED)
+    estimate.learn(measured(dataclasses.replace(vae, replicas=()), 7.0))
+    assert estimate.total([vae, pca], 1) == (pytest.approx(AROUND + 8 + 2 * BETWEEN), TRIED)
+    estimate.learn(measured(pca, 3.0))
+    assert estimate.total([vae, pca], 1) == (pytest.approx(AROUND + 10 + 2 * BETWEEN), MEASURED)
     assert estimate.total([dataclasses.replace(vae, method="other")], 1)[1] == GUESSED
-    assert Estimate(NONE, {TASK: 1.0}).total([vae], 1) == (8.0, GUESSED)
+    assert Estimate(NONE, {TASK: 1.0}).total([vae], 1) == (AROUND + 8 + BETWEEN, GUESSED)
 
 
 def test_what_failed_in_a_preflight_tells_no_time(smoke):
     failed = smoke.assign(status="failed")
-    assert Estimate(NONE, {TASK: 1.0}, failed).total([cell_of(plan(), "vae")], 1) == (8.0, GUESSED)
+    assert Estimate(NONE, {TASK: 1.0}, failed).total([cell_of(plan(), "vae")], 1) == (AROUND + 8 + BETWEEN, GUESSED)
 
 
 def test_without_a_preflight_nothing_was_tried(tmp_path):

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from bench.cell import run_cells
-from bench.executors import passes
 from bench.fits import make_together
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.replay import SAME, replay
 from bench.replicas import Together
+from bench.schedule import passes
 from bench.store import Store
 from methods.base import Apart, Method
 
