@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,8 @@ from methods.base import CannotFit
 from methods.nn.draws import drawing_from
 from methods.nn.replicas import Weights, keep, stacked, weights_of
 
+#: Of malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 #: Penalties may grow with the square of the cells that they see at once.
 VALIDATED_AT_ONCE = 1024
 
@@ -171,6 +174,7 @@ def train_together(
     list
         The outcome of each; where its loss became NaN or infinite with that error.
     """
+    keep_freed_memory()
     where = next(iter(tensors.values())).device
     starts = starts or [0] * len(networks)
     n_cells = len(next(iter(tensors.values()))) // len(set(starts))
@@ -230,6 +234,19 @@ def train_together(
                 keep(network, optimizer, on)
                 left = [one for one in left if not one.ended]
     return [one.finished() for one in replicas]
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let glibc, where it is the C library, keep what it has been given back for the next buffers of a step.
+
+    By default it hands buffers of megabytes back to the system, which then has to give out, page by page, and clear
+    the same memory at the next step: a sixth of a step's time at 2,000 genes and 512 cells.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the largest that it takes
+        libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 class _Replica:
