@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Under what name a cell's stratum is among its tensors.
 STRATA = "stratum"
+#: So many cells are embedded at once, lest their layers outgrow the memory.
+BLOCK = 16_384
 #: Beyond it the pairs of a minibatch's cells could outgrow the memory.
 MOST_PAIRED = 1024
 
@@ -244,7 +246,9 @@ class Variational(NeuralMethod):
         import torch
 
         with torch.no_grad():
-            return self.posterior(self.network, self.tensors(data))[0].cpu().numpy()
+            blocks = [data] if data.n_obs <= BLOCK else [data[i : i + BLOCK] for i in range(0, data.n_obs, BLOCK)]
+            codes = [self.posterior(self.network, self.tensors(block))[0].cpu().numpy() for block in blocks]
+            return np.concatenate(codes)
 
     def expression_of(self, codes: np.ndarray) -> np.ndarray:
         """Return the expected expression (n_cells, n_genes) of ``codes`` (n_cells, n_latent), on the scale of X."""
@@ -292,11 +296,11 @@ def _one_after_another(sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the cells of several sets of tensors as one."""
     import torch
 
-    from methods.nn.sparse import SparseCounts
+    from methods.nn.sparse import SparseRows
 
     def joined(parts: list[Any]) -> Any:
         if parts[0] is None:
             return None
-        return SparseCounts.cat(parts) if isinstance(parts[0], SparseCounts) else torch.cat(parts)
+        return SparseRows.cat(parts) if isinstance(parts[0], SparseRows) else torch.cat(parts)
 
     return {key: joined([one[key] for one in sets]) for key in sets[0]}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from methods.nn.sparse import SparseCounts
+from methods.nn.sparse import SparseRows
 
 #: Data reproduced exactly (constant genes alone) would send the variance to 0 and the density to infinity.
 LEAST_LOG_VARIANCE = -10.0
@@ -177,12 +177,12 @@ class NegativeBinomial(Likelihood):
         # beyond e^±15 counts are Poisson or all zero, and θ log(1 + μ/θ) leaves single precision
         return self.log_theta.clamp(-15.0, 15.0)
 
-    def log_prob(self, x: Tensor | SparseCounts, output: Tensor, library: Tensor | None = None) -> Tensor:
+    def log_prob(self, x: Tensor | SparseRows, output: Tensor, library: Tensor | None = None) -> Tensor:
         """Return log p(x | output, library) summed over genes, (n_cells,).
 
         In the non-zeros of a dense x the search for them takes a quarter of the time.
         """
-        counts = x if isinstance(x, SparseCounts) else SparseCounts.of_tensor(x)
+        counts = x if isinstance(x, SparseRows) else SparseRows.of_tensor(x)
         logits, dropout = self._logits(output)
         of_counts = counts.row, counts.column, counts.at, counts.value, counts.count
         gradients = torch.is_grad_enabled()

@@ -230,10 +230,10 @@ class Scaler(nn.Module):
         self.register_buffer("mean", torch.zeros(n_genes))
         self.register_buffer("scale", torch.ones(()))
 
-    def set(self, x: Tensor) -> None:
-        """Take mean and scale from training expression (n_cells, n_genes); constant expression keeps scale 1."""
-        self.mean.copy_(x.mean(0))
-        scale = x.var(0, correction=0).mean().sqrt()
+    def set_moments(self, mean: Tensor, variance: Tensor) -> None:
+        """Take the mean and the variance of each gene, (n_genes,); constant expression keeps scale 1."""
+        self.mean.copy_(mean)
+        scale = variance.mean().sqrt()
         self.scale.copy_(torch.where(scale > 1e-6, scale, torch.ones_like(scale)))
 
     def forward(self, x: Tensor) -> Tensor:

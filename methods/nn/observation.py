@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from torch import Tensor, nn
 
 from methods.base import CannotFit
@@ -20,7 +21,7 @@ from methods.nn.likelihoods import (
     ZeroInflatedNegativeBinomial,
 )
 from methods.nn.networks import Scaler
-from methods.nn.sparse import SparseCounts
+from methods.nn.sparse import SparseRows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -83,11 +84,31 @@ class Scaled(Observation):
 
     def calibrate(self, data: AnnData) -> None:
         """Take means and scale."""
-        self.scaler.set(_x(data, self.scaler.mean))
+        if issparse(data.X):
+            mean, squares = (np.asarray(x.mean(0, dtype=np.float64)).ravel() for x in (data.X, data.X.multiply(data.X)))
+            self.scaler.set_moments(torch.from_numpy(mean), torch.from_numpy(squares - mean**2))
+        else:
+            x = _x(data, self.scaler.mean)
+            self.scaler.set_moments(x.mean(0), x.var(0, correction=0))
 
     def tensors(self, data: AnnData) -> dict[str, Any]:
-        """Return the scaled expression as ``x``."""
+        """Return the scaled expression as ``x``, or sparse expression as it is, to be scaled when it is dense."""
+        if issparse(data.X):
+            return {"x": SparseRows.of_matrix(data.X, self.scaler.mean.device)}
         return {"x": self.scaler(_x(data, self.scaler.mean))}
+
+    def network_input(self, minibatch: Mapping[str, Any]) -> Tensor:
+        """Return the scaled expression."""
+        x = minibatch["x"]
+        return self.scaler(x.dense()) if isinstance(x, SparseRows) else x
+
+    def log_prob(self, minibatch: Mapping[str, Any], output: Tensor) -> Tensor:
+        """Return log p(scaled x | output), summed over genes, (n_cells,)."""
+        return self.likelihood.log_prob(self.network_input(minibatch), output, None)
+
+    def gene_log_prob(self, minibatch: Mapping[str, Any], output: Tensor) -> Tensor:
+        """Return the same of each gene, (n_cells, n_genes)."""
+        return self.likelihood.gene_log_prob(self.network_input(minibatch), output, None)
 
     def log_volume(self) -> Tensor:
         """Return minus the logarithm of the scale, for each gene."""
@@ -122,7 +143,7 @@ class Greys(Offset):
 
     def calibrate(self, data: AnnData) -> None:
         """Refuse what is not in [0, 1], and take the mean levels."""
-        low, high = float(np.min(data.X)), float(np.max(data.X))
+        low, high = float(data.X.min()), float(data.X.max())
         if low < 0 or high > 1:
             raise CannotFit(f"likelihood 'bernoulli' needs X in [0, 1]; it goes from {low:.4g} to {high:.4g}")
         self.offset.copy_(_x(data, self.offset).mean(0).clamp(0.01, 0.99).logit())
@@ -203,11 +224,12 @@ class Counts(Offset):
     def tensors(self, data: AnnData) -> dict[str, Any]:
         """Return ``counts`` by their non-zeros, and the ``library`` and ``constant`` of each cell."""
         where = self.library.device
-        counts = SparseCounts.of_matrix(data.layers["counts"], where)
+        counts = SparseRows.of_matrix(data.layers["counts"], where)
         library = torch.zeros(data.n_obs, dtype=torch.float64, device=where)
         library.index_add_(0, counts.row, counts.value.double())
         # in blocks: twice the precision is twice the memory
-        of_blocks = [np.expm1(data.X[i : i + BLOCK], dtype=np.float64).sum(1) for i in range(0, data.n_obs, BLOCK)]
+        blocks = (_dense(data.X[i : i + BLOCK]) for i in range(0, data.n_obs, BLOCK))
+        of_blocks = [np.expm1(block, dtype=np.float64).sum(1) for block in blocks]
         normalised = torch.from_numpy(np.concatenate(of_blocks)).to(where)
         constant = torch.where(normalised > 0, library / normalised, torch.ones_like(library))
         return {"counts": counts, "library": library.float(), "constant": constant.float()}
@@ -217,7 +239,7 @@ class Counts(Offset):
         normalised = tensors["counts"].index_select(0, cells).dense() / tensors["constant"][cells, None]
         return float((normalised.log1p() - _x(data[cells.cpu().numpy()], cells)).abs().max())
 
-    def _sums(self, counts: SparseCounts, values: Tensor) -> Tensor:
+    def _sums(self, counts: SparseRows, values: Tensor) -> Tensor:
         """Return each gene's sum of values at the non-zeros, (n_genes,)."""
         return torch.bincount(counts.column, values.double(), minlength=self.n_genes)
 
@@ -273,4 +295,8 @@ def observation(likelihood: str, n_genes: int) -> Observation:
 
 
 def _x(data: AnnData, like: Tensor) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(data.X, dtype=np.float32)).to(like.device)
+    return torch.from_numpy(_dense(data.X)).to(like.device)
+
+
+def _dense(x: Any) -> np.ndarray:
+    return np.ascontiguousarray(x.toarray() if issparse(x) else x, dtype=np.float32)

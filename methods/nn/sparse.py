@@ -1,4 +1,4 @@
-"""Counts kept by their non-zeros, of which a minibatch is made dense where a network needs it."""
+"""Cells kept by their non-zeros, of which a minibatch is made dense where a network needs it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class SparseCounts:
+class SparseRows:
     """A matrix (..., n_genes) whose rows are cells; compressed sparse rows with further leading axes by name.
 
     It stands among the dense tensors of cells: ``index_select`` and ``view`` do what a tensor's do.
@@ -30,7 +30,7 @@ class SparseCounts:
         self.shape = torch.Size(shape)
 
     @classmethod
-    def of_matrix(cls, matrix: Any, device: torch.device) -> SparseCounts:
+    def of_matrix(cls, matrix: Any, device: torch.device) -> SparseRows:
         """Take a dense or scipy sparse matrix (n_cells, n_genes)."""
         from scipy.sparse import csr_matrix
 
@@ -44,7 +44,7 @@ class SparseCounts:
         return cls(column.to(device), value.to(device), count.to(device), rows.shape)
 
     @classmethod
-    def of_tensor(cls, x: Tensor) -> SparseCounts:
+    def of_tensor(cls, x: Tensor) -> SparseRows:
         """Take a dense tensor (..., n_genes)."""
         n_genes = x.shape[-1]
         at = x.bool().reshape(-1).nonzero().squeeze(-1)
@@ -53,10 +53,10 @@ class SparseCounts:
         return cls(at - row * n_genes, x.reshape(-1).index_select(0, at), count, x.shape)
 
     @staticmethod
-    def cat(parts: Sequence[SparseCounts]) -> SparseCounts:
+    def cat(parts: Sequence[SparseRows]) -> SparseRows:
         """Return the cells of several matrices as one."""
         column, value, count = (torch.cat([getattr(one, key) for one in parts]) for key in ("column", "value", "count"))
-        return SparseCounts(column, value, count, (len(count), parts[0].shape[-1]))
+        return SparseRows(column, value, count, (len(count), parts[0].shape[-1]))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -66,7 +66,7 @@ class SparseCounts:
         """Where it is."""
         return self.value.device
 
-    def index_select(self, axis: int, cells: Tensor) -> SparseCounts:
+    def index_select(self, axis: int, cells: Tensor) -> SparseRows:
         """Return the rows ``cells`` (n,) of a matrix, as one."""
         if not hasattr(self, "_start"):
             self._start = self.count.cumsum(0) - self.count
@@ -74,15 +74,15 @@ class SparseCounts:
         row = torch.repeat_interleave(count)
         shift = self._start.index_select(0, cells) - count.cumsum(0) + count
         at = torch.arange(len(row), device=row.device) + shift.index_select(0, row)
-        chosen = SparseCounts(
+        chosen = SparseRows(
             self.column.index_select(0, at), self.value.index_select(0, at), count, (len(cells), self.shape[-1])
         )
         chosen._row = row
         return chosen
 
-    def view(self, *shape: int) -> SparseCounts:
+    def view(self, *shape: int) -> SparseRows:
         """Return the same with its rows along several axes."""
-        viewed = SparseCounts(self.column, self.value, self.count, shape)
+        viewed = SparseRows(self.column, self.value, self.count, shape)
         viewed._row = self.row
         return viewed
 
@@ -113,11 +113,11 @@ class SparseCounts:
         dense.view(-1)[self.at] = values
         return dense
 
-    def double(self) -> SparseCounts:
+    def double(self) -> SparseRows:
         """Return the same in double precision."""
-        return SparseCounts(self.column, self.value.double(), self.count, self.shape)
+        return SparseRows(self.column, self.value.double(), self.count, self.shape)
 
-    def equal(self, other: SparseCounts) -> bool:
+    def equal(self, other: SparseRows) -> bool:
         """Return whether two are the same matrix."""
         same = self.shape == other.shape and self.count.equal(other.count)
         return same and self.column.equal(other.column) and self.value.equal(other.value)

@@ -20,7 +20,7 @@ from methods.nn.likelihoods import (
     ZeroInflatedNegativeBinomial,
     _log_gamma_terms,
 )
-from methods.nn.sparse import SparseCounts
+from methods.nn.sparse import SparseRows
 
 CONTINUOUS = (SquaredError, Gaussian, GeneGaussian)
 COUNTS = (NegativeBinomial, ZeroInflatedNegativeBinomial)
@@ -366,7 +366,7 @@ def test_replicas_equal_the_single_ones(cls):
 def test_sparse_counts_are_counts(cls):
     x, likelihood = counts(7, 5), cls(5).double()
     cells = torch.tensor([3, 6, 0, 3, 5])
-    sparse = SparseCounts.of_tensor(x).index_select(0, cells)
+    sparse = SparseRows.of_tensor(x).index_select(0, cells)
     output, library = normals(5, 5 * cls.outputs_per_gene), x[cells].sum(-1)
     assert torch.equal(likelihood.log_prob(sparse, output, library), likelihood.log_prob(x[cells], output, library))
 

@@ -1,11 +1,11 @@
-"""Counts kept by their non-zeros."""
+"""Cells kept by their non-zeros."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.sparse import csc_matrix, csr_matrix
 
-from methods.nn.sparse import SparseCounts
+from methods.nn.sparse import SparseRows
 
 DENSE = np.random.default_rng(0).poisson(0.4, (9, 5)).astype(np.float32)
 DENSE[4] = 0
@@ -24,9 +24,9 @@ def repeated():
 
 @pytest.mark.parametrize("kind", [np.asarray, csr_matrix, csc_matrix])
 def test_a_matrix_is_kept_whatever_its_form(kind):
-    sparse = SparseCounts.of_matrix(kind(DENSE), CPU)
+    sparse = SparseRows.of_matrix(kind(DENSE), CPU)
     assert torch.equal(sparse.dense(), torch.from_numpy(DENSE))
-    assert sparse.equal(SparseCounts.of_tensor(torch.from_numpy(DENSE)))
+    assert sparse.equal(SparseRows.of_tensor(torch.from_numpy(DENSE)))
     assert len(sparse) == 9
     assert sparse.count.tolist() == (DENSE > 0).sum(1).tolist()
     torch.testing.assert_close(sparse.log1p(), torch.from_numpy(np.log1p(DENSE)))
@@ -35,14 +35,14 @@ def test_a_matrix_is_kept_whatever_its_form(kind):
 def test_entries_stored_twice_are_added_and_stored_zeros_dropped():
     matrix = repeated()
     before = matrix.copy()
-    sparse = SparseCounts.of_matrix(matrix, CPU)
+    sparse = SparseRows.of_matrix(matrix, CPU)
     assert torch.equal(sparse.dense(), torch.from_numpy(matrix.toarray()))
     assert bool((sparse.value != 0).all())
     assert (matrix.nnz, matrix.has_canonical_format) == (before.nnz, before.has_canonical_format)
 
 
 def test_rows_are_chosen_in_any_order_and_more_than_once():
-    sparse, dense = SparseCounts.of_matrix(DENSE, CPU), torch.from_numpy(DENSE)
+    sparse, dense = SparseRows.of_matrix(DENSE, CPU), torch.from_numpy(DENSE)
     cells = torch.tensor([8, 4, 0, 0, 3, 4])
     chosen = sparse.index_select(0, cells)
     assert torch.equal(chosen.dense(), dense[cells])
@@ -54,10 +54,10 @@ def test_rows_are_chosen_in_any_order_and_more_than_once():
 
 
 def test_matrices_are_joined_and_compared():
-    sparse = SparseCounts.of_matrix(DENSE, CPU)
-    other = SparseCounts.of_matrix(DENSE[::-1], CPU)
-    joined = SparseCounts.cat([sparse, other])
+    sparse = SparseRows.of_matrix(DENSE, CPU)
+    other = SparseRows.of_matrix(DENSE[::-1], CPU)
+    joined = SparseRows.cat([sparse, other])
     assert torch.equal(joined.dense(), torch.from_numpy(np.vstack([DENSE, DENSE[::-1]])))
     assert not sparse.equal(other)
     assert not sparse.equal(joined)
-    assert sparse.equal(SparseCounts.of_matrix(csr_matrix(DENSE), CPU))
+    assert sparse.equal(SparseRows.of_matrix(csr_matrix(DENSE), CPU))

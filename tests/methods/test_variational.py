@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from scipy.stats import multivariate_normal
 
 from methods import METHODS, CannotFit
@@ -123,3 +124,27 @@ def test_auto_takes_counts_where_they_are(structured):
     restored = VAE(vae.config)
     restored.restore(vae.state())
     np.testing.assert_array_equal(restored.embed(data), vae.embed(data))
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "negative-binomial"])
+def test_sparse_expression_is_dense_expression(labelled, likelihood):
+    counts = np.random.default_rng(0).poisson(0.5, (60, 12)).astype(np.float32)
+    counts[:, 0] += 1
+    dense = labelled(np.log1p(counts / counts.sum(1, keepdims=True) * 1e4), ["a", "control"] * 30)
+    dense.layers["counts"] = counts
+    sparse = dense.copy()
+    sparse.X, sparse.layers["counts"] = csr_matrix(dense.X), csr_matrix(counts)
+    config = METHODS["vae"].configure(n_latent=3, hidden=(8,), max_epochs=4, likelihood=likelihood)
+    of_dense, of_sparse = (METHODS["vae"](config).fit(data, 0) for data in (dense, sparse))
+    np.testing.assert_allclose(of_sparse.embed(sparse), of_dense.embed(dense), atol=1e-4)
+    np.testing.assert_allclose(of_sparse.embed(dense), of_dense.embed(dense), atol=1e-4)
+    for term, curve in of_dense.history.items():
+        np.testing.assert_allclose(of_sparse.history[term], curve, rtol=1e-4)
+
+
+def test_many_cells_are_embedded_in_blocks(labelled, monkeypatch):
+    data = labelled(np.random.default_rng(0).normal(size=(50, 6)), ["a", "control"] * 25)
+    method = METHODS["vae"](METHODS["vae"].configure(n_latent=2, hidden=(8,), max_epochs=2)).fit(data, 0)
+    whole = method.embed(data)
+    monkeypatch.setattr("methods.variational.BLOCK", 16)
+    np.testing.assert_allclose(method.embed(data), whole, atol=1e-6)
