@@ -21,6 +21,7 @@ J_1 … J_d, then H_ij for i ≤ j, row by row.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +29,9 @@ from torch import Tensor, nn
 
 from methods.base import ConfigError
 from methods.nn.networks import Decoder
+
+#: In which a symmetric product is made.
+BLOCKS = 5
 
 
 class Curvatures(NamedTuple):
@@ -224,7 +228,15 @@ class _Head(torch.autograd.Function):
 
     @staticmethod
     def forward(weight: Tensor) -> Tensor:
-        return weight.mT @ weight
+        # symmetric: of each block of rows only what is right of its diagonal is multiplied, three fifths of the whole
+        blocks = weight.split(-(-weight.shape[-1] // BLOCKS), -1)
+        starts = [0, *accumulate(block.shape[-1] for block in blocks)]
+        right = [block.mT @ weight[..., start:] for block, start in zip(blocks, starts, strict=False)]
+        rows = []
+        for i, row in enumerate(right):
+            left = [right[j][..., starts[i] - starts[j] : starts[i + 1] - starts[j]].mT for j in range(i)]
+            rows.append(torch.cat([*left, row], -1))
+        return torch.cat(rows, -2)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
