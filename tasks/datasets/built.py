@@ -13,10 +13,14 @@ def place(temporary: Path, file: Path) -> None:
     os.replace(temporary, file)
 
 
+def is_there(file: Path) -> bool:
+    """Return whether a file and its SHA-256 are there, which is told at once."""
+    return file.is_file() and _record(file).is_file()
+
+
 def is_whole(file: Path) -> bool:
     """Return whether a file is there and is what was written; without its SHA-256 nothing says that it is."""
-    record = _record(file)
-    return file.is_file() and record.is_file() and record.read_text(errors="replace") == _sha256(file)
+    return is_there(file) and _record(file).read_text(errors="replace") == _sha256(file)
 
 
 def _record(file: Path) -> Path:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.datasets.base import DataError, Fields
-from tasks.datasets.built import is_whole, place
+from tasks.datasets.built import is_there, is_whole, place
 from tasks.datasets.checks import check_expression, check_fields
 from tasks.datasets.reading import of_genes
 
@@ -168,7 +168,7 @@ class RealDataset:
     def missing(self) -> str | None:
         """Return None if ``load`` can work, else one sentence with the command that gets the data."""
         try:
-            return None if self.path().is_file() else self._absent()
+            return None if is_there(self.path()) else self._absent()
         except DataError as error:  # a checksum's record is broken
             return f"{self.name}: {error}"
 

@@ -611,3 +611,12 @@ def test_every_entry_is_complete():
         assert dataset.licence
         places = [source.path for source in dataset.sources]
         assert len(set(places)) == len(places)
+
+
+def test_a_built_file_without_its_checksum_is_missing_where_the_original_files_are(placed):
+    built = placed.build()
+    for source in placed.sources:
+        source.place.unlink()
+    assert placed.missing() is None
+    built.with_name(f"{built.name}.sha256").unlink()
+    assert "original files are not in" in placed.missing()
