@@ -238,8 +238,8 @@ class Scaler(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Centre and scale."""
-        return (x - self.mean) / self.scale
+        return (x - self.mean.unsqueeze(-2)) / self.scale[..., None, None]
 
     def inverse(self, x: Tensor) -> Tensor:
         """Undo :meth:`forward`."""
-        return x * self.scale + self.mean
+        return x * self.scale[..., None, None] + self.mean.unsqueeze(-2)

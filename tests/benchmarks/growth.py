@@ -72,15 +72,21 @@ def draw(measured, file):
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
+    plt.style.use("tableau-colorblind10")
     figure, panels = plt.subplots(2, 3, figsize=(11, 6), sharey="row", layout="constrained")
     for column, axis in enumerate(AXES):
         base = (10_000, 500, 2)
         points = sorted(p for p in POINTS if all(p[i] == base[i] for i in range(3) if i != column))
         for row, what in enumerate(("seconds an epoch", "peak memory, MB")):
             panel = panels[row, column]
-            for method in METHODS:
+            for method, marker in zip(METHODS, "osD^vPX", strict=True):
                 values = [measured[method, point][row] for point in points]
-                panel.loglog([point[column] for point in points], values, marker="o", label=method)
+                panel.loglog([point[column] for point in points], values, marker=marker, label=method)
+            ticks = [point[column] for point in points]
+            panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+            if row:
+                panel.set_yticks([500, 1000, 2000, 4000], ["500", "1,000", "2,000", "4,000"])
+            panel.minorticks_off()
             panel.grid(alpha=0.3)
             panel.set_xlabel(axis)
             if not column:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 
 from methods import METHODS
 from methods.base import Apart
@@ -156,13 +157,16 @@ def test_a_class_says_for_itself_that_it_can_be_fitted_together():
     assert not METHODS["pca"].fits_together()
 
 
+@pytest.mark.parametrize("form", [np.asarray, csr_matrix], ids=["dense", "sparse"])
 @pytest.mark.parametrize("same_data", [True, False])
-def test_methods_fitted_together_embed_and_predict_as_those_fitted_alone(cells, same_data):
+def test_methods_fitted_together_embed_and_predict_as_those_fitted_alone(cells, same_data, form):
     cls = METHODS["cvae"]
     config = cls.configure(n_latent=4, hidden=(8,), max_epochs=6)
+    cells = cells.copy()
     others = cells.copy()
     if not same_data:
-        others.X = others.X[::-1].copy()
+        others.X = 2 * others.X[::-1]
+    cells.X, others.X = form(cells.X), form(others.X)
     datasets = [cells, others, cells]
     methods = [cls(config) for _ in SEEDS]
     assert cls.fit_together(methods, datasets, SEEDS) == [None] * 3
