@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench.plan import Cell
 from bench.resources import uses_gpu
 from bench.schedule import longest_first, makespan, passes
+from bench.store import FINISHED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,9 +55,9 @@ class Estimate:
         self.sizes = sizes
         #: Seconds and number of cells by task, preset and method, and by these and the unit.
         self._spent: dict[tuple[str, ...], tuple[float, int]] = {}
-        ok = rows[rows["status"] == "ok"].drop_duplicates("cell_id")
-        starts, ends = ([_moment(text) for text in ok[name]] for name in ("started", "finished"))
-        for row, start, end in zip(ok.to_dict("records"), starts, ends, strict=True):
+        ended = rows[rows["status"].isin(FINISHED)].drop_duplicates("cell_id")
+        starts, ends = ([_moment(text) for text in ended[name]] for name in ("started", "finished"))
+        for row, start, end in zip(ended.to_dict("records"), starts, ends, strict=True):
             self._add(row, (end - start) / row["replicas"])
         self.between = _between(starts, ends)
         self._tried: dict[tuple[str, str], Mapping[str, float]] = {}
@@ -71,7 +72,7 @@ class Estimate:
 
     def learn(self, result: Mapping[str, Any]) -> None:
         """Take in how long a cell took."""
-        if result["status"] == "ok":
+        if result["status"] in FINISHED:
             spent = _moment(result["finished"]) - _moment(result["started"])
             self._add(result["cell"], spent / max(1, len(result["cell"]["replicas"])))
 

@@ -113,6 +113,13 @@ def test_a_unit_is_known_by_its_own_time_and_a_new_one_by_the_others():
     assert estimate.total([first, one(cells, "gamma-vae")], 1)[1] == GUESSED
 
 
+def test_a_cell_that_the_method_refused_is_known_too():
+    cell = one(planned(seeds=1), "pca")
+    refused = {**measured(cell, 0.5), "status": "skipped"}
+    estimate = Estimate(tidy([refused]), {TASK: 1.0})
+    assert estimate.total([cell], 1) == (pytest.approx(AROUND + 0.5 + BETWEEN), MEASURED)
+
+
 def test_the_time_of_a_pass_is_shared_out():
     cells = [cell for cell in planned("vae", seeds=3) if cell.method == "vae" and cell.unit == "cancer0"]
     estimate = Estimate(tidy([measured(cell, 6.0) for cell in cells]), {TASK: 1.0})
