@@ -97,8 +97,12 @@ class Estimate:
         return ROUGH[cell.preset][0 if uses_gpu(cell) else 1] * max(1.0, self.sizes[cell.task])
 
     def costs(self, cells: Iterable[Cell]) -> dict[str, float]:
-        """Return the seconds of each cell by its id."""
-        return {cell.id: self.seconds(cell) for cell in cells}
+        """Return the seconds of each cell by its id; those of a pass pay for all of its replicas."""
+        return {
+            cell.id: self.seconds(cell) * max(1, len(cell.replicas)) / len(together)
+            for together in passes(cells)
+            for cell in together
+        }
 
     def _scaled(self, cell: Cell, tried: Mapping[str, float]) -> float:
         """Scale the smoke cell's fit by values and epochs.

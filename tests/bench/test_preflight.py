@@ -91,7 +91,7 @@ NONE = tidy([])
 
 
 def cell_of(made, name):
-    return next(cell for cell in made.cells if cell.name == name)
+    return dataclasses.replace(next(cell for cell in made.cells if cell.name == name), replicas=())
 
 
 def test_a_fit_is_scaled_by_values_and_epochs_and_an_evaluation_is_not(smoke):
@@ -115,7 +115,7 @@ def test_what_was_measured_comes_before_what_was_tried_and_that_before_a_guess(s
     vae, pca = (cell_of(made, name) for name in ("vae", "pca"))
     estimate = Estimate(NONE, {TASK: 1.0}, smoke)
     assert estimate.total([vae, pca], 2) == (pytest.approx(AROUND + estimate.seconds(vae) + BETWEEN), TRIED)
-    estimate.learn(measured(dataclasses.replace(vae, replicas=()), 7.0))
+    estimate.learn(measured(vae, 7.0))
     assert estimate.total([vae, pca], 1) == (pytest.approx(AROUND + 8 + 2 * BETWEEN), TRIED)
     estimate.learn(measured(pca, 3.0))
     assert estimate.total([vae, pca], 1) == (pytest.approx(AROUND + 10 + 2 * BETWEEN), MEASURED)

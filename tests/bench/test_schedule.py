@@ -124,6 +124,8 @@ def test_the_time_of_a_pass_is_shared_out():
     cells = [cell for cell in planned("vae", seeds=3) if cell.method == "vae" and cell.unit == "cancer0"]
     estimate = Estimate(tidy([measured(cell, 6.0) for cell in cells]), {TASK: 1.0})
     assert estimate.seconds(cells[0]) == 2.0
+    assert estimate.costs(cells) == {cell.id: 2.0 for cell in cells}
+    assert estimate.costs(cells[:1]) == {cells[0].id: 6.0}, "the whole pass is made again for one of them"
     estimate.learn(measured(dataclasses.replace(cells[0], replicas=()), 10.0))
     assert estimate.seconds(cells[0]) == 4.0
 
