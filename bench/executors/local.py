@@ -88,7 +88,8 @@ class LocalExecutor:
                 # only now that the next ones run: this takes longer than to start them
                 for one in ended:
                     waiting[:0] = self._settle(one, store, on_done)
-                wait([one.process.sentinel for one in running], timeout=0.25)
+                if running:
+                    wait([one.process.sentinel for one in running], timeout=0.25)
                 for one in running:
                     self._watch(one)
                 ended = [one for one in running if one.process.exitcode is not None]

@@ -294,7 +294,7 @@ def test_scores_of_genes_sum_to_what_the_private_latents_say_of_a_cell(likelihoo
     x = 1.0 * (counts > 2) if likelihood == "bernoulli" else np.log1p(counts / counts.sum(1, keepdims=True) * 1e4)
     data = labelled(x, np.array(["A", "B", "control"])[np.arange(60) % 3])
     data.layers["counts"] = counts
-    method = fitted(data, likelihood=likelihood, max_epochs=20, learning_rate=1e-2)
+    method = fitted(data, likelihood=likelihood, max_epochs=60, learning_rate=1e-2)
     cells = data[groups(data) != "B"].copy()
     scores = method.rank_genes(cells)
     assert np.isnan(scores[1]).all()
@@ -309,7 +309,7 @@ def test_scores_of_genes_sum_to_what_the_private_latents_say_of_a_cell(likelihoo
     for i, group in ((0, "A"), (2, "control")):
         own = groups(cells) == group
         assert scores[i].sum() == pytest.approx((full - without)[own].mean(), rel=1e-4, abs=1e-4)
-        assert np.abs(scores[i]).max() > 1e-4
+        assert np.abs(scores[i]).max() > 1e-3
 
 
 # --- kinds of data
