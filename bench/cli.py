@@ -137,13 +137,14 @@ def run(
 ) -> None:
     """Run methods on tasks, log to MLflow, and end with the leaderboard."""
     from bench.estimate import Estimate, tried
+    from bench.execute import execute, say_plan
     from bench.executors import Executor
     from bench.executors.inline import InlineExecutor
     from bench.executors.local import LocalExecutor
     from bench.executors.slurm import SlurmExecutor, parse_settings
     from bench.plan import PlanError, choose_methods, make_plan
     from bench.resources import needs
-    from bench.run import command_line, execute, say_plan
+    from bench.results import command_line
     from bench.store import Store
     from bench.tracking import Tracker, default_uri
 
@@ -251,7 +252,7 @@ def leaderboard(
 ) -> None:
     """Make a leaderboard anew from the results of one or several out directories, and print it."""
     from bench.plan import PlanError, choose_tasks
-    from bench.run import command_line, header_lines, print_leaderboard, write_leaderboard
+    from bench.results import command_line, header_lines, print_leaderboard, write_leaderboard
 
     stores = [_existing(directory) for directory in out]
     if into is None and (len(stores) > 1 or tasks):
@@ -434,7 +435,7 @@ def import_(
 ) -> None:
     """Put the results in an archive into an out directory, once all of it has been checked."""
     from bench.archive import check, merge
-    from bench.run import command_line, header_lines, write_leaderboard
+    from bench.results import command_line, header_lines, write_leaderboard
     from bench.store import Store
 
     check(file, out)
@@ -467,7 +468,7 @@ def clean(
     """Show what can be removed from an out directory and how large it is; remove it with --yes."""
     from bench.clean import CHOICES, find, remove
     from bench.plan import PlanError
-    from bench.run import command_line, header_lines, write_leaderboard
+    from bench.results import command_line, header_lines, write_leaderboard
     from bench.status import mb
 
     chosen = [name for name, asked in (("fits", fits), ("logs", logs), ("failed", failed)) if asked]
@@ -600,7 +601,7 @@ def calibrate(
     from bench.calibrate import calibrate as measure
     from bench.calibrate import say
     from bench.plan import choose_tasks
-    from bench.run import command_line
+    from bench.results import command_line
 
     _use_data_dir(data_dir)
     console = _console()

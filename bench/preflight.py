@@ -11,10 +11,10 @@ from rich.text import Text
 
 from bench.cell import result_of
 from bench.estimate import Estimate
+from bench.execute import Interruptible
 from bench.executors import Executor
 from bench.plan import WHOLE, Cell, MethodSpec, Plan
 from bench.progress import RunProgress
-from bench.run import Interruptible
 from bench.store import FINISHED, Store
 from methods import METHODS
 

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 import bench.store
-from bench import run
 from bench.cell import result_of
+from bench import execute as execution
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.store import Store
 
@@ -53,7 +53,7 @@ def execute(directory, n_methods):
     specs, plugins = choose_methods(f"random-projection@n_latent={doses}", "smoke", [])
     plan = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {})
     nothing = Nothing()
-    run.execute(plan, Store(directory), nothing, nothing, 1, Console(quiet=True), "command")
+    execution.execute(plan, Store(directory), nothing, nothing, 1, Console(quiet=True), "command")
     return len(plan.cells)
 
 

@@ -19,7 +19,7 @@ import json, resource, sys, time
 from pathlib import Path
 from bench.cell import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.run import write_leaderboard
+from bench.results import write_leaderboard
 from bench.store import Store
 from bench.tracking import Tracker, default_uri
 
