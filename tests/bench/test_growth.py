@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 import bench.store
-from bench.cell import result_of
 from bench import execute as execution
+from bench.cell import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.store import Store
 
