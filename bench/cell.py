@@ -68,10 +68,12 @@ def run_cell(cell: Cell, fits_directory: Path | None, together: Together | None 
         for plugin in cell.plugins:
             load_plugin(plugin)
         task = load_task(cell.task, cell.preset, cell.own).prepared(cell.unit, cell.seed)
-        fit, detail = _fit(cell, task, fits)
+        task, unit = (task.inner(cell.unit), cell.inner) if cell.inner else (task, cell.unit)
+        fit, detail = _fit(cell, task, unit, fits)
         with sharing():
-            raw = task.evaluate(_noting(fit, handed), cell.unit, cell.seed)
-        if cell.role == "method" and cell.unit == task.units()[0] and cell.seed == 0 and hasattr(fits.last, "embed"):
+            raw = task.evaluate(_noting(fit, handed), unit, cell.seed)
+        whole = cell.role == "method" and not cell.inner
+        if whole and unit == task.units()[0] and cell.seed == 0 and hasattr(fits.last, "embed"):
             shown = picture(task, fits.last, cell.unit, cell.seed)
         # an undefined value is no number: it is stored as none and never reaches a mean
         scores = {name: float(value) if math.isfinite(value) else None for name, value in raw.items()}
@@ -163,14 +165,14 @@ def _numbers(values: Iterable[float]) -> list[float | None]:
     return [float(value) if math.isfinite(value) else None for value in values]
 
 
-def _fit(cell: Cell, task: Task, fits: Fits) -> tuple[Fit, str]:
+def _fit(cell: Cell, task: Task, unit: str, fits: Fits) -> tuple[Fit, str]:
     """Return what the task is handed and, for a control that registered methods stand for, which one does."""
-    if cell.role == "method":
+    if cell.role != "control":
         return fits.of(cell.name, cell.config, cell.seed), ""
     control = next(control for control in task.controls if control.name == cell.method)
     if not control.methods:
-        return task.control_fit(control.name, cell.unit, cell.seed), ""
-    name = control.methods[0] if len(control.methods) == 1 else _best(control, task, cell)
+        return task.control_fit(control.name, unit, cell.seed), ""
+    name = control.methods[0] if len(control.methods) == 1 else _best(control, task, unit, cell)
     return fits.of(name, method_config(name, task, cell.preset), cell.seed), name
 
 
@@ -184,9 +186,9 @@ def _noting(fit: Fit, handed: list[tuple[int, int]]) -> Fit:
     return noted
 
 
-def _best(control: Control, task: Task, cell: Cell) -> str:
+def _best(control: Control, task: Task, held_out: str, cell: Cell) -> str:
     """Return the control's method with the best mean on the inner units, which never hold the held-out one."""
-    inner = task.inner(cell.unit)
+    inner = task.inner(held_out)
     metric = task.primary[0]
     sign = 1.0 if METRICS[metric].info.better == "higher" else -1.0
     means = {}

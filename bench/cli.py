@@ -218,6 +218,100 @@ def run(
         raise typer.Exit(1)
 
 
+@app.command()
+def tune(
+    methods: Methods = "vae",
+    tasks: Tasks = "ood",
+    trials: Annotated[int, typer.Option(min=1, help="Configurations tried for each method, task and unit.")] = 30,
+    folds: Annotated[int, typer.Option(min=1, help="Inner units that a configuration is scored on, at most.")] = 3,
+    seeds: Seeds = None,
+    preset: Annotated[Preset, typer.Option(help="Size of the run.")] = Preset.default,
+    jobs: Jobs = None,
+    out: Out = Path("runs"),
+    data_dir: DataDir = None,
+    plugin: Plugins = [],  # noqa: B006
+    set_: Settings = [],  # noqa: B006
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Minutes a cell may take.")] = 120.0,
+    memory_limit: MemoryLimit = None,
+    data: Data = None,
+    unit: Unit = "",
+    environment: Environment = "",
+    condition: Condition = "",
+    cell_type: CellType = "",
+    group: Group = "",
+    control: ControlValue = "",
+    replicate: Replicate = "",
+    n_genes: Genes = None,
+    mlflow_uri: MlflowUri = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how much there is to do; run nothing.")] = False,
+) -> None:
+    """Tune methods without their held-out units, then run them at their defaults, tuned, and as oracles."""
+    from dataclasses import replace
+
+    from bench.estimate import Estimate
+    from bench.execute import Interruptible, execute
+    from bench.executors.local import LocalExecutor
+    from bench.plan import PlanError, choose_methods, make_plan
+    from bench.progress import duration
+    from bench.results import command_line
+    from bench.store import Store
+    from bench.tracking import Tracker, default_uri
+    from bench.tune import TUNING, Tuning, cells_of, studies_of, tuned_cells
+
+    _use_data_dir(data_dir)
+    console = _console()
+    specs, plugins = choose_methods(methods, preset, set_, plugin)
+    names, own = _choose_tasks(
+        tasks,
+        data,
+        n_genes,
+        unit=unit,
+        environment=environment,
+        condition=condition,
+        cell_type=cell_type,
+        group=group,
+        control=control,
+        replicate=replicate,
+    )
+    store = Store(out)
+    with store.lock():
+        index = store.index()
+        plan = make_plan(specs, names, preset, seeds, plugins, index, own)
+        studies, without = studies_of(plan, specs, folds, index)
+        store.write_index(index)
+        for name, reason in without.items():
+            console.print(Text(f"not tuned  {name}: {reason}"), style="yellow", soft_wrap=True)
+        if not studies:
+            raise PlanError("nothing can be tuned here; see above")
+        n_jobs = jobs or len(os.sched_getaffinity(0))
+        tried = Store(out / TUNING).gather().rows
+        estimate = Estimate(tried if len(tried) else store.gather().rows, plan.sizes)
+        cells = cells_of(studies, trials)
+        seconds, basis = estimate.total(cells, n_jobs)
+        text = f"{len(studies)} studies of {trials} trials, {len(cells)} cells at most, about {duration(seconds)} "
+        console.print(Text(f"{text}with {n_jobs} jobs ({basis})"), soft_wrap=True)
+        if dry_run:
+            return
+        limit_mb = memory_limit * 1024 if memory_limit else _share_mb(n_jobs)
+        runner = LocalExecutor(n_jobs, time_limit * 60, limit_mb)
+        try:
+            with Interruptible():
+                chosen = Tuning(studies, store.out, runner, n_jobs, estimate, console).run(trials)
+            for study in studies:
+                if study.lacking:
+                    console.print(Text(f"not tuned  {study.name}: {study.lacking}"), style="red", soft_wrap=True)
+            plan = replace(plan, cells=(*plan.cells, *tuned_cells(plan, chosen)))
+            uri = mlflow_uri or default_uri(store.out)
+            tracker = Tracker(uri, store, plan.invocation, f"{methods} tuned × {tasks} ({preset})", command_line())
+            outcome = execute(plan, store, runner, tracker, n_jobs, console, command_line())
+        except KeyboardInterrupt:
+            typer.echo("interrupted; run the same command again to go on", err=True)
+            raise typer.Exit(130) from None
+    console.print(Text(f"Leaderboard: {store.out / 'leaderboard.html'} (and .md, .csv)"), soft_wrap=True)
+    if not outcome.ok or outcome.tracking_error:
+        raise typer.Exit(1)
+
+
 @app.command("list")
 def list_(what: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     """List methods, tasks or metrics."""

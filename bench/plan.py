@@ -29,6 +29,9 @@ ALL = "all"
 REPLICAS, MOST_TOGETHER = 8, 20.0
 #: The unit of a cell that stands for a whole method × task, skipped.
 WHOLE = "*"
+#: What is added to the label of a method whose configuration was tuned for each unit: without seeing the unit, and, as
+#: an upper bound, on the unit itself.
+TUNED, ORACLE = "@tuned", "@oracle"
 
 
 class PlanError(ValueError):
@@ -50,9 +53,12 @@ class MethodSpec:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method (or control) on one task, unit and seed: what is run, and all that its result depends on."""
+    """One method (or control) on one task, unit and seed: what is run, and all that its result depends on.
 
-    role: Literal["method", "control"]
+    The role ``oracle`` is that of a method whose configuration was chosen by its scores on the held-out unit.
+    """
+
+    role: Literal["method", "control", "oracle"]
     method: str
     name: str
     config: Mapping[str, Any]
@@ -67,6 +73,9 @@ class Cell:
     plugins: tuple[str, ...] = ()
     #: File and fields of a user's own data; empty for a data set of the catalogue.
     own: Mapping[str, str] = field(default_factory=dict)
+    #: A unit of the task that is left when ``unit`` is held out (:meth:`tasks.base.Task.inner`), which is scored in its
+    #: place; empty for ``unit`` itself.
+    inner: str = ""
     #: Why it is not run; empty where it is.
     skip: str = ""
     #: Seeds of the cells, this one among them, whose fits are made in one pass; empty where it is made alone.
@@ -75,14 +84,16 @@ class Cell:
 
     def with_id(self) -> Cell:
         """Return the cell with its content hash; where files lie does not matter, what is in them does."""
-        content = {k: v for k, v in asdict(self).items() if k not in ("id", "plugins", "own", "replicas")}
+        nowhere = {"id", "plugins", "own", "replicas", *(() if self.inner else ("inner",))}
+        content = {k: v for k, v in asdict(self).items() if k not in nowhere}
         text = json.dumps(content, sort_keys=True)
         return replace(self, id=hashlib.sha256(text.encode()).hexdigest()[:16])
 
     @property
     def title(self) -> str:
         """How the cell is called in progress, logs and MLflow."""
-        where = f"{self.task} · {self.unit} · seed {self.seed}" if self.unit != WHOLE else self.task
+        inner = f" · inner {self.inner}" if self.inner else ""
+        where = f"{self.task} · {self.unit}{inner} · seed {self.seed}" if self.unit != WHOLE else self.task
         return f"{self.method} · {where}"
 
 

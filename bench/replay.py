@@ -113,7 +113,7 @@ def _changes(cell: Cell) -> list[str]:
     missing = task.dataset.missing()
     if missing:
         raise DataError(f"cell {cell.id} cannot be run again: {missing}")
-    if cell.role == "method":
+    if cell.role != "control":
         methods: tuple[str, ...] = (cell.name,)
     else:
         control = next((control for control in task.controls if control.name == cell.method), None)

@@ -64,7 +64,7 @@ def needs(cell: Cell, millions: float, seconds: float, memory_mb: float | None =
 
 def uses_gpu(cell: Cell) -> bool:
     """Tell whether a cell's method trains on a GPU where there is one; controls do not."""
-    return cell.role == "method" and METHODS[cell.name].uses_gpu
+    return cell.role != "control" and METHODS[cell.name].uses_gpu
 
 
 def _power(value: float, least: int) -> int:

@@ -97,6 +97,8 @@ def _of_all(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def print_leaderboard(board: Leaderboard, console: Console) -> None:
     """Print one table a task: score with its interval, difference to the best simple baseline, rank, coverage, cost."""
+    from leaderboard.tuning import tuning, tuning_sentence
+
     for one in board.tasks:
         arrows = ", ".join(f"{name} {'↑' if better == 'higher' else '↓'}" for name, better in one.primary.items())
         table = Table(title=f"{one.task} ({one.preset}): {arrows}", title_justify="left", box=None, pad_edge=False)
@@ -104,7 +106,7 @@ def print_leaderboard(board: Leaderboard, console: Console) -> None:
             table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=heading == "method")
         for row in one.frame[one.frame["coverage"] != "skipped"].to_dict("records"):
             table.add_row(
-                Text(str(row["method"]), style="italic" if row["role"] == "control" else ""),
+                Text(str(row["method"]), style="" if row["role"] == "method" else "italic"),
                 _number(row["score"]),
                 _interval(row["low"], row["high"]),
                 _number(row["difference"]),
@@ -117,6 +119,8 @@ def print_leaderboard(board: Leaderboard, console: Console) -> None:
             )
         console.print(table)
         console.print()
+    for line in filter(None, [tuning_sentence(tuning(board))]):
+        console.print(Text(line), soft_wrap=True)
     for note in board.notes:
         console.print(Text(f"note  {note}"), style="dim", soft_wrap=True)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bench.cell import FORMAT
 from bench.files import read_sealed, replacing, write_sealed
 from bench.pictures import LABELS
+from bench.plan import ORACLE, TUNED
 from tasks import TASKS
 
 if TYPE_CHECKING:
@@ -218,6 +219,15 @@ def place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(cell[key] for key in PLACE)
 
 
+def _settings(cell: Mapping[str, Any]) -> list[str]:
+    """Return ``key=value`` of what the user changed; all of it where the method was tuned, as its label names none."""
+    if cell["method"].endswith((TUNED, ORACLE)):
+        return [
+            f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in cell["config"].items()
+        ]
+    return cell["method"].removeprefix(cell["name"]).split("@")[1:]
+
+
 class _Columns:
     """Columns of a table that grow by whole blocks of rows, so that no row is an object of its own."""
 
@@ -317,8 +327,8 @@ def replay_command(cell: dict[str, Any]) -> str:
         own = [part for role, value in cell["own"].items() for part in (f"--{flag_of[role]}", value)]
     words = ["python", "-m", "bench", "run", "--methods", cell["name"] or "no-change", "--tasks", task, *own]
     words += ["--preset", cell["preset"], "--seeds", str(max([cell["seed"], *cell.get("replicas", ())]) + 1)]
-    if cell["role"] == "method":
-        for setting in cell["method"].removeprefix(cell["name"]).split("@")[1:]:
+    if cell["role"] != "control":
+        for setting in _settings(cell):
             words += ["--set", f"{cell['name']}.{setting}"]
     for plugin in cell["plugins"]:
         words += ["--plugin", plugin]

@@ -85,7 +85,7 @@ def compare(
     ----------
     values : (n_methods, n_units, n_seeds, n_metrics), primary metrics only; NaN or infinite where there is no value.
     tried : (n_methods, n_units, n_seeds), whether there was such a cell, whatever came of it.
-    methods : role, "method" or "control", of every label.
+    methods : role of every label: "method", or "control" or "oracle", which are in no rank and no test.
     metrics : better direction, "higher" or "lower", of every primary metric.
     two_sided : whether there is no score where one of them is left out.
     """
@@ -183,7 +183,7 @@ def compare_suite(tasks: Mapping[str, Comparison], methods: Mapping[str, str]) -
 
     Parameters
     ----------
-    methods : role, "method" or "control", of every label on any of the tasks.
+    methods : role of every label on any of the tasks, as for :func:`compare`.
     """
     names = list(methods)
     is_method = np.array([role == "method" for role in methods.values()], dtype=bool)

@@ -17,6 +17,7 @@ import pandas as pd
 from leaderboard import association, plots
 from leaderboard.association import BETWEEN, DISENTANGLEMENT, RECONSTRUCTION, WITHIN
 from leaderboard.table import BASELINE, Leaderboard, SuiteTable, TaskTable
+from leaderboard.tuning import HOW_TO_READ_TUNING, tuning, tuning_sentence
 from leaderboard.writers import DASH, HOW_TO_READ, HOW_TO_READ_SUITE, fixed, p_value, raw, spans, with_interval
 
 #: Most names that a sentence lists.
@@ -82,6 +83,8 @@ def to_html(
         points = {level: association.points(cells, metric, level) for level in (BETWEEN, WITHIN)}
         figures["disentanglement"] = plots.disentanglement(points, metric, of)
     sections = [(suite["anchor"], suite["title"]) for suite in suites]
+    tuned = tuning(leaderboard)
+    sections += [("tuning", "What tuning buys")] if len(tuned) else []
     sections += [("tasks", "Tasks")] if tasks else []
     sections += [("disentanglement", "Disentanglement and skill")] if answered else []
     sizes = _sizes(leaderboard.rows)
@@ -100,6 +103,9 @@ def to_html(
         about=list(header_lines),
         suites=suites,
         tasks=tasks,
+        tuning=_tuning_table(tuned) if len(tuned) else None,
+        tuning_sentence=tuning_sentence(tuned),
+        how_to_read_tuning=_plain(HOW_TO_READ_TUNING),
         answers=_answers_table(answers) if answered else None,
         answer=association_sentence(answers),
         skipped=leaderboard.skipped.to_dict("records"),
@@ -342,6 +348,25 @@ def _sizes(rows: pd.DataFrame) -> pd.DataFrame:
     return of_task[of_task.groupby("method")["values"].transform("nunique") >= MIN_SIZES]
 
 
+def _tuning_table(tuned: pd.DataFrame) -> Table:
+    columns = {
+        "task": _texts(tuned["task"].where(tuned["preset"] == "default", tuned["task"] + " (" + tuned["preset"] + ")")),
+        "method": _texts(tuned["method"]),
+        **{
+            name: _numbers(tuned[name].map(lambda value: fixed(value, 2)), tuned[name])
+            for name in ("default", "tuned", "oracle")
+        },
+        **{
+            f"{name} [95 %]": _numbers(with_interval(tuned, name, f"{name}_low", f"{name}_high"), tuned[name])
+            for name in ("gain", "left")
+        },
+        "place": _numbers(tuned["place"].map("{:g}".format), tuned["place"]),
+        "tuned place": _numbers(tuned["place_tuned"].map("{:g}".format), tuned["place_tuned"]),
+        "units": _numbers(tuned["n_units"].astype(str), tuned["n_units"]),
+    }
+    return _table(columns, pd.Series(["method"] * len(tuned)))
+
+
 def _answers_table(answers: pd.DataFrame) -> Table:
     columns = {
         "level": _texts(answers["level"]),
@@ -377,4 +402,4 @@ def _ranks(frame: pd.DataFrame) -> list[Cell]:
 
 def _table(columns: Mapping[str, Sequence[Cell]], roles: pd.Series) -> Table:
     rows = zip(*columns.values(), strict=True)
-    return Table(list(columns), [Row(list(r), role == "control") for r, role in zip(rows, roles, strict=True)])
+    return Table(list(columns), [Row(list(r), role != "method") for r, role in zip(rows, roles, strict=True)])

@@ -16,6 +16,8 @@ from leaderboard.statistics import MIN_BOOTSTRAP_UNITS, Array, mean_of_finite
 __all__ = ["BASELINE", "CEILING", "FLOOR", "Leaderboard", "SuiteTable", "TaskTable", "build"]
 
 WHOLE_TASK = "*"  # the unit of a row that stands for a skipped method × task
+#: What is added to the label of a method that was tuned (:mod:`leaderboard.tuning`).
+TUNED, ORACLE = "@tuned", "@oracle"
 _CELL_COLUMNS = ["cell_id", "method", "task", "unit", "seed", "status", "reason", "replay"]
 
 
@@ -152,7 +154,8 @@ def _one_data_set(group: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 def _one_cell_per_cross(group: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     """Tell configs under one label apart, then keep the last of several cells that are the same cross."""
     group = group.copy()
-    tried = group[(group["role"] == "method") & (group["status"] != "skipped")]
+    tuned = group["method"].str.endswith((TUNED, ORACLE))  # each unit has its own configuration
+    tried = group[(group["role"] == "method") & (group["status"] != "skipped") & ~tuned]
     for method, rows in tried.groupby("method", sort=False):
         configs = rows["config"].unique()
         if len(configs) > 1:

@@ -12,6 +12,7 @@ import pandas as pd
 from leaderboard.comparison import BASELINE, CEILING, FLOOR
 from leaderboard.statistics import MIN_BOOTSTRAP_UNITS, N_RESAMPLES
 from leaderboard.table import Leaderboard, SuiteTable, TaskTable
+from leaderboard.tuning import HOW_TO_READ_TUNING, tuning, tuning_sentence
 
 DASH = "—"
 MAX_NAMES = 12
@@ -50,6 +51,9 @@ def to_markdown(leaderboard: Leaderboard, title: str, header_lines: Sequence[str
         blocks += map(escape, leaderboard.notes)
     for suite in leaderboard.suites:
         blocks += _suite_blocks(suite)
+    tuned = tuning(leaderboard)
+    if len(tuned):
+        blocks += ["## What tuning buys", escape(tuning_sentence(tuned)), HOW_TO_READ_TUNING, _tuning_text(tuned)]
     for table in leaderboard.tasks:
         blocks += _task_blocks(table)
     for heading, frame in (("Failed", leaderboard.failures), ("Skipped", leaderboard.skipped)):
@@ -107,6 +111,7 @@ def to_json(leaderboard: Leaderboard, header_lines: Sequence[str] = ()) -> str:
         "about": list(header_lines),
         "suites": suites,
         "tasks": tasks,
+        "tuning": _records(tuning(leaderboard)),
         "failures": _records(leaderboard.failures),
         "skipped": _records(leaderboard.skipped),
         "notes": leaderboard.notes,
@@ -232,6 +237,17 @@ def _suite_blocks(suite: SuiteTable) -> list[str]:
     return blocks + ([notes] if notes else [])
 
 
+def _tuning_text(tuned: pd.DataFrame) -> str:
+    text = tuned[["task", "method"]].map(escape)
+    for name in ("default", "tuned", "oracle"):
+        text[name] = tuned[name].map(lambda value: fixed(value, 2))
+    for name in ("gain", "left"):
+        text[f"{name} [95 %]"] = with_interval(tuned, name, f"{name}_low", f"{name}_high")
+    text["place"] = [f"{one:g} → {other:g}" for one, other in zip(tuned["place"], tuned["place_tuned"], strict=True)]
+    text["units"] = tuned["n_units"].astype(str)
+    return _pipe_table(text, ["left"] * 2 + ["right"] * (text.shape[1] - 2))
+
+
 def _add_comparison(text: pd.DataFrame, frame: pd.DataFrame) -> None:
     """Add the columns that tasks and suite share, from the difference to N1 on."""
     difference = ("difference", "difference_low", "difference_high")
@@ -259,7 +275,7 @@ def p_value(value: float) -> str:
 
 def _method_names(frame: pd.DataFrame) -> list[str]:
     names = frame["method"].map(escape)
-    return list(names.where(frame["role"] != "control", "*" + names + "*"))
+    return list(names.where(frame["role"] == "method", "*" + names + "*"))
 
 
 def with_interval(frame: pd.DataFrame, value: str, low: str, high: str) -> list[str]:

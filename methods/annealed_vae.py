@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from methods.base import require
+from methods.base import require, searched
 from methods.vae import VAE
 
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ class AnnealedVAE(VAE):
     class Config(VAE.Config):
         """The VAE's, with γ and the capacity."""
 
-        gamma: float = 100.0  # ours; Burgess et al. 1000 on images of 4096 pixels
-        capacity: float = 25.0  # nats; Burgess et al. 2018, dSprites; 5 to 1000 were swept on single cells
+        gamma: float = searched(100.0, 1.0, 1000.0, log=True)  # ours; Burgess et al. 1000 on images of 4096 pixels
+        # nats; Burgess et al. 2018, dSprites; 5 to 1000 were swept on single cells
+        capacity: float = searched(25.0, 5.0, 1000.0, log=True)
         rise: int = 50  # epochs; ours, within which most fits of the VAE end
 
         def __post_init__(self) -> None:

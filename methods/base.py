@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -40,11 +40,39 @@ class ConfigError(ValueError):
     """A configuration that no data could make right; the message names the key and the allowed values."""
 
 
+@dataclass(frozen=True)
+class Search:
+    """Where the value of a configuration key is looked for when a method is tuned.
+
+    Attributes
+    ----------
+    low, high
+        Limits of a number, both allowed; whole numbers where the default is one.
+    log
+        Whether a tenfold larger value is one step, as for rates and weights.
+    choices
+        Instead of limits: the values to choose from.
+    """
+
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+
+def searched(
+    default: Any, low: float = 0.0, high: float = 0.0, *, log: bool = False, choices: tuple[Any, ...] = ()
+) -> Any:
+    """Return a default of a ``Config`` that ``bench tune`` may change, with its :class:`Search`."""
+    return field(default=default, metadata={"search": Search(low, high, log, choices)})
+
+
 class Method(ABC):
     """A method: a configuration, a ``fit``, and any of the abilities below.
 
     A subclass sets ``name``, ``tags`` and ``reference``, may nest a frozen dataclass ``Config`` (each
-    default with its source in a comment) and ``presets`` that replace defaults for ``smoke`` or ``paper``.
+    default with its source in a comment, those that tuning may change as :func:`searched`) and ``presets`` that
+    replace defaults for ``smoke`` or ``paper``.
 
     Abilities, each present only where the method has it:
 
@@ -110,6 +138,11 @@ class Method(ABC):
         return bool(vars(cls).get("replicas", False))
 
     @classmethod
+    def search_space(cls) -> dict[str, Search]:
+        """Return the keys of the configuration that can be tuned, and where."""
+        return {key.name: key.metadata["search"] for key in fields(cls.Config) if "search" in key.metadata}
+
+    @classmethod
     def configure(cls, preset: str = "default", dataset: str = "", **changes: Any) -> Any:
         """Return the configuration of a preset with some values changed.
 
@@ -123,7 +156,7 @@ class Method(ABC):
         if preset not in PRESETS:
             raise ConfigError(f"preset {preset!r}: one of {', '.join(PRESETS)} is needed")
         values = {**cls.presets.get(preset, {}), **cls.presets.get(f"{preset}/{dataset}", {}), **changes}
-        known = {field.name: field for field in fields(cls.Config)}
+        known = [key.name for key in fields(cls.Config)]
         for key, value in values.items():
             if key not in known:
                 raise ConfigError(f"{cls.name} has no config key {key!r}; it has {', '.join(known) or 'none'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from methods.base import require
+from methods.base import require, searched
 from methods.vae import VAE
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ class BasisVAE(VAE):
         norm: str = "none"  # Märtens & Yau 2020, the authors' code
         dropout: float = 0.0  # Märtens & Yau 2020, the authors' code
         # ours: at 1e-3 the choices of ifn-sim are not made after 400 epochs (median of the largest .63), here .99
-        learning_rate: float = 3e-3
+        learning_rate: float = searched(3e-3, 3e-4, 1e-2, log=True)
         max_epochs: int = 600  # ours, as 390 are needed there
         n_basis: int = 20  # K; Märtens & Yau 2020, single cells
-        concentration: float = 1.0  # α; ours, a uniform prior of π
+        concentration: float = searched(1.0, 0.1, 10.0, log=True)  # α; ours, a uniform prior of π
 
         def __post_init__(self) -> None:
             """Refuse what no data could make right."""

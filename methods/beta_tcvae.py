@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from methods.base import require
+from methods.base import require, searched
 from methods.vae import VAE
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class BetaTCVAE(VAE):
     class Config(VAE.Config):
         """The VAE's, with β."""
 
-        beta: float = 6.0  # Chen et al. 2018, dSprites
+        beta: float = searched(6.0, 1.0, 50.0, log=True)  # Chen et al. 2018, dSprites
 
         def __post_init__(self) -> None:
             """Refuse what no data could make right."""

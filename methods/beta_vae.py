@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from methods.base import searched
 from methods.vae import VAE
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class BetaVAE(VAE):
     class Config(VAE.Config):
         """The VAE's, with β."""
 
-        beta: float = 4.0  # Higgins et al. 2017, 2-D shapes; 1 to 500 were swept on single cells
+        # Higgins et al. 2017, 2-D shapes; 1 to 500 were swept on single cells
+        beta: float = searched(4.0, 0.1, 50.0, log=True)
 
     def penalties(self, forward: Forward) -> dict[str, Tensor]:
         """Return β times the KL to the prior."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from methods.base import CannotFit, column, require
+from methods.base import CannotFit, column, require, searched
 from methods.vae import VAE
 from methods.variational import Variational
 
@@ -107,7 +107,7 @@ class MMDCVAE(CVAE):
     class Config(CVAE.Config):
         """The CVAE's, with the weight of the MMD."""
 
-        mmd: float = 10.0  # ours
+        mmd: float = searched(10.0, 0.1, 1000.0, log=True)  # ours
 
         def __post_init__(self) -> None:
             """Refuse what no data could make right."""

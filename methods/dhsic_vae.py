@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from methods.base import column, require
+from methods.base import column, require, searched
 from methods.vae import VAE
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class DHSICVAE(VAE):
     class Config(VAE.Config):
         """The VAE's, with λ."""
 
-        dhsic: float = 100.0  # ours
+        dhsic: float = searched(100.0, 1.0, 1e4, log=True)  # ours
 
         def __post_init__(self) -> None:
             """Refuse what no data could make right."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from methods.base import require
+from methods.base import require, searched
 from methods.vae import VAE
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class DIPVAE(VAE):
     class Config(VAE.Config):
         """The VAE's, with the weights of the covariance."""
 
-        off_diagonal: float = 10.0  # λ_od; Kumar et al. 2018, 2-D shapes
-        diagonal: float = 100.0  # λ_d = 10 λ_od; Kumar et al. 2018
+        off_diagonal: float = searched(10.0, 0.1, 100.0, log=True)  # λ_od; Kumar et al. 2018, 2-D shapes
+        diagonal: float = searched(100.0, 0.1, 1000.0, log=True)  # λ_d = 10 λ_od; Kumar et al. 2018
 
         def __post_init__(self) -> None:
             """Refuse what no data could make right."""
@@ -68,8 +68,8 @@ class DIPVAE2(DIPVAE):
     class Config(DIPVAE.Config):
         """DIP-VAE-I's, with one weight for both."""
 
-        off_diagonal: float = 10.0  # ours, as DIP-VAE-I
-        diagonal: float = 10.0  # λ_d = λ_od; Kumar et al. 2018
+        off_diagonal: float = searched(10.0, 0.1, 100.0, log=True)  # ours, as DIP-VAE-I
+        diagonal: float = searched(10.0, 0.1, 1000.0, log=True)  # λ_d = λ_od; Kumar et al. 2018
 
     def posterior_log_variance(self, forward: Forward) -> Tensor | None:
         """Return the posterior's."""

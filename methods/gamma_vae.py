@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from methods.base import require
+from methods.base import require, searched
 from methods.vae import CURVED, VAE
 
 if TYPE_CHECKING:
@@ -57,9 +57,11 @@ class GammaVAE(VAE):
         # The weights are of a dose sweep on TCGA (KIRC tumours held out, three latents, one seed): what each, alone,
         # does to the mean of its term. Γ-AE has 100 and 0.5 for the curvatures, beside a mean squared error; those of
         # the 2024 paper could not be found.
-        parameter_effects: float = 10.0  # ours: P² / 6 (30: / 17, 100: / 58) for 2 to 4 % more squared error
-        extrinsic: float = 1.0  # ours: E² / 2 for 4 % more squared error (10: / 8 for 10 %, 30: / 21 for 23 %)
-        metric_scale: float = 100.0  # ours: spread of g / 6 for 2 %
+        # ours: P² / 6 (30: / 17, 100: / 58) for 2 to 4 % more squared error
+        parameter_effects: float = searched(10.0, 0.1, 100.0, log=True)
+        # ours: E² / 2 for 4 % more squared error (10: / 8 for 10 %, 30: / 21 for 23 %)
+        extrinsic: float = searched(1.0, 0.01, 30.0, log=True)
+        metric_scale: float = searched(100.0, 1.0, 1000.0, log=True)  # ours: spread of g / 6 for 2 %
         eta: float = 0.2  # Lee et al. 2022, IRVAE, ICLR
         warmup: int = 50  # ours, epochs; the curvatures of a fresh decoder are about a hundred times a trained one's
         jitter: float = 1e-3  # ours; moves the mean curvature of a trained decoder by under 1 % at three latents

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from methods.base import CannotFit, column, require
+from methods.base import CannotFit, column, require, searched
 from methods.neural import NeuralMethod, seeded
 
 if TYPE_CHECKING:
@@ -62,9 +62,11 @@ class LORD(NeuralMethod):
         norm: str = "layer"
         dropout: float = 0.0  # Gabbay & Hoshen 2020
         n_class: int = 10  # width of a class embedding; ours, as the content's
-        decay: float = 1e-4  # λ; of 1e-4 to 1e-3 in Gabbay & Hoshen 2020: ifn-sim (type0, seed 0) skill .55 against .44
+        # λ; of 1e-4 to 1e-3 in Gabbay & Hoshen 2020: ifn-sim (type0, seed 0) skill .55 against .44
+        decay: float = searched(1e-4, 1e-5, 1e-2, log=True)
         match: float = 10.0  # m; Gabbay & Hoshen 2020, Eq. 6
-        learning_rate: float = 3e-4  # of the generator, the authors' code; theirs of the encoders is 1e-4
+        # of the generator, the authors' code; theirs of the encoders is 1e-4
+        learning_rate: float = searched(3e-4, 3e-5, 3e-3, log=True)
         # the authors' code; 2e-2, with 1e-3 for the generator, was no better (one seed: skill on ifn-sim type0 .32
         # against .55, on Kang's 1,000 most variable genes with NK held out .65 against .66)
         latent_learning_rate: float = 3e-3

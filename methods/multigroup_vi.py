@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from methods.base import CannotFit, column, group_means, means_state, require, restored_means
+from methods.base import CannotFit, column, group_means, means_state, require, restored_means, searched
 from methods.variational import Variational
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class MultiGroupVI(Variational):
         likelihood: str = "auto"  # Weinberger et al. 2022: zero-inflated negative binomial
         hidden: tuple[int, ...] = (128,)  # Weinberger et al. 2022
         n_private: int = 10  # of each group; Weinberger et al. 2022
-        wasserstein: float = 1.0  # λ; Weinberger et al. 2022
+        wasserstein: float = searched(1.0, 0.1, 100.0, log=True)  # λ; Weinberger et al. 2022
         warmup: int = 400  # epochs; scvi-tools. With 50 the types stay mixed with the programs on 600 cells
         max_epochs: int = 500  # Weinberger et al. 2022
 

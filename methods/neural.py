@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from methods.base import CannotFit, Method, require
+from methods.base import CannotFit, Method, require, searched
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,9 +38,9 @@ class NeuralMethod(Method):
         hidden: tuple[int, ...] = (128, 128)  # width of scvi-tools SCVI (n_hidden=128), two layers
         activation: str = "silu"  # ours: smooth, so that decoders have curvatures (decision 0010); scVI has ReLU
         norm: str = "batch"  # scvi-tools SCVI
-        dropout: float = 0.1  # scvi-tools SCVI
+        dropout: float = searched(0.1, 0.0, 0.5)  # scvi-tools SCVI
         likelihood: str = "gaussian"  # ours: most data sets here have no counts; "auto" takes them where they are
-        learning_rate: float = 1e-3  # Adam's default; scvi-tools SCVI
+        learning_rate: float = searched(1e-3, 1e-4, 1e-2, log=True)  # Adam's default; scvi-tools SCVI
         minibatch: int = 128  # scvi-tools SCVI
         max_epochs: int = 400  # scvi-tools SCVI, for small data; early stopping ends most fits before it
         patience: int = 20  # ours; scvi-tools waits 45 of its 400 epochs

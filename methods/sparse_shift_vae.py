@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from methods.base import CannotFit, column, control, require
+from methods.base import CannotFit, column, control, require, searched
 from methods.variational import Variational
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class SVAE(IVAE):
     class Config(IVAE.Config):
         """The iVAE's, with λ, and more patience."""
 
-        sparsity: float = 10.0  # λ; ours, Lopez et al. 2023 swept it
+        sparsity: float = searched(10.0, 1.0, 200.0, log=True)  # λ; ours, Lopez et al. 2023 swept it
         # scvi-tools. The loss falls slowly while latents turn toward the masks: on a draw of the published simulation
         # sVAE+ has an MCC of .59 where a patience of 20 stops it (165 epochs), .69 after 300
         patience: int = 45
@@ -239,7 +239,8 @@ class SVAEPlus(SVAE):
     class Config(SVAE.Config):
         """The sVAE's."""
 
-        sparsity: float = 100.0  # λ, the largest but one of the 1 to 200 that Lopez et al. 2023 swept
+        # λ, the largest but one of the 1 to 200 that Lopez et al. 2023 swept
+        sparsity: float = searched(100.0, 1.0, 200.0, log=True)
 
         def __post_init__(self) -> None:
             """Refuse what no data could make right."""

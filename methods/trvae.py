@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from methods.base import require
+from methods.base import require, searched
 from methods.cvae import CVAE
 
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ class TrVAE(CVAE):
         """The CVAE's, with the weights of the three terms."""
 
         activation: str = "leaky_relu"  # Lotfollahi et al. 2020, supplementary
-        dropout: float = 0.2  # Lotfollahi et al. 2020, supplementary
+        dropout: float = searched(0.2, 0.0, 0.5)  # Lotfollahi et al. 2020, supplementary
         likelihood: str = "squared-error"  # Lotfollahi et al. 2020, Eq. 9
         reconstruction: float = 100.0  # η of the authors' Kang notebook
         # α: at ten latents the KL in full beside Σ(x − x̂)², as in the authors' later code (scArches). With the 1e-6 of
         # their Kang notebook latents carry part of the condition, which a changed label leaves as it is: skill on Kang
         # with CD14 held out −.46 against .95, with NK .16 against .54 (one seed)
-        kl: float = 500.0
-        mmd: float = 500.0  # β of the authors' Kang notebook
+        kl: float = searched(500.0, 0.5, 5000.0, log=True)
+        mmd: float = searched(500.0, 1.0, 5000.0, log=True)  # β of the authors' Kang notebook
 
         def __post_init__(self) -> None:
             """Refuse what no data could make right."""

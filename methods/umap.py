@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from methods.base import CannotFit, Method
+from methods.base import CannotFit, Method, searched
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,8 +30,8 @@ class UMAP(Method):
         """UMAP's own defaults, on principal components."""
 
         n_latent: int = 2  # McInnes et al. 2018 and umap-learn
-        n_neighbors: int = 15  # umap-learn
-        min_dist: float = 0.1  # umap-learn
+        n_neighbors: int = searched(15, 5, 100, log=True)  # umap-learn
+        min_dist: float = searched(0.1, 0.0, 0.8)  # umap-learn
         n_components_pca: int = 50  # scanpy's practice for expression data
 
     @classmethod

@@ -137,5 +137,5 @@ class Task(ABC):
         return type(self)(Selected(self.dataset, genes), self.preset, self.primary_only)
 
     def inner(self, unit: str) -> Task:
-        """Return the same task on what is left when ``unit`` is held out, for choosing without seeing it."""
+        """Return the same task on what is left when ``unit`` is held out, for choosing and tuning without seeing it."""
         raise DataError(f"{self.name} cannot be nested: it has no inner units")

@@ -67,6 +67,8 @@ class UnseenPerturbation(Task):
         Control("P", "simulated: the noiseless mean; real: the mean of the other half of the double's cells"),
     )
     unit = "double perturbation"
+    #: The double that this task, an inner one, may not see.
+    left_out = ""
 
     def check(self, data: AnnData) -> None:
         """Ask also for a control."""
@@ -78,7 +80,7 @@ class UnseenPerturbation(Task):
         """Return the doubles of which both singles are there; ``smoke`` takes two of them."""
         named, counts = np.unique(self._perturbations[self._of_type], return_counts=True)
         enough = set(named[counts >= MIN_CELLS].tolist())
-        doubles = [name for name in sorted(enough) if "+" in name and set(name.split("+")) <= enough]
+        doubles = [name for name in sorted(enough - {self.left_out}) if "+" in name and set(name.split("+")) <= enough]
         if len(doubles) < 2:
             raise DataError(
                 f"{self.dataset.name}: obs[{self.fields.environment!r}] has {len(doubles)} doubles 'A+B' with "
@@ -128,6 +130,12 @@ class UnseenPerturbation(Task):
         mean = _mean(x[parts.weights]) if truth is None else truth[unit]
         shifted = x[parts.source] + (mean - _mean(x[parts.source])).astype(np.float32)
         return lambda data: _Duplicate(shifted)
+
+    def inner(self, unit: str) -> Task:
+        """Return the task on the other doubles; no double is in training, so that the fits are the same."""
+        others = UnseenPerturbation(self.dataset, self.preset, primary_only=True)
+        others.left_out = unit
+        return others
 
     @property
     def _perturbations(self) -> np.ndarray:
@@ -188,6 +196,8 @@ class FewShotPerturbation(Task):
         Control("P", "all cells that are not scored"),
     )
     unit = "perturbation"
+    #: The perturbation that this task, an inner one, may not see.
+    left_out = ""
     settings: ClassVar[Mapping[str, Any]] = LatentRecovery.settings
     #: Number of held-out perturbations that are units.
     n_units: ClassVar[Mapping[str, int]] = {"smoke": 2, "default": 6, "paper": 20}
@@ -195,7 +205,7 @@ class FewShotPerturbation(Task):
     def units(self) -> list[str]:
         """Return the first of the held-out perturbations; ``paper`` adds those with more cells to adapt to."""
         training = self.training_data("", 0).obs[self.fields.environment]
-        new = sorted(set(self._perturbations) - set(training))
+        new = sorted(set(self._perturbations) - set(training) - {self.left_out})
         smallest = min(int((self._perturbations == name).sum()) for name in new)
         if smallest < 2 * N_FEW:
             raise DataError(
@@ -256,6 +266,12 @@ class FewShotPerturbation(Task):
         learned = np.asarray(adapted.intervention_targets())[-1]
         true = self.data.uns["targets"][list(self.data.uns["perturbations"]).index(perturbation)]
         return METRICS["target_auprc"](true[None], np.where(match >= 0, learned[match], 0.0)[None])
+
+    def inner(self, unit: str) -> Task:
+        """Return the task on the other new perturbations, of which none is in training: the fits are the same."""
+        others = FewShotPerturbation(self.dataset, self.preset, primary_only=True)
+        others.left_out = unit.partition(" n=")[0]
+        return others
 
     @cached_property
     def _recovery(self) -> LatentRecovery:

@@ -1,0 +1,438 @@
+"""Tuning: the same number of trials for every method, chosen without ever seeing the held-out unit.
+
+For each method, task and held-out unit there is one study. A trial is a configuration from the method's search space,
+scored on other units that are left out one at a time (:meth:`tasks.base.Task.inner`): on the very scale of the
+leaderboard, by the inner task's own N0 and P. A trial that is below the median of the earlier ones after the same inner
+units is given up. The first trial is the default, which is never given up, so that what is chosen is no worse there.
+
+Trials are cells like any others: each in a process of its own with its limits, kept on disk, so that an interrupted
+tuning goes on where it was. What was chosen becomes rows of the run beside the default's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from bench.estimate import Estimate
+from bench.executors import Executor
+from bench.plan import ORACLE, TUNED, Cell, MethodSpec, Plan, method_config
+from bench.progress import RunProgress
+from bench.schedule import longest_first
+from bench.store import Store
+from methods import METHODS
+from methods.base import ConfigError, Search
+from metrics import METRICS
+from tasks import TASKS, load_task
+from tasks.datasets.base import DataError
+
+if TYPE_CHECKING:
+    import optuna
+
+    from tasks.base import Task
+
+#: Where studies and trials are, in an out directory.
+TUNING = "tuning"
+#: Trials before the sampler's model is used, the default one among them, and before one can be given up.
+STARTUP = 5
+#: What floors and ceilings are called in a task.
+FLOOR, CEILING = "N0", "P"
+
+Scores = Mapping[str, float | None]
+
+
+@dataclass
+class Study:
+    """The trials of one method on one task and held-out unit.
+
+    Attributes
+    ----------
+    default, floor, ceiling
+        The cells of method, N0 and P on the unit, seed 0.
+    spec
+        The method, with what the user fixed.
+    space
+        What can be changed.
+    folds
+        The inner units, in the order in which trials meet them.
+    trials
+        Optuna's study.
+    ranges
+        Of the inner units, the scores of N0 and of P.
+    lacking
+        Why nothing can be chosen; empty where something can.
+    """
+
+    default: Cell
+    floor: Cell
+    ceiling: Cell
+    spec: MethodSpec
+    space: Mapping[str, Search]
+    folds: tuple[str, ...]
+    trials: Any = None
+    ranges: list[tuple[Scores, Scores]] = field(default_factory=list)
+    lacking: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the study is kept under: all that its trials depend on."""
+        cell = self.default
+        about = {
+            "space": {key: repr(search) for key, search in self.space.items()},
+            "config": cell.config,
+            "digests": [cell.method_digest, cell.task_digest, cell.data_digest, cell.task_version],
+            "folds": self.folds,
+        }
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+        return f"{self.spec.label} · {cell.task} · {cell.unit} · {cell.preset} · {digest}"
+
+    def cell(self, config: Mapping[str, Any], fold: str = "") -> Cell:
+        """Return the cell that scores a configuration on an inner unit, or on the held-out one itself."""
+        return replace(self.default, config=dict(config), inner=fold, replicas=()).with_id()
+
+    def controls(self, fold: str = "") -> tuple[Cell, Cell]:
+        """Return the cells of N0 and P on an inner unit, or on the held-out one itself."""
+        first, second = (replace(cell, inner=fold, replicas=()).with_id() for cell in (self.floor, self.ceiling))
+        return first, second
+
+    def config(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the default configuration with some values changed.
+
+        Raises
+        ------
+        methods.base.ConfigError
+            The method allows none such.
+        """
+        cell = self.default
+        task = load_task(cell.task, cell.preset, cell.own)
+        return method_config(self.spec.name, task, cell.preset, {**self.spec.changes, **changes})
+
+    def ended(self) -> list[Any]:
+        """Return the trials but those that were cut off."""
+        return [
+            trial
+            for trial in self.trials.get_trials(deepcopy=False)
+            if trial.state.is_finished() and (trial.state.name != "FAIL" or "failed" in trial.user_attrs)
+        ]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a study ended with: two configurations, and how its trials ended."""
+
+    study: Study
+    tuned: Mapping[str, Any]
+    oracle: Mapping[str, Any]
+    ends: Mapping[str, int]
+
+
+def studies_of(
+    plan: Plan, specs: Sequence[MethodSpec], n_folds: int, index: dict[str, Any]
+) -> tuple[list[Study], dict[str, str]]:
+    """Return the studies of a plan, and which methods or tasks have none, and why.
+
+    Parameters
+    ----------
+    plan
+        Of :func:`bench.plan.make_plan`.
+    specs
+        Its methods.
+    n_folds
+        Inner units of a study at most; the same ones for every method.
+    index
+        What is known of tasks, as for :func:`bench.plan.make_plan`; added to in place.
+    """
+    by_label = {spec.label: spec for spec in specs}
+    controls = {(cell.method, cell.task, cell.unit): cell for cell in plan.cells if cell.role == "control"}
+    found, without = list[Study](), dict[str, str]()
+    tasks: dict[str, Task] = {}
+    for cell in plan.cells:
+        if cell.role != "method" or cell.skip or cell.seed:
+            continue
+        if cell.task not in tasks:
+            tasks[cell.task] = load_task(cell.task, cell.preset, cell.own)
+        task, spec = tasks[cell.task], by_label[cell.method]
+        fixed = {*spec.changes, *task.settings}
+        space = {key: search for key, search in METHODS[spec.name].search_space().items() if key not in fixed}
+        if not space:
+            without[cell.method] = "nothing to tune"
+            continue
+        try:
+            folds = _folds(task, cell, n_folds, index)
+        except DataError as error:
+            without[cell.task] = str(error)
+            continue
+        floor, ceiling = (controls[name, cell.task, cell.unit] for name in (FLOOR, CEILING))
+        found.append(Study(cell, floor, ceiling, spec, space, folds))
+    return found, without
+
+
+def _folds(task: Task, cell: Cell, n_folds: int, index: dict[str, Any]) -> tuple[str, ...]:
+    """Return the inner units of a held-out one, or as many of them as are asked for, the same for all methods."""
+    key = f"inner {cell.task} {cell.preset} {cell.unit} {cell.task_digest} {cell.data_digest}"
+    if key not in index:
+        index[key] = task.inner(cell.unit).units()
+    rng = np.random.default_rng(zlib.crc32(f"{cell.task} {cell.unit}".encode()))
+    return tuple(str(unit) for unit in rng.permutation(index[key])[:n_folds])
+
+
+def cells_of(studies: Sequence[Study], n_trials: int) -> list[Cell]:
+    """Return as many cells as a tuning has at most, for the estimate of its time."""
+    return [study.cell(study.default.config, fold) for study in studies for fold in ("", *study.folds)] * n_trials
+
+
+class Tuning:
+    """Carries out studies side by side: the first trial of all, then the second of all, and so on.
+
+    Parameters
+    ----------
+    studies
+        Of :func:`studies_of`.
+    out
+        The out directory; studies and trials are in its ``tuning``.
+    executor, jobs
+        Where trials run, and how many at a time.
+    estimate
+        Of the time that cells take.
+    console
+        Where it is said how far it is.
+    """
+
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        out: Path,
+        executor: Executor,
+        jobs: int,
+        estimate: Estimate,
+        console: Console,
+    ):
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.studies, self.executor, self.jobs = list(studies), executor, jobs
+        self.estimate, self.console = estimate, console
+        self.store = Store(out / TUNING)
+        storage = optuna.storages.RDBStorage(f"sqlite:///{self.store.out / 'studies.db'}")
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
+        for study in self.studies:
+            study.trials = optuna.create_study(
+                storage=storage, study_name=study.name, direction="maximize", pruner=pruner, load_if_exists=True
+            )
+            for trial in study.trials.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+                # cut off: the next one is the same again, as samplers are seeded by the number of trials that ended
+                study.trials.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    def run(self, n_trials: int) -> list[Chosen]:
+        """Carry out what is left of so many trials, score what was tried on the held-out units, and choose."""
+        self._score_controls()
+        able = [study for study in self.studies if not study.lacking]
+        for number in range(n_trials):
+            left = [study for study in able if len(study.ended()) <= number]
+            if left:
+                ends = self._trial(left, number)
+                shutil.rmtree(self.store.fits, ignore_errors=True)  # no later trial has the same configurations
+                self._say(f"trial {number + 1} of {n_trials}: " + ", ".join(f"{n} {how}" for how, n in ends.items()))
+        chosen = self._choose(able)
+        shutil.rmtree(self.store.fits, ignore_errors=True)
+        return chosen
+
+    def _score_controls(self) -> None:
+        results = self._results(cell for study in self.studies for f in study.folds for cell in study.controls(f))
+        for study in self.studies:
+            for fold in study.folds:
+                floor, ceiling = (results[cell.id] for cell in study.controls(fold))
+                for result in (floor, ceiling):
+                    if result["status"] != "ok":
+                        control = result["cell"]["method"]
+                        study.lacking = f"{control} on inner unit {fold}: {result['status']} {result['reason']}"
+                study.ranges.append((floor["scores"], ceiling["scores"]))
+            if not study.lacking and not _spans(study.default.task, study.ranges):
+                study.lacking = f"on its inner units {CEILING} is better than {FLOOR} in no primary metric"
+
+    def _trial(self, studies: Sequence[Study], number: int) -> Counter[str]:
+        """Make one trial of each study, inner unit by inner unit; return how they ended."""
+        import optuna
+
+        ends: Counter[str] = Counter()
+        running = list[tuple[Study, optuna.Trial, dict[str, Any], list[Scores]]]()
+
+        def lose(study: Study, trial: optuna.Trial, reason: str) -> None:
+            trial.set_user_attr("failed", reason)
+            study.trials.tell(trial, state=optuna.trial.TrialState.FAIL)
+            ends["failed"] += 1
+
+        for study in studies:
+            trial = _ask(study, number)
+            try:
+                running.append((study, trial, study.config(_suggested(study, trial)), []))
+            except ConfigError as error:
+                lose(study, trial, str(error))
+        for step in range(max(len(study.folds) for study in studies)):
+            cells = [study.cell(config, study.folds[step]) for study, _, config, _ in running]
+            results = self._results(cells)
+            going_on = []
+            for cell, one in zip(cells, running, strict=True):
+                (study, trial, _, scores), result = one, results[cell.id]
+                scores.append(result["scores"])
+                value = scaled(study.default.task, scores, study.ranges)
+                if result["status"] != "ok" or not np.isfinite(value):
+                    reason = result["reason"] or "a primary metric has no value"
+                    lose(study, trial, f"inner unit {cell.inner}: {result['status']} {reason}")
+                    continue
+                trial.report(value, step)
+                if step == len(study.folds) - 1:
+                    study.trials.tell(trial, value)
+                    ends["done"] += 1
+                elif number and trial.should_prune():
+                    study.trials.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                    ends["given up"] += 1
+                else:
+                    going_on.append(one)
+            running = going_on
+        return ends
+
+    def _choose(self, studies: Sequence[Study]) -> list[Chosen]:
+        """Choose from what was tried: by the inner units, and, for the oracle, by the held-out unit itself."""
+        import optuna
+
+        tried = {
+            study.name: {
+                trial.number: study.config(json.loads(trial.user_attrs["changes"]))
+                for trial in study.ended()
+                if trial.state.name != "FAIL"
+            }
+            for study in studies
+        }
+        self._say(f"oracles: {sum(map(len, tried.values()))} configurations on the held-out units")
+        results = self._results(
+            [study.cell(config) for study in studies for config in tried[study.name].values()]
+            + [cell for study in studies for cell in study.controls()]
+        )
+        ranges: dict[str, dict[str, tuple[Scores, Scores]]] = {}
+        for study in studies:
+            floor, ceiling = (results[cell.id]["scores"] for cell in study.controls())
+            ranges.setdefault(study.default.task, {})[study.default.unit] = floor, ceiling
+        chosen = []
+        for study in studies:
+            complete = study.trials.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+            if not complete:
+                study.lacking = "no trial ended well"
+                continue
+            best = max(complete, key=lambda trial: (trial.value, -trial.number)).number
+            of_task, here = ranges[study.default.task], tried[study.name]
+            # the unit's own range first, so that it is the one that the unit's score is measured from
+            own = [of_task[study.default.unit], *(one for unit, one in of_task.items() if unit != study.default.unit)]
+            scores = {n: results[study.cell(config).id]["scores"] for n, config in here.items()}
+            values = {n: scaled(study.default.task, [one], own) for n, one in scores.items()}
+            oracle = max(values, key=lambda n: (np.nan_to_num(values[n], nan=-np.inf), -n))
+            ends = Counter(trial.state.name for trial in study.ended())
+            chosen.append(Chosen(study, here[best], here[oracle], ends))
+        return chosen
+
+    def _results(self, cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
+        """Return the results of cells by id, running those that have none."""
+        results: dict[str, dict[str, Any]] = {}
+        todo = []
+        for cell in {cell.id: cell for cell in cells}.values():
+            result = self.store.finished(cell.id)
+            if result is None:
+                todo.append(cell)
+            else:
+                results[cell.id] = result
+
+        def on_done(cell: Cell, result: dict[str, Any]) -> None:
+            results[cell.id] = result
+            progress.done(cell, result)
+
+        progress = RunProgress(todo, self.jobs, self.estimate, self.console)
+        with progress:
+            self.executor.run(longest_first(todo, self.estimate.costs(todo)), self.store, progress.start, on_done)
+        return results
+
+    def _say(self, text: str) -> None:
+        self.console.print(Text(text), soft_wrap=True)
+
+
+def tuned_cells(plan: Plan, chosen: Sequence[Chosen]) -> list[Cell]:
+    """Return the cells of tuned methods and of oracles, for every seed of the plan."""
+    by_place = {(one.study.default.method, one.study.default.task, one.study.default.unit): one for one in chosen}
+    cells = []
+    for cell in plan.cells:
+        one = by_place.get((cell.method, cell.task, cell.unit)) if cell.role == "method" else None
+        if one is not None:
+            tuned = replace(cell, method=cell.method + TUNED, config=dict(one.tuned))
+            oracle = replace(cell, role="oracle", method=cell.method + ORACLE, config=dict(one.oracle))
+            cells += [tuned.with_id(), oracle.with_id()]
+    return cells
+
+
+def scaled(task: str, scores: Sequence[Scores], ranges: Sequence[tuple[Scores, Scores]]) -> float:
+    """Return a method's score over the first of the units that ranges (N0's scores, P's) are of, as in a leaderboard.
+
+    Of each primary metric in which P is better than N0 over all units, the mean of m − N0 over the mean of P − N0; of
+    these the mean. NaN where a value is missing.
+    """
+    parts = []
+    for metric, span in _spans(task, ranges).items():
+        gained = [
+            _gain(metric, one.get(metric), floor.get(metric)) for one, (floor, _) in zip(scores, ranges, strict=False)
+        ]
+        parts.append(np.mean(gained) / span)
+    return float(np.mean(parts)) if parts else float("nan")
+
+
+def _spans(task: str, ranges: Sequence[tuple[Scores, Scores]]) -> dict[str, float]:
+    """Return the mean of P − N0 of each primary metric where it is above 0."""
+    primary = TASKS[task.partition("/")[0]].primary
+    spans = {
+        metric: float(np.mean([_gain(metric, ceiling.get(metric), floor.get(metric)) for floor, ceiling in ranges]))
+        for metric in primary
+    }
+    return {metric: span for metric, span in spans.items() if span > 0}
+
+
+def _gain(metric: str, value: float | None, floor: float | None) -> float:
+    """Return by how much a value is better; NaN where one is missing."""
+    if value is None or floor is None:
+        return float("nan")
+    return value - floor if METRICS[metric].info.better == "higher" else floor - value
+
+
+def _ask(study: Study, number: int) -> optuna.Trial:
+    """Return the next trial; what is asked depends on what the earlier ones gave and on nothing else."""
+    import optuna
+
+    seed = zlib.crc32(f"{study.spec.label} {study.default.task} {study.default.unit} {number}".encode())
+    study.trials.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
+    if number == 0:
+        default = study.default.config
+        study.trials.enqueue_trial(
+            {key: json.dumps(default[key]) if one.choices else default[key] for key, one in study.space.items()}
+        )
+    return study.trials.ask()
+
+
+def _suggested(study: Study, trial: optuna.Trial) -> dict[str, Any]:
+    """Return what a trial changes, and note it there."""
+    changes: dict[str, Any] = {}
+    for key, search in study.space.items():
+        if search.choices:
+            changes[key] = json.loads(trial.suggest_categorical(key, [json.dumps(choice) for choice in search.choices]))
+        elif isinstance(study.default.config[key], int):
+            changes[key] = trial.suggest_int(key, int(search.low), int(search.high), log=search.log)
+        else:
+            changes[key] = trial.suggest_float(key, search.low, search.high, log=search.log)
+    trial.set_user_attr("changes", json.dumps(changes))
+    return changes

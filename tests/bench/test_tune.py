@@ -1,0 +1,269 @@
+"""Tuning: known answers, the same budget for all, nothing of the held-out unit, and going on after a stop."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from bench.estimate import Estimate
+from bench.executors.inline import InlineExecutor
+from bench.plan import choose_methods, choose_own_tasks, choose_tasks, make_plan
+from bench.tune import Tuning, cells_of, scaled, studies_of
+from methods import METHODS
+from tasks.simulate.ifn import IFN
+
+TASK = "unseen-cell-type/ifn-sim"
+#: Its skill over the inner units is best near a strength of 1; above 1.5 it fails.
+SHIFT = """
+from dataclasses import dataclass
+
+import numpy as np
+
+from methods import register_method
+from methods.base import Method, column, control, searched
+
+
+@register_method
+class Shift(Method):
+    name = "shift"
+    tags = frozenset({"planted"})
+
+    @dataclass(frozen=True)
+    class Config:
+        strength: float = searched(0.0, 0.0, 2.0)
+
+    def fit(self, data, seed):
+        if self.config.strength > 1.5:
+            raise RuntimeError("planted")
+        environments, x = column(data, "environment"), np.asarray(data.X)
+        start = x[environments == control(data)].mean(axis=0)
+        self.shifts = {name: x[environments == name].mean(axis=0) - start for name in np.unique(environments)}
+        return self
+
+    def predict(self, data, target_environment):
+        return np.asarray(data.X) + self.config.strength * self.shifts[target_environment]
+
+
+@register_method
+class Fixed(Shift):
+    name = "fixed"
+
+    @dataclass(frozen=True)
+    class Config:
+        strength: float = 0.5
+"""
+
+
+class Stopping(InlineExecutor):
+    """Is interrupted before it runs one more cell than it may."""
+
+    def __init__(self, may=10**9):
+        self.may, self.ran = may, []
+
+    def run(self, cells, store, on_start, on_done):
+        for cell in cells:
+            if len(self.ran) == self.may:
+                raise KeyboardInterrupt
+            super().run([cell], store, on_start, on_done)
+            self.ran.append(cell)
+
+
+def planned(plugin, names=None, own=None, methods="shift,fixed", folds=3):
+    specs, plugins = choose_methods(methods, "smoke", [], [str(plugin)])
+    plan = make_plan(specs, names or choose_tasks(TASK), "smoke", None, plugins, {}, own)
+    studies, without = studies_of(plan, specs, folds, {})
+    return plan, studies, without
+
+
+def tuned(plan, studies, out, n_trials=8, executor=None):
+    estimate = Estimate(pd.DataFrame({"status": []}).assign(cell_id=[], started=[], finished=[]), plan.sizes)
+    return Tuning(studies, out, executor or Stopping(), 1, estimate, Console(quiet=True)).run(n_trials)
+
+
+@pytest.fixture(scope="module")
+def shift(tmp_path_factory):
+    """The plugin's file: one for all tests, as a method is registered once a process."""
+    file = tmp_path_factory.mktemp("plugin") / "shift.py"
+    file.write_text(SHIFT)
+    return file
+
+
+def test_the_best_on_the_inner_units_is_chosen_with_the_same_budget_for_all(shift, tmp_path):
+    plan, studies, without = planned(shift)
+    assert without == {"fixed": "nothing to tune"}
+    assert [study.default.unit for study in studies] == ["type0", "type1"]
+    chosen = tuned(plan, studies, tmp_path, n_trials=12)
+    assert {sum(one.ends.values()) for one in chosen} == {12}
+    for one in chosen:
+        assert one.tuned["strength"] == pytest.approx(1, abs=0.4)
+        assert set(one.study.folds).isdisjoint({one.study.default.unit})
+        first = one.study.ended()[0]
+        assert first.params == {"strength": 0.0}  # the default
+        assert first.state.name == "COMPLETE"
+        scores = {trial.params["strength"]: trial.value for trial in one.study.ended() if trial.value is not None}
+        assert one.tuned["strength"] in scores
+        complete = [trial for trial in one.study.ended() if trial.state.name == "COMPLETE"]
+        assert one.tuned["strength"] == max(complete, key=lambda trial: trial.value).params["strength"]
+        assert all(trial.params["strength"] <= 1.5 for trial in one.study.ended() if trial.state.name != "FAIL")
+    lost = [trial for one in chosen for trial in one.study.ended() if trial.state.name == "FAIL"]
+    assert lost
+    assert all("RuntimeError: planted" in trial.user_attrs["failed"] for trial in lost)
+
+
+def test_what_was_chosen_becomes_rows_and_the_oracle_is_no_method(cli, shift, tmp_path):
+    done = cli("tune", "--methods", "shift,fixed", "--plugin", shift, "--tasks", TASK, "--preset", "smoke",
+               "--trials", 6, "--out", "out")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not tuned  fixed: nothing to tune" in done.stdout
+    assert "Tuning without the held-out unit gains +" in done.stdout
+    rows = pd.read_parquet(tmp_path / "out" / "results.parquet")
+    roles = rows.groupby("method")["role"].first()
+    assert roles.to_dict() == {
+        "shift": "method", "shift@tuned": "method", "shift@oracle": "oracle", "fixed": "method",
+        "N0": "control", "N1": "control", "P": "control",
+    }  # fmt: skip
+    skill = rows[rows["metric"] == "skill"].pivot_table(index="unit", columns="method", values="value")
+    assert (skill["shift@oracle"] >= skill["shift@tuned"]).all()
+    assert (skill["shift@oracle"] >= skill["shift"]).all()
+    assert (skill["shift@tuned"] > skill["shift"]).all()
+    board = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("method")
+    assert np.isnan(board.loc["shift@oracle", "rank"])
+    assert board.loc["shift@tuned", "rank"] < board.loc["shift", "rank"]
+    strength = json.loads(rows[rows["method"] == "shift@tuned"]["config"].iloc[0])["strength"]
+    assert f"--set shift.strength={strength}" in rows[rows["method"] == "shift@tuned"]["replay"].iloc[0]
+    cell = rows[rows["method"] == "shift@tuned"]["cell_id"].iloc[0]
+    assert "agrees" in cli("replay", cell, "--out", "out").stdout
+
+    again = cli("tune", "--methods", "shift,fixed", "--plugin", shift, "--tasks", TASK, "--preset", "smoke",
+                "--trials", 6, "--out", "out")  # fmt: skip
+    assert "nothing to run: every cell has its result" in again.stdout
+    assert "trial 1 of" not in again.stdout
+
+
+def test_a_stopped_tuning_goes_on_to_the_same_choice(shift, tmp_path):
+    plan, studies, _ = planned(shift)
+    whole = tuned(plan, studies, tmp_path / "whole")
+    executor = Stopping()
+    for may in (3, 9, 14):
+        plan, studies, _ = planned(shift)
+        executor.may = may
+        with pytest.raises(KeyboardInterrupt):
+            tuned(plan, studies, tmp_path / "parts", executor=executor)
+    executor.may = 10**9
+    plan, studies, _ = planned(shift)
+    parts = tuned(plan, studies, tmp_path / "parts", executor=executor)
+    assert [(one.tuned, one.oracle, one.ends) for one in parts] == [(one.tuned, one.oracle, one.ends) for one in whole]
+    assert len({cell.id for cell in executor.ran}) == len(executor.ran)  # nothing was run twice
+
+
+def test_more_trials_later_go_on_from_the_earlier_ones(shift, tmp_path):
+    plan, studies, _ = planned(shift)
+    at_once = tuned(plan, studies, tmp_path / "whole", n_trials=8)
+    plan, studies, _ = planned(shift)
+    tuned(plan, studies, tmp_path / "parts", n_trials=3)
+    plan, studies, _ = planned(shift)
+    later = tuned(plan, studies, tmp_path / "parts", n_trials=8)
+    assert [one.tuned for one in later] == [one.tuned for one in at_once]
+
+
+def test_the_choice_does_not_depend_on_the_held_out_cells(shift, tmp_path):
+    found = []
+    for name in ("true", "altered"):
+        data = IFN.make("smoke")
+        data.X, data.uns = data.layers.pop("counts"), {}
+        if name == "altered":
+            held_out = (data.obs["cell_type"] == "type1").to_numpy()
+            data.X[held_out] = 5 * data.X[held_out][:, ::-1]
+        (tmp_path / name).mkdir()
+        data.write_h5ad(tmp_path / name / "mine.h5ad")
+        columns = {"condition": "condition", "cell_type": "cell_type", "control": "control"}
+        names, own = choose_own_tasks("unseen-cell-type", str(tmp_path / name / "mine.h5ad"), columns, 0)
+        plan, studies, _ = planned(shift, names, own)
+        (study,) = (study for study in studies if study.default.unit == "type1")
+        (chosen,) = tuned(plan, [study], tmp_path / name / "out")
+        values = [(trial.params, trial.value) for trial in study.ended()]
+        found.append((chosen.tuned, values, chosen.oracle))
+    assert found[0][:2] == found[1][:2]
+    assert found[0][2] != found[1][2]  # the oracle does see them
+
+
+@pytest.mark.parametrize("task", ["reembedding/pancancer-sim", "unseen-perturbation/doubles-sim", TASK,
+                                  "few-shot-perturbation/sparse-shift", "unseen-cell-type/digits"])  # fmt: skip
+def test_the_default_ood_tasks_can_be_nested(task):
+    specs, plugins = choose_methods("dhsic-vae,trvae,svae-plus", "default", [])
+    plan = make_plan(specs, [task], "smoke", 1, plugins, {})
+    studies, without = studies_of(plan, specs, 3, {})
+    assert studies
+    assert not without
+    for study in studies:
+        assert study.folds
+        assert study.default.unit not in study.folds
+        assert not set(study.space) & {"n_latent"}
+    assert len(cells_of(studies, 2)) == 2 * sum(1 + len(study.folds) for study in studies)
+
+
+def test_what_the_user_or_the_task_fixes_is_not_searched():
+    specs, plugins = choose_methods("beta-vae@beta=2", "smoke", ["beta-vae.dropout=0.3"])
+    plan = make_plan(specs, [TASK], "smoke", 1, plugins, {})
+    studies, _ = studies_of(plan, specs, 3, {})
+    assert set(studies[0].space) == {"learning_rate"}
+
+
+def test_a_score_is_that_of_the_leaderboard():
+    ranges = [({"displacement": 4.0, "knn_recall": 0.0}, {"displacement": 0.0, "knn_recall": 0.5}),
+              ({"displacement": 2.0, "knn_recall": 0.1}, {"displacement": 0.0, "knn_recall": 0.5})]  # fmt: skip
+    task = "reembedding/pancancer-sim"
+    half = [{"displacement": 2.0, "knn_recall": 0.25}, {"displacement": 1.0, "knn_recall": 0.3}]
+    assert scaled(task, half, ranges) == pytest.approx(0.5)
+    assert scaled(task, [floor for floor, _ in ranges], ranges) == 0
+    assert scaled(task, [ceiling for _, ceiling in ranges], ranges) == pytest.approx(1)
+    # after the first unit alone: its gains on the range of both, 2 of 3 and .25 of .45
+    assert scaled(task, half[:1], ranges) == pytest.approx((2 / 3 + 0.25 / 0.45) / 2)
+    # a metric in which P is no better than N0 is left out
+    flat = [({**floor, "knn_recall": 0.5}, ceiling) for floor, ceiling in ranges]
+    assert scaled(task, half, flat) == pytest.approx(0.5)
+    assert np.isnan(scaled(task, [{"displacement": None, "knn_recall": 0.2}], ranges))
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_search_spaces_hold_the_default_and_nothing_that_is_refused(name):
+    cls = METHODS[name]
+    default = cls.configure()
+    for key, search in cls.search_space().items():
+        value = getattr(default, key)
+        if search.choices:
+            assert value in search.choices
+            continue
+        assert search.low <= value <= search.high
+        assert search.low > 0 or not search.log
+        for end in (search.low, search.high):
+            cls.configure(**{key: type(value)(end)})
+
+
+def test_bad_input_is_one_message(cli, tmp_path):
+    done = cli("tune", "--methods", "pca", "--tasks", TASK, "--out", "out")
+    assert done.returncode == 2
+    assert "not tuned  pca: nothing to tune" in done.stdout
+    assert "error: nothing can be tuned here" in done.stderr
+    done = cli("tune", "--methods", "vae", "--tasks", "latent-recovery", "--preset", "smoke", "--out", "out")
+    assert done.returncode == 2
+    assert "latent-recovery cannot be nested" in done.stdout
+    assert cli("tune", "--methods", "vae", "--tasks", TASK, "--trials", 0, "--out", "out").returncode == 2
+    dry = cli("tune", "--methods", "vae", "--tasks", TASK, "--trials", 7, "--preset", "smoke", "--out", "out",
+              "--dry-run")  # fmt: skip
+    assert dry.returncode == 0
+    assert "2 studies of 7 trials" in dry.stdout
+    assert not list((tmp_path / "out" / "cells").iterdir())
+
+
+def test_own_data_can_be_tuned_on(cli, shift, tmp_path):
+    data = IFN.make("smoke")
+    data.X, data.uns = data.layers.pop("counts"), {}
+    data.write_h5ad(tmp_path / "mine.h5ad")
+    done = cli("tune", "--methods", "shift", "--plugin", shift, "--tasks", "unseen-cell-type", "--data", "mine.h5ad",
+               "--condition", "condition", "--cell-type", "cell_type", "--control", "control", "--trials", 3,
+               "--folds", 1, "--preset", "smoke", "--out", "out")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "shift@tuned" in (tmp_path / "out" / "leaderboard.csv").read_text()
