@@ -64,6 +64,14 @@ class Kind(StrEnum):
     metrics = "metrics"
 
 
+class NewKind(StrEnum):
+    """What can be begun."""
+
+    method = "method"
+    task = "task"
+    metric = "metric"
+
+
 class Format(StrEnum):
     """What a leaderboard is written as."""
 
@@ -703,6 +711,47 @@ def calibrate(
     say(outcome, console)
     if outcome.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def new(
+    kind: Annotated[NewKind, typer.Argument(help="What to begin.")],
+    name: Annotated[str, typer.Argument(help="A Python identifier, such as my_vae.")],
+) -> None:
+    """Write a small file for a method, task or metric of your own, which runs as it is."""
+    from bench.new import new as write
+    from bench.new import next_commands
+
+    file = write(kind, name, Path())
+    typer.echo("\n".join([f"{file}: change it, then", *(f"    {command}" for command in next_commands(file))]))
+
+
+@app.command()
+def check(
+    methods: Annotated[list[str], typer.Argument(help="Names, tags, globs, file.py:Class, or all; several.")],
+) -> None:
+    """Check whether a method is sound, on small simulated cells: the tests that every registered method passes."""
+    from bench.check import Subject
+    from bench.check import check as checked
+    from bench.plan import choose_methods
+
+    specs, plugins = choose_methods(",".join(methods), Preset.smoke, [])
+    console, faulty = _console(), []
+    for spec in specs:
+        outcomes = list(checked(Subject(spec.name, spec.changes, plugins)))
+        failures = [one for one in outcomes if one.status == "failed"]
+        _print_table(
+            (spec.label, "", ""), [(one.check, one.status, "" if one in failures else one.remark) for one in outcomes]
+        )
+        for one in failures:
+            console.print(Text(f"{one.check}: {one.remark}"), style="red", soft_wrap=True)
+        faulty += [spec.label] if failures else []
+        ended = outcomes[-1].status == "skipped"
+        passed = f"{sum(one.status == 'passed' for one in outcomes)} checks passed"
+        verdict = f"{len(failures)} failed, {passed}" if failures else "skipped" if ended else passed
+        console.print(Text(f"{spec.label}: {verdict}\n"), soft_wrap=True)
+    if faulty:
+        raise typer.Exit(FAILED)
 
 
 def main() -> None:

@@ -97,14 +97,14 @@ class Fits:
         with FileLock(file.with_suffix(".lock")):
             if file.exists():
                 try:
-                    return method, _load(method, file)
+                    return method, load(method, file)
                 except SpoiltFit:
                     file.unlink()
             clock = time.perf_counter()
             method.fit(data, seed)
             seconds = time.perf_counter() - clock
             with contextlib.suppress(OSError):  # a full disk costs the cache, not the result
-                _save(method, seconds, file)
+                save(method, seconds, file)
         return method, seconds
 
 
@@ -141,13 +141,13 @@ def make_together(cls: Any, config: Mapping[str, Any], directory: Path | None, r
         for file, request in zip(files, requests, strict=False):  # no files where none are kept
             if request.error is None:
                 with contextlib.suppress(OSError):  # a full disk costs the cache, not the result
-                    _save(request.method, seconds, file)
+                    save(request.method, seconds, file)
 
 
 def _all_loaded(requests: Sequence[Request], files: Sequence[Path]) -> bool:
     """Take all fits from disk, or none."""
     try:
-        seconds = [_load(request.method, file) for request, file in zip(requests, files, strict=True)]
+        seconds = [load(request.method, file) for request, file in zip(requests, files, strict=True)]
     except SpoiltFit:
         for request in requests:
             request.method = type(request.method)(request.method.config)
@@ -180,7 +180,8 @@ class SpoiltFit(Exception):
     """A file is not the fit that was stored under its name: it is worth no more than none."""
 
 
-def _save(method: Any, seconds: float, file: Path) -> None:
+def save(method: Any, seconds: float, file: Path) -> None:
+    """Write the state of a fitted ``method`` to ``file``, whole or not at all."""
     from safetensors.numpy import save_file
 
     state = method.state()
@@ -199,7 +200,7 @@ def _save(method: Any, seconds: float, file: Path) -> None:
         save_file(arrays, temporary, metadata={"about": about, "sha256": _seal(file, about, arrays)})
 
 
-def _load(method: Any, file: Path) -> float:
+def load(method: Any, file: Path) -> float:
     """Restore ``method`` from ``file`` and return how long its fit took."""
     from safetensors import SafetensorError, safe_open
 

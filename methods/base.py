@@ -100,6 +100,10 @@ class Method(ABC):
     #: Whether seeds can be fitted in one pass, by ``fit_together(methods, datasets, seeds)``. A class says so for
     #: itself: what a subclass of it does in its loss may not be made for it.
     replicas: ClassVar[bool] = False
+    #: Whether ``embed`` lays out the cells that it is given together, so that a code depends on the others (UMAP).
+    embeds_together: ClassVar[bool] = False
+    #: Whether ``predict`` also answers for an environment never trained, which any other method refuses by CannotFit.
+    predicts_untrained: ClassVar[bool] = False
 
     @dataclass(frozen=True)
     class Config:

@@ -75,6 +75,7 @@ class NoChange(Shift):
     """Predict that nothing changes: Δ̂ = 0."""
 
     name = "no-change"
+    predicts_untrained = True
 
     def shift(self, profile: np.ndarray, source: str, target: str) -> np.ndarray:
         """Return zeros."""
