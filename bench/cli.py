@@ -84,7 +84,9 @@ class Format(StrEnum):
 
 Out = Annotated[Path, typer.Option(help="Directory of results; made if it is not there.")]
 DataDir = Annotated[Optional[Path], typer.Option(help="Directory of original data files; else BENCH_DATA_DIR.")]  # noqa: UP045 - typer reads this
-Methods = Annotated[str, typer.Option(help="Names, tags, globs, file.py:Class, or all; separated by commas.")]
+Methods = Annotated[
+    str, typer.Option(help="Names, tags, globs, file.py:Class, package.module:Class, or all; separated by commas.")
+]
 Tasks = Annotated[str, typer.Option(help="task/dataset names, tags such as ood, globs, or all.")]
 Seeds = Annotated[Optional[int], typer.Option(min=1, help="Number of seeds; else the preset's.")]  # noqa: UP045
 Jobs = Annotated[Optional[int], typer.Option(min=1, help="Cells at a time; else the number of cores.")]  # noqa: UP045
@@ -330,7 +332,11 @@ def list_(what: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A method, task, task/dataset, metric or data set.")]) -> None:
+def show(
+    name: Annotated[
+        str, typer.Argument(help="A method, package.module:Class, task, task/dataset, metric or data set.")
+    ],
+) -> None:
     """Show docstring, configuration with sources, and reference."""
     from bench.describe import show as describe_name
 
@@ -728,7 +734,9 @@ def new(
 
 @app.command()
 def check(
-    methods: Annotated[list[str], typer.Argument(help="Names, tags, globs, file.py:Class, or all; several.")],
+    methods: Annotated[
+        list[str], typer.Argument(help="Names, tags, globs, file.py:Class, package.module:Class, or all; several.")
+    ],
 ) -> None:
     """Check whether a method is sound, on small simulated cells: the tests that every registered method passes."""
     from bench.check import Subject

@@ -8,7 +8,9 @@ import tokenize
 from dataclasses import fields
 from typing import Any
 
+from bench.plan import load_plugin
 from methods import METHODS
+from methods.addresses import is_address
 from metrics import METRICS, UnknownName
 from tasks import DATASETS, TASKS, benchmark_names, benchmark_tags
 
@@ -21,9 +23,12 @@ def summary(thing: Any) -> str:
 def config_sources(cls: type) -> dict[str, str]:
     """Return the comment that stands at each default of a method's ``Config``: its source.
 
-    The comment is at the end of the default's line or on the lines above it.
+    The comment is at the end of the default's line or on the lines above it. A ``Config`` that was made from another
+    package's class has its sources in its fields.
     """
-    sources: dict[str, str] = {}
+    sources: dict[str, str] = {f.name: f.metadata["source"] for f in fields(cls.Config) if "source" in f.metadata}  # type: ignore[attr-defined]
+    if sources:
+        return sources
     for base in reversed(cls.Config.__mro__[:-1]):  # type: ignore[attr-defined]
         above: list[str] = []
         name = ""
@@ -70,9 +75,11 @@ def show(name: str) -> str:
 
     Raises
     ------
-    UnknownName
-        Nothing is called so.
+    UnknownName, PlanError, PluginError
+        Nothing is called so, or nothing at the address ``package.module:Class`` is or makes a method.
     """
+    if is_address(name):
+        name = load_plugin(name)
     if name in METHODS:
         return _show_method(name)
     if name in METRICS:

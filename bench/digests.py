@@ -9,11 +9,15 @@ import inspect
 from functools import cache
 from pathlib import Path
 
+from methods.base import Method
+
 OWN = ("methods", "tasks", "metrics")
 
 
 def source_digest(cls: type) -> str:
     """Return the SHA-256 of the source files that define ``cls``, its bases and all of ours that they import.
+
+    What a method says that it depends on besides (:meth:`methods.base.Method.depends`) goes into it.
 
     Imports are followed wherever they stand, inside functions too. Packages' ``__init__`` files are left
     out: they are registries, and a new entry changes no result.
@@ -25,6 +29,8 @@ def source_digest(cls: type) -> str:
     hashed = hashlib.sha256()
     for content in sorted(hashlib.sha256(file.read_bytes()).digest() for file in files):
         hashed.update(content)
+    if issubclass(cls, Method):
+        hashed.update(cls.depends().encode())
     return hashed.hexdigest()
 
 

@@ -17,7 +17,9 @@ from typing import Any, Literal
 
 from bench.digests import source_digest
 from methods import METHODS, register_method
-from methods.base import Method
+from methods.addresses import is_address, method_at
+from methods.base import PLAIN, Method, takes_any
+from methods.wrapped import NoMethod
 from metrics import UnknownName
 from tasks import TASKS, benchmark_names, benchmark_tags, load_task
 from tasks.base import Control, Task
@@ -115,25 +117,28 @@ class Plan:
 
 
 def load_plugin(address: str) -> str:
-    """Import a user's file, once, so that what it registers is registered.
+    """Import a user's file or an installed package, once, so that its methods are registered.
 
     Parameters
     ----------
     address
-        ``file.py``, or ``file.py:Class`` to register a class that does not register itself.
+        ``file.py``, ``file.py:Class`` to register a class that does not register itself, or ``package.module:Class``
+        for a class of an installed package (:func:`methods.addresses.method_at`).
 
     Returns
     -------
     str
-        The name of the class, empty for a whole file.
+        The name of the method, empty for a whole file.
 
     Raises
     ------
     PlanError
-        No such file, or no such method class in it.
+        No such file or module, or nothing of this name in it that is, or can be made, a method.
     PluginError
-        The file raised.
+        The file or module raised.
     """
+    if is_address(address):
+        return address if address in METHODS else _registered(address, _imported(address))
     file, _, attribute = address.partition(".py:") if ".py:" in address else (address.removesuffix(".py"), "", "")
     path = Path(f"{file}.py").resolve()
     if not os.path.isfile(path):  # unlike Path.is_file, also of a name too long
@@ -146,15 +151,29 @@ def load_plugin(address: str) -> str:
     }
     if attribute not in methods:
         raise PlanError(f"{address!r}: {attribute!r} is no Method in that file; it has {', '.join(methods) or 'none'}")
-    cls = methods[attribute]
+    return _registered(address, methods[attribute])
+
+
+def _registered(address: str, cls: type[Method]) -> str:
+    """Register a class unless it is registered already, and return its name."""
     if not getattr(cls, "name", ""):
-        raise PlanError(f"{address!r}: the class has no name; set name = {attribute.lower()!r} in it")
+        raise PlanError(f"{address!r}: the class has no name; set name = {cls.__name__.lower()!r} in it")
     if cls.name not in METHODS or METHODS[cls.name] is not cls:
         try:
             register_method(cls)
         except ValueError as error:
             raise PlanError(f"{address!r}: {error}") from error
     return cls.name
+
+
+def _imported(address: str) -> type[Method]:
+    """Return the method that stands at ``package.module:Class``."""
+    try:
+        return method_at(address)
+    except NoMethod as error:
+        raise PlanError(f"{address!r}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{address}: raised {type(error).__name__} when it was imported; nothing was run") from error
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -212,7 +231,8 @@ def choose_methods(
         A name, file or key that is not known; nothing has been run.
     """
     parts = [part.strip() for part in spec.split(",") if part.strip()]
-    files = [part.partition("@")[0] for part in parts if ".py:" in part]
+    named = [part.partition("@")[0] for part in parts]
+    files = [part for part in named if ".py:" in part or is_address(part)]
     for plugin in plugins:
         load_plugin(plugin)
     asked = [(load_plugin(part) if part in files else part, doses) for part, doses in _parse_doses(parts)]
@@ -269,7 +289,9 @@ def _is_value(text: str) -> bool:
 
 
 def _absolute(plugin: str) -> str:
-    """Return a plugin's address with its whole path: a worker or a replay may stand elsewhere."""
+    """Return a plugin's address, a file's with its whole path: a worker or a replay may stand elsewhere."""
+    if is_address(plugin):
+        return plugin
     file, colon, attribute = plugin.partition(".py:")
     return f"{Path(file).resolve()}{colon}{attribute}"
 
@@ -328,7 +350,8 @@ def method_config(name: str, task: Task, preset: str, changes: Mapping[str, Any]
     """Return a method's configuration on a task: its preset, then what the task fixes, then the user's changes."""
     cls = METHODS[name]
     known = {field.name for field in fields(cls.Config)}
-    settings = {key: value for key, value in task.settings.items() if key in known}
+    fixed = {cls.code_size if key == "n_latent" else key: value for key, value in task.settings.items()}
+    settings = {key: value for key, value in fixed.items() if key in known}
     return _plain(asdict(cls.configure(preset, task.dataset.name, **{**settings, **(changes or {})})))
 
 
@@ -448,9 +471,16 @@ def _parse_settings(settings: Sequence[str], names: Sequence[str]) -> dict[str, 
         if name not in names:
             raise UnknownName("method", name, list(names))
         cls = METHODS[name]
+        free = {field.name for field in fields(cls.Config) if takes_any(field)}
         known = {field.name: getattr(cls.Config(), field.name) for field in fields(cls.Config)}
-        changes.setdefault(name, {})[key] = _read(text, known.get(key))
+        changes.setdefault(name, {})[key] = _read_any(text) if key in free else _read(text, known.get(key))
     return changes
+
+
+def _read_any(text: str) -> Any:
+    """Return ``text`` as a number, true, false or none where it is one, else as the word that it is."""
+    value = None if text.lower() == "none" else _read(text, 0)
+    return value if isinstance(value, PLAIN) else text
 
 
 def _read(text: str, default: Any) -> Any:

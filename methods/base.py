@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -24,8 +24,9 @@ ABILITIES = (
     "derivative_gram",
 )
 
-
 PRESETS = ("smoke", "default", "paper")
+#: What a configuration's value may be where its default does not say.
+PLAIN = (bool, int, float, str, type(None))
 
 
 class CannotFit(Exception):
@@ -95,6 +96,8 @@ class Method(ABC):
     tags: ClassVar[frozenset[str]] = frozenset()
     reference: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    #: The key of the configuration that is the size of the code, which tasks fix as ``n_latent``.
+    code_size: ClassVar[str] = "n_latent"
     #: Whether a fit takes a GPU where there is one.
     uses_gpu: ClassVar[bool] = False
     #: Whether seeds can be fitted in one pass, by ``fit_together(methods, datasets, seeds)``. A class says so for
@@ -147,6 +150,11 @@ class Method(ABC):
         return {key.name: key.metadata["search"] for key in fields(cls.Config) if "search" in key.metadata}
 
     @classmethod
+    def depends(cls) -> str:
+        """Return what results depend on besides the source and the configuration, such as a package's version."""
+        return ""
+
+    @classmethod
     def configure(cls, preset: str = "default", dataset: str = "", **changes: Any) -> Any:
         """Return the configuration of a preset with some values changed.
 
@@ -160,7 +168,7 @@ class Method(ABC):
         if preset not in PRESETS:
             raise ConfigError(f"preset {preset!r}: one of {', '.join(PRESETS)} is needed")
         values = {**cls.presets.get(preset, {}), **cls.presets.get(f"{preset}/{dataset}", {}), **changes}
-        known = [key.name for key in fields(cls.Config)]
+        known = {key.name: key for key in fields(cls.Config)}
         for key, value in values.items():
             if key not in known:
                 raise ConfigError(f"{cls.name} has no config key {key!r}; it has {', '.join(known) or 'none'}")
@@ -169,16 +177,16 @@ class Method(ABC):
                 value = float(value)
             if isinstance(default, tuple) and isinstance(value, list):
                 value = tuple(value)
-            same = type(value) is type(default)
+            same = type(value) in (PLAIN if takes_any(known[key]) else (type(default),))
             if same and isinstance(value, tuple) and default:
                 same = all(type(element) is type(default[0]) for element in value) and len(value) > 0
             if not same:
-                raise ConfigError(
-                    f"{cls.name}.{key}={value!r}: a {type(default).__name__} is needed, as in {default!r}"
-                )
+                needed = "number, word, true, false or none" if takes_any(known[key]) else type(default).__name__
+                raise ConfigError(f"{cls.name}.{key}={value!r}: a {needed} is needed, as in {default!r}")
             values[key] = value
         try:
-            require(values.get("n_latent", 1) > 0, "n_latent", values.get("n_latent"), "must be above 0")
+            size = values.get(cls.code_size, 1)
+            require(size > 0, cls.code_size, size, "must be above 0")
             return cls.Config(**values)
         except ConfigError as error:
             raise ConfigError(f"{cls.name}.{error}") from error
@@ -188,6 +196,14 @@ def require(holds: bool, key: str, value: Any, rule: str) -> None:
     """Raise ConfigError naming ``key`` and ``value`` unless ``holds``; for a ``Config``'s ``__post_init__``."""
     if not holds:
         raise ConfigError(f"{key}={value!r}: {rule}")
+
+
+def takes_any(key: Field) -> bool:
+    """Return whether a field of a ``Config`` takes any of :data:`PLAIN`, whatever its default.
+
+    Such are the settings of another library, which may be none or a word or a number, and which it checks itself.
+    """
+    return bool(key.metadata.get("takes_any"))
 
 
 def column(data: AnnData, field: str) -> np.ndarray:

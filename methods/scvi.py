@@ -57,7 +57,7 @@ class ScviTools(Method):
     def preload(cls) -> None:
         """Import scvi-tools, which takes longer than some fits, where it is installed."""
         try:
-            _import()
+            require_scvi()
         except CannotFit:
             return
 
@@ -68,7 +68,7 @@ class ScviTools(Method):
         from methods.nn.observation import observation
         from methods.nn.training import device
 
-        _import()
+        require_scvi()
         self.n_genes = data.n_vars
         counts = self.counts(data).cpu().numpy()
         observation("zero-inflated-negative-binomial", data.n_vars).calibrate(data)  # refuses what X is not made of
@@ -89,7 +89,7 @@ class ScviTools(Method):
             "enable_model_summary": False,
             "plan_kwargs": {"lr": self.config.learning_rate},
         }
-        with _seeded(seed):
+        with seeded_everywhere(seed):
             model = self.train(cells, schedule, control(data))
         self.module = model.module.to(device()).eval()
         self.history = {key: [float(v) for v in curve.iloc[:, 0]] for key, curve in model.history.items()}
@@ -166,7 +166,7 @@ class ScviTools(Method):
 
         from methods.nn.training import device
 
-        _import()
+        require_scvi()
         prefix = "module."
         weights = {k.removeprefix(prefix): torch.as_tensor(v) for k, v in state.items() if k.startswith(prefix)}
         self.n_genes, self.environments = int(state["n_genes"]), list(state["environments"])
@@ -340,10 +340,10 @@ class ContrastiveVI(ScviTools):
         self.latent_means = restored_means("latent", state)
 
 
-def _import() -> None:
+def require_scvi() -> None:
     """Import scvi-tools, or raise CannotFit with how to install it."""
     try:
-        with _seeded(0):  # it seeds what is global on import
+        with seeded_everywhere(0):  # it seeds what is global on import
             import scvi.external
             import scvi.model  # noqa: F401
     except ImportError as error:
@@ -351,7 +351,7 @@ def _import() -> None:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded_everywhere(seed: int) -> Iterator[None]:
     """Seed all that scvi-tools draws from, quietly, and leave it afterwards as it was."""
     import logging
     import sys

@@ -231,7 +231,7 @@ def _die_with_head() -> None:
 
 
 def _is_ours(name: str) -> bool:
-    """Tell a method of the registry's own mapping from one that a plugin brought."""
+    """Tell a method of the suite, or a wrapped one of an installed package, from one that a plugin brought."""
     from methods import METHODS
 
     return name in METHODS and METHODS[name].__module__.startswith("methods.")

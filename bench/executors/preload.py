@@ -1,5 +1,6 @@
 """Imported by the fork server alone: what every cell needs is imported, and compiled, once for all of them."""
 
+import contextlib
 import gc
 import os
 
@@ -11,10 +12,16 @@ import sklearn.neighbors  # noqa: F401
 
 import bench.executors.local  # noqa: F401
 from bench.environment import describe
+from bench.plan import PlanError, PluginError, load_plugin
 from methods import METHODS
+from methods.addresses import is_address
 
 for name in filter(None, os.environ.get("BENCH_PRELOAD", "").split(",")):
-    METHODS[name].preload()
+    if is_address(name):
+        with contextlib.suppress(PlanError, PluginError):  # a cell that cannot import it either says so
+            load_plugin(name)
+    if name in METHODS:
+        METHODS[name].preload()
 describe()  # asks git, which takes as long as starting a cell
 # a cell's first whole collection would look at all of this, and thereby copy it: half a second
 gc.collect()

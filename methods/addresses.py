@@ -1,0 +1,60 @@
+"""Methods by their address in an installed package, ``package.module:Class``: the suite's own kind, or wrapped."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+from methods.base import CannotFit, Method
+from methods.wrapped import ACCEPTED, NoMethod
+
+_ADDRESS = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)")
+
+
+def is_address(text: str) -> bool:
+    """Tell ``package.module:Class`` from a method's name and from ``file.py:Class``."""
+    return bool(_ADDRESS.fullmatch(text)) and ".py:" not in text
+
+
+def method_at(address: str) -> type[Method]:
+    """Return the method that stands at ``package.module:Class``, or one made of the class there.
+
+    A wrapped class is a method whose name is its address.
+
+    Raises
+    ------
+    NoMethod
+        No such module or class, or a class of none of the kinds that are accepted.
+    """
+    from methods import scvi_model, sklearn_transformer
+
+    module_name, _, name = address.partition(":")
+    package = module_name.partition(".")[0]
+    if package == "scvi":
+        from methods.scvi import require_scvi
+
+        try:
+            require_scvi()
+        except CannotFit as error:
+            return scvi_model.absent(address, str(error))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # a module that this one needs
+        if error.name == package:
+            hint = f"pip install {package}, where that is its name there, or file.py:Class for a file of yours"
+            raise NoMethod(f"no package {package!r} is installed here; {hint}") from error
+        raise NoMethod(f"there is no module {error.name!r} in the installed package {package!r}") from error
+    found = getattr(module, name, None)
+    if not isinstance(found, type):
+        classes = sorted(key for key, value in vars(module).items() if isinstance(value, type) and key[:1] != "_")
+        what = "no" if found is None else f"a {type(found).__name__} and no class"
+        raise NoMethod(f"{module_name} has {what} {name!r}; its classes are {', '.join(classes) or 'none'}")
+    if issubclass(found, Method):
+        return found
+    if scvi_model.is_model(found):
+        return scvi_model.wrapped(address, found)
+    if sklearn_transformer.is_estimator(found):
+        return sklearn_transformer.wrapped(address, found)
+    raise NoMethod(f"{name} is none of these: {ACCEPTED}")

@@ -1,0 +1,233 @@
+"""A method that is a program of its own, in any language and environment, which reads and writes h5ad files."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from methods.base import CannotFit, ConfigError, Method, column, control
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: The exit code by which a program says that it is not made for these data.
+NOT_MADE_FOR_THIS = 3
+#: So many last lines of what a program wrote to stderr are the reason that it failed.
+LINES = 8
+#: How directories for the files of a call are called, where temporary ones are made.
+PREFIX = "bench-program-"
+
+
+class ProgramError(RuntimeError):
+    """A program failed, or did not write what it was asked for."""
+
+
+class Program(Method):
+    """A program that is called once for a fit and once for each embedding or prediction.
+
+    A subclass sets ``name`` and ``command``, may have a ``Config``, and derives from those of :class:`Embeds`,
+    :class:`Predicts` and :class:`Decodes` that say what the program can do::
+
+        class MyMethod(Embeds, Predicts):
+            name = "my-method"
+            command = ("Rscript", "my_method.R")
+
+    It is called as ``command fit --data train.h5ad --config config.json --seed 0 --model DIR``, and, for example,
+    ``command embed --data cells.h5ad --model DIR --out codes.h5ad``; docs/wrapping.md has the whole protocol. It starts
+    in an empty directory, with this process's environment without what is Python's alone, and ends with the cell. The
+    files that a fit leaves in DIR are its state, and all that later calls know of it.
+    """
+
+    #: The program and its first arguments; what is a file beside the class's own is called by its whole path.
+    command: ClassVar[tuple[str, ...]]
+    #: Files beside the class's own, other than those in ``command``, that results depend on.
+    files: ClassVar[tuple[str, ...]] = ()
+
+    model: dict[str, np.ndarray]
+    n_genes: int
+
+    @classmethod
+    def configure(cls, preset: str = "default", dataset: str = "", **changes: Any) -> Any:
+        """Return the configuration, once there is a command to hand it to."""
+        command = getattr(cls, "command", None)
+        if not isinstance(command, tuple) or not command or not all(isinstance(part, str) for part in command):
+            raise ConfigError(f"{cls.name}: command={command!r}; words are needed, as in ('Rscript', 'my_method.R')")
+        return super().configure(preset, dataset, **changes)
+
+    @classmethod
+    def depends(cls) -> str:
+        """Return the digests of the command's files and of ``files``."""
+        parts = [(part, cls._beside(part)) for part in (*cls.command, *cls.files)]
+        return json.dumps([[p, hashlib.sha256(f.read_bytes()).hexdigest() if f.is_file() else ""] for p, f in parts])
+
+    @classmethod
+    def _beside(cls, part: str) -> Path:
+        return Path(inspect.getfile(cls)).parent / part
+
+    def fit(self, data: AnnData, seed: int) -> Self:
+        """Call the program to fit, and keep the files that it made."""
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as temporary:
+            directory = Path(temporary)
+            model = directory / "model"
+            model.mkdir()
+            (directory / "config.json").write_text(json.dumps(asdict(self.config)))
+            _write(_handed_over(data), directory / "train.h5ad")
+            arguments = {"data": "train.h5ad", "config": "config.json", "seed": str(seed), "model": "model"}
+            self._call("fit", directory, arguments)
+            files = sorted(file for file in model.rglob("*") if file.is_file())
+            contents = (np.frombuffer(file.read_bytes(), dtype=np.uint8) for file in files)
+            self.model = dict(zip((file.relative_to(model).as_posix() for file in files), contents, strict=True))
+        self.n_genes = data.n_vars
+        return self
+
+    def ask(self, action: str, data: AnnData, **arguments: str) -> AnnData:
+        """Call the fitted program with cells and return what it wrote, cells in the same order."""
+        import anndata
+
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as temporary:
+            directory = Path(temporary)
+            (directory / "model").mkdir()
+            for name, content in self.model.items():
+                file = directory / "model" / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content.tobytes())
+            _write(data, directory / "cells.h5ad")
+            self._call(action, directory, {"data": "cells.h5ad", "model": "model", **arguments, "out": "out.h5ad"})
+            try:
+                out = anndata.read_h5ad(directory / "out.h5ad")
+            except FileNotFoundError as error:
+                raise ProgramError(f"{self.name} {action} ended well but wrote no file --out") from error
+            except Exception as error:
+                raise ProgramError(f"{self.name} {action} wrote an --out that is no h5ad file: {error}") from error
+        if out.n_obs != data.n_obs:
+            raise ProgramError(
+                f"{self.name} {action} wrote {out.n_obs} cells; {data.n_obs} are needed, those of --data"
+            )
+        if list(out.obs_names) != list(data.obs_names) and set(out.obs_names) == set(data.obs_names):
+            raise ProgramError(f"{self.name} {action} wrote the cells in another order than that of --data")
+        return out
+
+    def checked(self, action: str, values: Any, what: str, n_columns: int | None = None) -> np.ndarray:
+        """Return a matrix that the program wrote, dense; ProgramError where it is none, or has a wrong shape or NaN."""
+        values = np.asarray(values.toarray() if hasattr(values, "toarray") else values)
+        if values.ndim != 2 or (n_columns is not None and values.shape[1] != n_columns) or not values.shape[1]:
+            needed = "n_codes" if n_columns is None else n_columns
+            raise ProgramError(
+                f"{self.name} {action} wrote {what} of shape {values.shape}; (n_cells, {needed}) is needed"
+            )
+        if not np.issubdtype(values.dtype, np.number) or not np.isfinite(values).all():
+            wrong = np.size(values) - np.isfinite(values).sum() if np.issubdtype(values.dtype, np.number) else "all"
+            raise ProgramError(
+                f"{self.name} {action} wrote {what} with {wrong} of {values.size} values not finite numbers"
+            )
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+    def state(self) -> dict[str, Any]:
+        """Return the files of the model, as bytes."""
+        return {"n_genes": self.n_genes, **{f"model/{name}": content for name, content in self.model.items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back the files of the model; no name may lead out of its directory."""
+        prefix = "model/"
+        self.model = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        for name in self.model:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise ProgramError(f"{self.name}: a stored model has the file {name!r}, which is not in its directory")
+        self.n_genes = int(state["n_genes"])
+
+    def _call(self, action: str, directory: Path, arguments: Mapping[str, str]) -> None:
+        """Run the program to its end, in a directory of its own; raise where it does not end well.
+
+        It is of this process's group, so that whatever ends a cell ends it, too.
+        """
+        files = [self._beside(part) for part in self.command]
+        words = [str(file) if file.is_file() else part for file, part in zip(files, self.command, strict=True)]
+        paths = {"data", "config", "model", "out"}
+        words.append(action)
+        for key, value in arguments.items():
+            words += [f"--{key}", str(directory / value) if key in paths else value]
+        work = directory / "work"
+        work.mkdir()
+        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+        errors = directory / "stderr"
+        with errors.open("wb") as stream:
+            try:
+                done = subprocess.run(
+                    words, cwd=work, env=environment, stdin=subprocess.DEVNULL, stderr=stream, check=False
+                )
+            except (FileNotFoundError, PermissionError) as error:
+                raise CannotFit(
+                    f"{self.name} cannot be started: {error.strerror} ({words[0]}); install it, or give its whole path "
+                    "as the first word of command"
+                ) from error
+        said = errors.read_text(errors="replace")
+        sys.stderr.write(said)
+        lines = [line for line in said.splitlines() if line.strip()]
+        if done.returncode == NOT_MADE_FOR_THIS:
+            raise CannotFit(lines[-1].strip() if lines else f"{self.name} {action} says that it is not made for this")
+        if done.returncode:
+            how = f"with code {done.returncode}" if done.returncode > 0 else f"by signal {-done.returncode}"
+            last = "\n".join(lines[-LINES:]) or "nothing"
+            raise ProgramError(f"{shlex.join(self.command)} {action} ended {how}; last on stderr: {last}")
+
+
+class Embeds(Program):
+    """A program that has ``embed``."""
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the codes (n_cells, n_latent)."""
+        out = self.ask("embed", _handed_over(data))
+        if "codes" not in out.obsm:
+            raise ProgramError(
+                f"{self.name} embed wrote no obsm['codes']; in obsm there is {', '.join(out.obsm) or 'nothing'}"
+            )
+        return self.checked("embed", out.obsm["codes"], "obsm['codes']")
+
+
+class Predicts(Program):
+    """A program that has ``predict``."""
+
+    def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
+        """Return the expression (n_cells, n_genes) of ``data``'s cells in ``target_environment``."""
+        out = self.ask("predict", _handed_over(data), environment=target_environment)
+        return self.checked("predict", out.X, "X", data.n_vars)
+
+
+class Decodes(Program):
+    """A program that has ``decode``."""
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Return the expression (n_cells, n_genes) of ``codes`` (n_cells, n_latent)."""
+        from anndata import AnnData as Cells
+
+        cells = Cells(obsm={"codes": np.asarray(codes, dtype=np.float32)}, shape=(len(codes), 0))
+        return self.checked("decode", self.ask("decode", cells).X, "X", self.n_genes)
+
+
+def _handed_over(data: AnnData) -> AnnData:
+    """Return the cells as a program reads them: no names to look up, and strings as plain arrays."""
+    import pandas as pd
+    from anndata import AnnData as Cells
+
+    kept = [field for field in ("environment", "content", "replicate") if data.uns["fields"][field]]
+    obs = pd.DataFrame({field: column(data, field).astype(object) for field in kept}, index=data.obs_names)
+    about = {"control": control(data), "X_units": str(data.uns.get("X_units", ""))}
+    layers = {"counts": data.layers["counts"]} if "counts" in data.layers else None
+    return Cells(data.X, obs=obs, var=data.var[[]], layers=layers, uns=about)
+
+
+def _write(data: AnnData, file: Path) -> None:
+    """Write an h5ad file that other languages' readers read: strings as arrays, no categories."""
+    data.write_h5ad(file, convert_strings_to_categoricals=False)
