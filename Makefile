@@ -7,7 +7,7 @@ ARGS ?=
 # The methods of `make run`; METHODS=all runs every one.
 METHODS ?= baseline,vae,beta-vae,gamma-vae,trvae,dhsic-vae,svae-plus,multigroup-vi
 
-.PHONY: env run test check benchmark faults lock clean
+.PHONY: env run test check docs benchmark faults lock clean
 
 env: $(VENV)/.ready
 
@@ -28,6 +28,10 @@ check: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation, into build/site: pages that need no network, and a link that leads nowhere is an error.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build $(ARGS)
 
 # Time and memory against peers and limits: one table, and an error where a target is missed. Best on an idle machine.
 # ARGS=--main-job times the default run from nothing too, ARGS=--benchmark-json=FILE keeps every measurement.

@@ -20,6 +20,7 @@ from rich.table import Table  # noqa: E402
 from rich.text import Text  # noqa: E402
 
 import bench  # noqa: E402
+from bench import complete  # noqa: E402
 from methods.base import ConfigError  # noqa: E402
 from metrics import UnknownName  # noqa: E402
 from tasks.datasets import DataError  # noqa: E402
@@ -85,9 +86,18 @@ class Format(StrEnum):
 Out = Annotated[Path, typer.Option(help="Directory of results; made if it is not there.")]
 DataDir = Annotated[Optional[Path], typer.Option(help="Directory of original data files; else BENCH_DATA_DIR.")]  # noqa: UP045 - typer reads this
 Methods = Annotated[
-    str, typer.Option(help="Names, tags, globs, file.py:Class, package.module:Class, or all; separated by commas.")
+    str,
+    typer.Option(
+        help="Names, tags, globs, file.py:Class, package.module:Class, or all; separated by commas.",
+        autocompletion=complete.methods,
+    ),
 ]
-Tasks = Annotated[str, typer.Option(help="task/dataset names, tags such as ood, globs, or all.")]
+Tasks = Annotated[
+    str,
+    typer.Option(help="task/dataset names, tags such as ood, globs, or all.", autocompletion=complete.tasks),
+]
+DatasetName = Annotated[str, typer.Argument(help="A data set.", autocompletion=complete.datasets)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Seeds = Annotated[Optional[int], typer.Option(min=1, help="Number of seeds; else the preset's.")]  # noqa: UP045
 Jobs = Annotated[Optional[int], typer.Option(min=1, help="Cells at a time; else the number of cores.")]  # noqa: UP045
 Plugins = Annotated[list[str], typer.Option(help="Python file that registers methods or tasks; repeatable.")]
@@ -146,28 +156,12 @@ def run(
     ] = False,
 ) -> None:
     """Run methods on tasks, log to MLflow, and end with the leaderboard."""
-    from bench.estimate import Estimate, tried
-    from bench.execute import execute, say_plan
-    from bench.executors import Executor
-    from bench.executors.inline import InlineExecutor
-    from bench.executors.local import LocalExecutor
-    from bench.executors.slurm import SlurmExecutor, parse_settings
-    from bench.plan import PlanError, choose_methods, make_plan
-    from bench.resources import needs
+    from bench.execute import Request, carry_out
+    from bench.plan import choose_methods
     from bench.results import command_line
-    from bench.store import Store
-    from bench.tracking import Tracker, default_uri
 
     _use_data_dir(data_dir)
     console = _console()
-    to_slurm = executor is ExecutorName.slurm
-    if slurm and not to_slurm:
-        raise PlanError("--slurm needs --executor slurm")
-    if (jobs or gpus) and to_slurm:
-        raise PlanError("--jobs and --gpus are of this machine; on SLURM: --slurm array_parallelism=…,gpus=…")
-    if gpus and executor is ExecutorName.inline:
-        raise PlanError("--gpus needs --executor local: inline cells all run in this process")
-    settings = parse_settings(slurm)
     specs, plugins = choose_methods(methods, preset, set_, plugin)
     names, own = _choose_tasks(
         tasks,
@@ -181,39 +175,32 @@ def run(
         control=control,
         replicate=replicate,
     )
-    store = Store(out)
-    with store.lock():
-        index = store.index()
-        plan = make_plan(specs, names, preset, seeds, plugins, index, own)
-        store.write_index(index)
-        for task, selection in plan.selections.items():
-            console.print(Text(f"{task}: {selection}" + (" (--n-genes)" if own else "")), soft_wrap=True)
-        n_jobs = settings["array_parallelism"] if to_slurm else jobs or len(os.sched_getaffinity(0))
-        if dry_run:
-            todo = [cell for cell in plan.cells if not cell.skip and store.finished(cell.id) is None]
-            say_plan(plan, todo, Estimate(store.gather().rows, plan.sizes, tried(store.out)), n_jobs, console)
-            return
-        limit_mb = memory_limit * 1024 if memory_limit else None
-        runner: Executor
-        if executor is ExecutorName.inline:
-            runner = InlineExecutor()
-        elif to_slurm:
-            estimate = Estimate(store.gather().rows, plan.sizes, tried(store.out))
-            runner = SlurmExecutor(
-                settings,
-                lambda cell: needs(cell, plan.sizes[cell.task], estimate.seconds(cell), limit_mb),
-                time_limit,
-                lambda line: console.print(Text(line), soft_wrap=True),
-            )
-        else:
-            runner = LocalExecutor(n_jobs, time_limit * 60, limit_mb or _share_mb(n_jobs), _devices(gpus))
-        uri = mlflow_uri or default_uri(store.out)
-        tracker = Tracker(uri, store, plan.invocation, f"{methods} × {tasks} ({preset})", command_line())
-        try:
-            outcome = execute(plan, store, runner, tracker, n_jobs, console, command_line())
-        except KeyboardInterrupt:
-            typer.echo("interrupted; run the same command again to go on", err=True)
-            raise typer.Exit(130) from None
+    request = Request(
+        title=f"{methods} × {tasks} ({preset})",
+        command=command_line(),
+        specs=specs,
+        plugins=plugins,
+        tasks=names,
+        own=own,
+        preset=preset,
+        seeds=seeds,
+        jobs=jobs,
+        gpus=gpus,
+        out=out,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+        executor=executor,
+        slurm=slurm,
+        mlflow_uri=mlflow_uri,
+    )
+    try:
+        done = carry_out(request, console, dry_run)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+    if done.outcome is None:
+        return
+    store, outcome = done.store, done.outcome
     counts = ", ".join(f"{number} {status}" for status, number in sorted(outcome.counts.items()))
     console.print(f"{counts or 'no cells'}", highlight=False)
     console.print(
@@ -222,7 +209,9 @@ def run(
     elsewhere = f" --mlflow-uri {mlflow_uri}" if mlflow_uri else ""
     if outcome.tracking_error:
         how = f"results are safe, python -m bench sync --out {out}{elsewhere} logs the rest"
-        console.print(Text(f"MLflow at {uri} failed ({outcome.tracking_error}); {how}"), style="red", soft_wrap=True)
+        console.print(
+            Text(f"MLflow at {done.uri} failed ({outcome.tracking_error}); {how}"), style="red", soft_wrap=True
+        )
     console.print(Text(f"MLflow UI: python -m bench ui --out {out}{elsewhere}"), soft_wrap=True)
     if not outcome.ok or outcome.tracking_error:
         raise typer.Exit(1)
@@ -263,6 +252,7 @@ def tune(
     from bench.executors.local import LocalExecutor
     from bench.plan import PlanError, choose_methods, make_plan
     from bench.progress import duration
+    from bench.resources import share_mb
     from bench.results import command_line
     from bench.store import Store
     from bench.tracking import Tracker, default_uri
@@ -302,7 +292,7 @@ def tune(
         console.print(Text(f"{text}with {n_jobs} jobs ({basis})"), soft_wrap=True)
         if dry_run:
             return
-        limit_mb = memory_limit * 1024 if memory_limit else _share_mb(n_jobs)
+        limit_mb = memory_limit * 1024 if memory_limit else share_mb(n_jobs)
         runner = LocalExecutor(n_jobs, time_limit * 60, limit_mb)
         try:
             with Interruptible():
@@ -323,10 +313,13 @@ def tune(
 
 
 @app.command("list")
-def list_(what: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+def list_(what: Annotated[Kind, typer.Argument(help="What to list.")], json: AsJson = False) -> None:
     """List methods, tasks or metrics."""
-    from bench.describe import list_of
+    from bench.describe import as_json, list_of, listed
 
+    if json:
+        typer.echo(as_json(listed(what)))
+        return
     header, rows = list_of(what)
     _print_table(header, rows)
 
@@ -334,13 +327,19 @@ def list_(what: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
 @app.command()
 def show(
     name: Annotated[
-        str, typer.Argument(help="A method, package.module:Class, task, task/dataset, metric or data set.")
+        str,
+        typer.Argument(
+            help="A method, package.module:Class, task, task/dataset, metric or data set.",
+            autocompletion=complete.names,
+        ),
     ],
+    json: AsJson = False,
 ) -> None:
     """Show docstring, configuration with sources, and reference."""
+    from bench.describe import about, as_json
     from bench.describe import show as describe_name
 
-    typer.echo(describe_name(name))
+    typer.echo(as_json(about(name)) if json else describe_name(name))
 
 
 @app.command()
@@ -348,7 +347,10 @@ def leaderboard(
     out: Annotated[list[Path], typer.Option(help="Directory of results; repeatable, the last result counts.")] = [  # noqa: B006
         Path("runs")
     ],
-    tasks: Annotated[str, typer.Option(help="Only these: names, tags, globs, separated by commas.")] = "",
+    tasks: Annotated[
+        str,
+        typer.Option(help="Only these: names, tags, globs, separated by commas.", autocompletion=complete.tasks),
+    ] = "",
     format_: Annotated[
         list[Format],
         typer.Option("--format", help="What to write; repeatable. Without it md, csv and the HTML report."),
@@ -357,17 +359,25 @@ def leaderboard(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Directory to write to; else --out, where it is one and all of it is shown."),
     ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print it as one JSON document and write no file.")] = False,
 ) -> None:
     """Make a leaderboard anew from the results of one or several out directories, and print it."""
     from bench.plan import PlanError, choose_tasks
-    from bench.results import command_line, header_lines, print_leaderboard, write_leaderboard
+    from bench.results import command_line, header_lines, leaderboard_json, print_leaderboard, write_leaderboard
+    from bench.store import gather
 
     stores = [_existing(directory) for directory in out]
-    if into is None and (len(stores) > 1 or tasks):
+    if json and (format_ or into):
+        raise PlanError("--json prints and writes no file: leave --format and --into out, or --json")
+    if into is None and not json and (len(stores) > 1 or tasks):
         raise PlanError("--into is needed: this leaderboard is not that of all results of one directory")
     chosen = set(choose_tasks(tasks)) if tasks else None
-    console = _console()
     header = header_lines(command_line())
+    if json:
+        results = [gather(store.results()) for store in stores]
+        typer.echo(leaderboard_json(results, header, lambda task: chosen is None or task in chosen), nl=False)
+        return
+    console = _console()
     formats = [kind.value for kind in format_]
     board, files = write_leaderboard(
         [store.gather() for store in stores],
@@ -384,13 +394,20 @@ def leaderboard(
 def status(
     out: Out = Path("runs"),
     watch: Annotated[bool, typer.Option("--watch", help="Look again until no run is at work there.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Say how far an out directory is, what failed last, and what MLflow lacks; from the disk alone."""
-    from bench.status import Looker, render
+    from bench.describe import as_json
+    from bench.plan import PlanError
+    from bench.status import Looker, as_document, render
     from bench.status import watch as look_again
 
+    if watch and json:
+        raise PlanError("--watch and --json do not go together: one document is of one moment")
     store = _existing(out)
-    if watch:
+    if json:
+        typer.echo(as_json(as_document(Looker(store).look())))
+    elif watch:
         look_again(store, _console())
     else:
         _console().print(render(Looker(store).look()))
@@ -428,6 +445,7 @@ def preflight(
     from bench.preflight import PRESET, failures, first_cells, say, shortened
     from bench.preflight import preflight as fly
     from bench.progress import duration
+    from bench.resources import share_mb
     from bench.store import Store
 
     _use_data_dir(data_dir)
@@ -452,7 +470,7 @@ def preflight(
         to_come = make_plan(specs, names, preset, seeds, plugins, index, own)
         store.write_index(index)
         n_jobs = jobs or len(os.sched_getaffinity(0))
-        limit_mb = memory_limit * 1024 if memory_limit else _share_mb(n_jobs)
+        limit_mb = memory_limit * 1024 if memory_limit else share_mb(n_jobs)
         executor = LocalExecutor(n_jobs, time_limit * 60, limit_mb)
         try:
             results = fly(plan, store, executor, n_jobs, console)
@@ -671,14 +689,14 @@ def data_list(data_dir: DataDir = None) -> None:
 
 
 @data_app.command("path")
-def data_path(name: str, data_dir: DataDir = None) -> None:
+def data_path(name: DatasetName, data_dir: DataDir = None) -> None:
     """Print where a data set's built file is, or would be."""
     _use_data_dir(data_dir)
     typer.echo(_real(name).path())
 
 
 @data_app.command("fetch")
-def data_fetch(name: str, data_dir: DataDir = None) -> None:
+def data_fetch(name: DatasetName, data_dir: DataDir = None) -> None:
     """Download a data set's original files into the data directory and build it."""
     _use_data_dir(data_dir)
     typer.echo(_real(name).fetch(progress=True))
@@ -687,7 +705,12 @@ def data_fetch(name: str, data_dir: DataDir = None) -> None:
 @data_app.command("add")
 def data_add(
     file: Path,
-    name: Annotated[str, typer.Option(help="Data set, for a file whose checksum nobody has published.")] = "",
+    name: Annotated[
+        str,
+        typer.Option(
+            help="Data set, for a file whose checksum nobody has published.", autocompletion=complete.datasets
+        ),
+    ] = "",
     data_dir: DataDir = None,
 ) -> None:
     """Put a file that you have into the data directory, recognised by its checksum."""
@@ -699,7 +722,7 @@ def data_add(
 
 @app.command()
 def calibrate(
-    tasks: Annotated[str, typer.Option(help="task/dataset names, tags such as ood, globs, or all.")] = "quick",
+    tasks: Tasks = "quick",
     preset: Annotated[Preset, typer.Option(help="Size of the run.")] = Preset.default,
     seeds: Annotated[Optional[int], typer.Option(min=1, help="Number of seeds; else the preset's.")] = None,  # noqa: UP045
     out: Out = Path("runs"),
@@ -796,24 +819,15 @@ def _choose_tasks(
     tasks: str, data: Path | None, n_genes: int | None, **columns: str
 ) -> tuple[list[str], dict[str, str] | None]:
     """Return the tasks that were named and, with ``--data``, the file with what its columns mean."""
-    from bench.plan import PlanError, choose_own_tasks, choose_tasks
-    from tasks.datasets.own import N_GENES
+    from bench.plan import choose_asked_tasks
 
-    columns = {role: column for role, column in columns.items() if column}
-    given = [*columns, *(["n_genes"] if n_genes is not None else [])]
-    if data is None and given:
-        raise PlanError(f"--{given[0].replace('_', '-')} describes --data, which is not given")
-    if data is None:
-        return choose_tasks(tasks), None
-    return choose_own_tasks(tasks, str(data), columns, N_GENES if n_genes is None else n_genes)
+    return choose_asked_tasks(tasks, data, {role: column for role, column in columns.items() if column}, n_genes)
 
 
 def _existing(out: Path) -> Store:
-    from bench.store import Store, StoreError
+    from bench.store import existing
 
-    if not (out / "store.json").exists():
-        raise StoreError(f"{out}: no results there; name a run's directory with --out, or run first")
-    return Store(out)
+    return existing(out)
 
 
 def _real(name: str) -> RealDataset:
@@ -824,27 +838,6 @@ def _real(name: str) -> RealDataset:
     if not isinstance(dataset, RealDataset):
         raise DataError(f"{name} is embedded: it is made by this program and has no files")
     return dataset
-
-
-def _share_mb(n_jobs: int) -> float:
-    """Return the megabytes of this machine that each of so many cells at a time may hold."""
-    import psutil
-
-    return psutil.virtual_memory().total * 0.9 / n_jobs / 2**20
-
-
-def _devices(gpus: int | None) -> list[str] | None:
-    """Return the first GPUs of this machine by the names that CUDA_VISIBLE_DEVICES has for them."""
-    if gpus is None:
-        return None
-    import torch
-
-    from bench.plan import PlanError
-
-    if gpus > torch.cuda.device_count():
-        raise PlanError(f"--gpus {gpus}: PyTorch sees {torch.cuda.device_count()} on this machine")
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",")[:gpus] if visible else [str(device) for device in range(gpus)]
 
 
 def _has_gpu() -> bool:

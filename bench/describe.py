@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import io
+import json
+import math
 import tokenize
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from bench.plan import load_plugin
@@ -51,26 +53,36 @@ def config_sources(cls: type) -> dict[str, str]:
 
 def list_of(kind: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the header and rows of ``list methods``, ``list tasks`` or ``list metrics``."""
+    rows = listed(kind)
     if kind == "methods":
         return ("method", "can", "tags", "what it is"), [
-            (name, " ".join(sorted(cls.abilities())), " ".join(sorted(cls.tags)), summary(cls))
+            (row["name"], " ".join(row["can"]), " ".join(row["tags"]), row["summary"]) for row in rows
+        ]
+    if kind == "tasks":
+        return ("task", "tags", "what it asks"), [(row["name"], " ".join(row["tags"]), row["summary"]) for row in rows]
+    return ("metric", "better", "range", "what it is"), [
+        (row["name"], row["better"], f"[{row['low']:g}, {row['high']:g}]", row["summary"]) for row in rows
+    ]
+
+
+def listed(kind: str) -> list[dict[str, Any]]:
+    """Return what ``list --json`` prints: for each method, task or metric what is to be known to choose it."""
+    if kind == "methods":
+        return [
+            {"name": name, "can": sorted(cls.abilities()), "tags": sorted(cls.tags), "summary": summary(cls)}
             for name, cls in METHODS.items()
         ]
     if kind == "tasks":
-        rows: list[tuple[str, ...]] = []
-        for name in benchmark_names():
-            asks = summary(TASKS[name.partition("/")[0]])
-            rows.append((name, " ".join(sorted(benchmark_tags(name))), asks))
-        return ("task", "tags", "what it asks"), rows
-    if kind == "metrics":
-        return ("metric", "better", "range", "what it is"), [
-            (name, metric.info.better, f"[{metric.info.low:g}, {metric.info.high:g}]", summary(metric))
-            for name, metric in METRICS.items()
+        return [
+            {"name": name, "tags": sorted(benchmark_tags(name)), "summary": summary(TASKS[name.partition("/")[0]])}
+            for name in benchmark_names()
         ]
+    if kind == "metrics":
+        return [{"name": name, **_range(metric), "summary": summary(metric)} for name, metric in METRICS.items()]
     raise UnknownName("list", kind, ["methods", "tasks", "metrics"])
 
 
-def show(name: str) -> str:
+def about(name: str) -> dict[str, Any]:
     """Return what is to be known of a method, task, benchmark (``task/dataset``), metric or data set.
 
     Raises
@@ -81,86 +93,163 @@ def show(name: str) -> str:
     if is_address(name):
         name = load_plugin(name)
     if name in METHODS:
-        return _show_method(name)
+        return _about_method(name)
     if name in METRICS:
-        return _show_metric(name)
+        metric = METRICS[name]
+        return {
+            "kind": "metric",
+            "name": name,
+            "docstring": inspect.getdoc(metric) or "",
+            **_range(metric),
+            "reference": metric.info.reference,
+        }
     if name in DATASETS:
-        return _show_dataset(name)
+        return _about_dataset(name)
     task, _, dataset = name.partition("/")
     if task in TASKS and (not dataset or name in benchmark_names()):
-        return _show_task(task) + (f"\n\nData set\n{_show_dataset(dataset)}" if dataset else "")
+        return _about_task(task) | ({"name": name, "data_set": _about_dataset(dataset)} if dataset else {})
     raise UnknownName("name", name, sorted([*METHODS, *TASKS, *benchmark_names(), *METRICS, *DATASETS]))
 
 
-def _show_method(name: str) -> str:
+def show(name: str) -> str:
+    """Return :func:`about` as text."""
+    found = about(name)
+    text = {"method": _show_method, "metric": _show_metric, "data set": _show_dataset, "task": _show_task}
+    return text[found["kind"]](found)
+
+
+def as_json(document: Any) -> str:
+    """Return one JSON document; what is not finite is null."""
+    return json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _range(metric: Any) -> dict[str, Any]:
+    return {"better": metric.info.better, "low": metric.info.low, "high": metric.info.high}
+
+
+def _about_method(name: str) -> dict[str, Any]:
     cls = METHODS[name]
     sources, defaults = config_sources(cls), cls.Config()
-    lines = [f"  {f.name} = {getattr(defaults, f.name)!r}  # {sources.get(f.name, '')}" for f in fields(cls.Config)]
-    for preset, changes in cls.presets.items():
+    return {
+        "kind": "method",
+        "name": name,
+        "docstring": inspect.getdoc(cls) or "",
+        "can": sorted(cls.abilities()),
+        "tags": sorted(cls.tags),
+        "reference": cls.reference,
+        "config": [
+            {"key": f.name, "default": getattr(defaults, f.name), "source": sources.get(f.name, "")}
+            for f in fields(cls.Config)
+        ],
+        "presets": {preset: dict(changes) for preset, changes in cls.presets.items()},
+    }
+
+
+def _about_dataset(name: str) -> dict[str, Any]:
+    dataset = DATASETS[name]
+    return {
+        "kind": "data set",
+        "name": name,
+        "summary": dataset.summary,
+        "reference": dataset.reference,
+        "licence": dataset.licence,
+        "fields": asdict(dataset.fields),
+        "n_genes": dataset.n_genes,
+        "missing": dataset.missing(),
+    }
+
+
+def _about_task(name: str) -> dict[str, Any]:
+    cls = TASKS[name]
+    return {
+        "kind": "task",
+        "name": name,
+        "version": cls.version,
+        "docstring": inspect.getdoc(cls) or "",
+        "tags": sorted(cls.tags),
+        "data_sets": list(cls.datasets),
+        "unit": cls.unit,
+        "requires": list(cls.requires),
+        "primary": list(cls.primary),
+        "secondary": list(cls.secondary),
+        "controls": [{"name": c.name, "description": c.description, "methods": list(c.methods)} for c in cls.controls],
+        "reference": cls.reference,
+    }
+
+
+def _show_method(found: dict[str, Any]) -> str:
+    lines = [f"  {one['key']} = {one['default']!r}  # {one['source']}" for one in found["config"]]
+    for preset, changes in found["presets"].items():
         lines.append(f"  preset {preset}: " + ", ".join(f"{key} = {value!r}" for key, value in changes.items()))
     return "\n".join(
         [
-            f"method {name}",
+            f"method {found['name']}",
             "",
-            inspect.getdoc(cls) or "",
+            found["docstring"],
             "",
-            f"Can: {', '.join(sorted(cls.abilities()))}",
-            f"Tags: {', '.join(sorted(cls.tags))}",
-            f"Reference: {cls.reference or 'none: a baseline of this suite'}",
+            f"Can: {', '.join(found['can'])}",
+            f"Tags: {', '.join(found['tags'])}",
+            f"Reference: {found['reference'] or 'none: a baseline of this suite'}",
             "Config:",
             *(lines or ["  nothing to configure"]),
         ]
     )
 
 
-def _show_metric(name: str) -> str:
-    metric = METRICS[name]
-    info = metric.info
+def _show_metric(found: dict[str, Any]) -> str:
     return "\n".join(
         [
-            f"metric {name}",
+            f"metric {found['name']}",
             "",
-            inspect.getdoc(metric) or "",
+            found["docstring"],
             "",
-            f"Better: {info.better}; range [{info.low:g}, {info.high:g}]",
-            f"Reference: {info.reference}",
+            f"Better: {found['better']}; range [{found['low']:g}, {found['high']:g}]",
+            f"Reference: {found['reference']}",
         ]
     )
 
 
-def _show_dataset(name: str) -> str:
-    dataset = DATASETS[name]
+def _show_dataset(found: dict[str, Any]) -> str:
+    n_genes = f"{found['n_genes']}, chosen in each training split" if found["n_genes"] else "all"
     return "\n".join(
         [
-            f"data set {name}: {dataset.summary}",
-            f"Reference: {dataset.reference}",
-            f"Licence: {dataset.licence}",
-            f"Columns: {dataset.fields}",
-            f"Genes: {f'{dataset.n_genes}, chosen in each training split' if dataset.n_genes else 'all'}",
-            f"Here: {dataset.missing() or 'yes'}",
+            f"data set {found['name']}: {found['summary']}",
+            f"Reference: {found['reference']}",
+            f"Licence: {found['licence']}",
+            f"Columns: {', '.join(f'{role} = {name}' for role, name in found['fields'].items() if name)}",
+            f"Genes: {n_genes}",
+            f"Here: {found['missing'] or 'yes'}",
         ]
     )
 
 
-def _show_task(name: str) -> str:
-    cls = TASKS[name]
+def _show_task(found: dict[str, Any]) -> str:
     controls = [
-        f"  {c.name}: {c.description}" + (f" (of {', '.join(c.methods)})" if len(c.methods) > 1 else "")
-        for c in cls.controls
+        f"  {c['name']}: {c['description']}" + (f" (of {', '.join(c['methods'])})" if len(c["methods"]) > 1 else "")
+        for c in found["controls"]
     ]
-    return "\n".join(
-        [
-            f"task {name}, version {cls.version}",
-            "",
-            inspect.getdoc(cls) or "",
-            "",
-            f"Data sets: {', '.join(cls.datasets)}",
-            f"Held out: one {cls.unit} at a time",
-            f"A method must be able to: {', '.join(cls.requires)}",
-            f"Primary metrics: {', '.join(cls.primary)}",
-            f"Secondary: {', '.join(cls.secondary)}",
-            "Controls:",
-            *controls,
-            f"Reference: {cls.reference}",
-        ]
-    )
+    lines = [
+        f"task {found['name'].partition('/')[0]}, version {found['version']}",
+        "",
+        found["docstring"],
+        "",
+        f"Data sets: {', '.join(found['data_sets'])}",
+        f"Held out: one {found['unit']} at a time",
+        f"A method must be able to: {', '.join(found['requires'])}",
+        f"Primary metrics: {', '.join(found['primary'])}",
+        f"Secondary: {', '.join(found['secondary'])}",
+        "Controls:",
+        *controls,
+        f"Reference: {found['reference']}",
+    ]
+    if "data_set" in found:
+        lines += ["", "Data set", _show_dataset(found["data_set"])]
+    return "\n".join(lines)

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import uuid
 from functools import cache
 from pathlib import Path
 
@@ -20,8 +21,11 @@ def source_digest(cls: type) -> str:
     What a method says that it depends on besides (:meth:`methods.base.Method.depends`) goes into it.
 
     Imports are followed wherever they stand, inside functions too. Packages' ``__init__`` files are left
-    out: they are registries, and a new entry changes no result.
+    out: they are registries, and a new entry changes no result. Nobody can tell what a class of a notebook or script
+    (``__main__``) uses: its digest is another one in each run.
     """
+    if any(base.__module__ == "__main__" for base in cls.__mro__):
+        return of_this_run(cls)
     files: set[Path] = set()
     for base in cls.__mro__:
         if base.__module__ != "builtins" and base.__module__.partition(".")[0] not in ("abc", "typing"):
@@ -32,6 +36,12 @@ def source_digest(cls: type) -> str:
     if issubclass(cls, Method):
         hashed.update(cls.depends().encode())
     return hashed.hexdigest()
+
+
+@cache
+def of_this_run(cls: type) -> str:
+    """Return a digest that no earlier run has had; ``of_this_run.cache_clear()`` begins the next one."""
+    return uuid.uuid4().hex
 
 
 def _collect(file: Path, files: set[Path]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,12 +18,52 @@ from rich.text import Text
 from bench.cell import result_of
 from bench.estimate import Estimate, tried
 from bench.executors import Executor
-from bench.plan import Cell, Plan
+from bench.executors.inline import InlineExecutor
+from bench.executors.local import LocalExecutor
+from bench.executors.slurm import SlurmExecutor, parse_settings
+from bench.plan import Cell, MethodSpec, Plan, PlanError, make_plan
 from bench.progress import RunProgress, duration
+from bench.resources import devices, needs, share_mb
 from bench.results import header_lines, print_leaderboard, write_leaderboard
 from bench.schedule import longest_first
 from bench.store import Store
-from bench.tracking import Tracker
+from bench.tracking import Tracker, default_uri
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked for, as the command line and :func:`bench.run` have read it.
+
+    Attributes
+    ----------
+    title, command
+        How the run is called, and how it is asked for again.
+    specs, plugins
+        What :func:`bench.plan.choose_methods` returns.
+    tasks, own
+        What :func:`bench.plan.choose_tasks` and :func:`bench.plan.choose_own_tasks` return.
+    time_limit, memory_limit
+        Minutes and GiB of a cell.
+    executor, slurm
+        ``local``, ``inline`` or ``slurm``, and the settings of the last.
+    """
+
+    title: str
+    command: str
+    specs: Sequence[MethodSpec]
+    plugins: Sequence[str]
+    tasks: Sequence[str]
+    own: Mapping[str, str] | None
+    preset: str
+    seeds: int | None
+    jobs: int | None
+    gpus: int | None
+    out: Path
+    time_limit: float
+    memory_limit: float | None
+    executor: str
+    slurm: str
+    mlflow_uri: str | None
 
 
 @dataclass
@@ -34,6 +77,68 @@ class Outcome:
     def ok(self) -> bool:
         """Whether no cell failed."""
         return not (set(self.counts) - {"ok", "skipped"})
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a request; a dry run has no outcome."""
+
+    plan: Plan
+    store: Store
+    uri: str
+    outcome: Outcome | None
+
+
+def carry_out(request: Request, console: Console, dry_run: bool = False) -> Done:
+    """Plan what is asked for and run it; in a dry run only say the plan.
+
+    Raises
+    ------
+    bench.plan.PlanError, bench.store.StoreError, bench.executors.ExecutorError, tasks.datasets.DataError
+        It cannot be done as it is asked for; nothing has been run.
+    """
+    to_slurm = request.executor == "slurm"
+    if request.slurm and not to_slurm:
+        raise PlanError("--slurm needs --executor slurm")
+    if (request.jobs or request.gpus) and to_slurm:
+        raise PlanError("--jobs and --gpus are of this machine; on SLURM: --slurm array_parallelism=…,gpus=…")
+    if request.gpus and request.executor == "inline":
+        raise PlanError("--gpus needs --executor local: inline cells all run in this process")
+    settings = parse_settings(request.slurm)
+    store = Store(request.out)
+    uri = request.mlflow_uri or default_uri(store.out)
+    with store.lock():
+        index = store.index()
+        plan = make_plan(
+            request.specs, request.tasks, request.preset, request.seeds, request.plugins, index, request.own
+        )
+        store.write_index(index)
+        for task, selection in plan.selections.items():
+            how = " (--n-genes)" if request.own else ""
+            console.print(Text(f"{task}: {selection}{how}"), soft_wrap=True)
+        n_jobs = settings["array_parallelism"] if to_slurm else request.jobs or len(os.sched_getaffinity(0))
+        if dry_run:
+            todo = [cell for cell in plan.cells if not cell.skip and store.finished(cell.id) is None]
+            say_plan(plan, todo, Estimate(store.gather().rows, plan.sizes, tried(store.out)), n_jobs, console)
+            return Done(plan, store, uri, None)
+        limit_mb = request.memory_limit * 1024 if request.memory_limit else None
+        executor: Executor
+        if request.executor == "inline":
+            executor = InlineExecutor()
+        elif to_slurm:
+            estimate = Estimate(store.gather().rows, plan.sizes, tried(store.out))
+            executor = SlurmExecutor(
+                settings,
+                lambda cell: needs(cell, plan.sizes[cell.task], estimate.seconds(cell), limit_mb),
+                request.time_limit,
+                lambda line: console.print(Text(line), soft_wrap=True),
+            )
+        else:
+            executor = LocalExecutor(
+                n_jobs, request.time_limit * 60, limit_mb or share_mb(n_jobs), devices(request.gpus)
+            )
+        tracker = Tracker(uri, store, plan.invocation, request.title, request.command)
+        return Done(plan, store, uri, execute(plan, store, executor, tracker, n_jobs, console, request.command))
 
 
 def execute(
@@ -116,13 +221,19 @@ def say_plan(plan: Plan, todo: Sequence[Cell], estimate: Estimate, jobs: int, co
 
 
 class Interruptible:
-    """Let SIGTERM end a run as Ctrl-C does: the running cells are ended and the state is kept."""
+    """Let SIGTERM end a run as Ctrl-C does: the running cells are ended and the state is kept.
+
+    Signals come to the main thread alone: a run in another one goes on until its process ends.
+    """
 
     def __enter__(self) -> None:
-        self.previous = signal.signal(signal.SIGTERM, self._interrupt)
+        self.main = threading.current_thread() is threading.main_thread()
+        if self.main:
+            self.previous = signal.signal(signal.SIGTERM, self._interrupt)
 
     def __exit__(self, *error: object) -> None:
-        signal.signal(signal.SIGTERM, self.previous)
+        if self.main:
+            signal.signal(signal.SIGTERM, self.previous)
 
     @staticmethod
     def _interrupt(number: int, frame: object) -> None:

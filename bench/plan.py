@@ -36,6 +36,10 @@ WHOLE = "*"
 TUNED, ORACLE = "@tuned", "@oracle"
 
 
+#: Where an imported plugin keeps what its file held then.
+_CONTENT = "_bench_content"
+
+
 class PlanError(ValueError):
     """What was asked for cannot be planned; the message says what was got and what is allowed."""
 
@@ -178,10 +182,14 @@ def _imported(address: str) -> type[Method]:
 
 def _import_file(path: Path) -> ModuleType:
     name = f"bench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    if name in sys.modules and vars(sys.modules[name])[_CONTENT] != content:
+        raise PlanError(f"{path}: has changed since this Python imported it; restart Python, then run again")
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
         sys.modules[name] = module
+        setattr(module, _CONTENT, content)
         try:
             spec.loader.exec_module(module)  # type: ignore[union-attr]
         except (Exception, SystemExit) as error:
@@ -344,6 +352,24 @@ def choose_own_tasks(
     if not path.is_file():
         raise PlanError(f"--data {file!r}: there is no file {path}")
     return [f"{name}/{path.stem}" for name in chosen], {"file": str(path), "n_genes": str(n_genes), **fields_of}
+
+
+def choose_asked_tasks(
+    spec: str, file: str | Path | None, columns: Mapping[str, str], n_genes: int | None
+) -> tuple[list[str], dict[str, str] | None]:
+    """Return the tasks that were named and, where a user's file is given, that file with what its columns mean.
+
+    Raises
+    ------
+    UnknownName, PlanError
+        As :func:`choose_tasks` and :func:`choose_own_tasks`; or a file is described and not given.
+    """
+    if file is not None:
+        return choose_own_tasks(spec, str(file), columns, N_GENES if n_genes is None else n_genes)
+    described = [*columns, *(["n_genes"] if n_genes is not None else [])]
+    if described:
+        raise PlanError(f"--{described[0].replace('_', '-')} describes --data, which is not given")
+    return choose_tasks(spec), None
 
 
 def method_config(name: str, task: Task, preset: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 
 from bench.environment import THREADS
-from bench.plan import Cell
+from bench.plan import Cell, PlanError
 from methods import METHODS
 
 #: Megabytes of any cell, and of a million values (cells × genes) of its data; measured: 0.6 GB and 17 MB a million.
@@ -65,6 +66,31 @@ def needs(cell: Cell, millions: float, seconds: float, memory_mb: float | None =
 def uses_gpu(cell: Cell) -> bool:
     """Tell whether a cell's method trains on a GPU where there is one; controls do not."""
     return cell.role != "control" and METHODS[cell.name].uses_gpu
+
+
+def share_mb(n_jobs: int) -> float:
+    """Return the megabytes of this machine that each of so many cells at a time may hold."""
+    import psutil
+
+    return psutil.virtual_memory().total * 0.9 / n_jobs / 2**20
+
+
+def devices(gpus: int | None) -> list[str] | None:
+    """Return the first GPUs of this machine by the names that CUDA_VISIBLE_DEVICES has for them.
+
+    Raises
+    ------
+    bench.plan.PlanError
+        There are not so many.
+    """
+    if gpus is None:
+        return None
+    import torch
+
+    if gpus > torch.cuda.device_count():
+        raise PlanError(f"--gpus {gpus}: PyTorch sees {torch.cuda.device_count()} on this machine")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[:gpus] if visible else [str(device) for device in range(gpus)]
 
 
 def _power(value: float, least: int) -> int:

@@ -65,11 +65,25 @@ def write_leaderboard(
     """
     import leaderboard
 
-    rows = _of_all([one.rows for one in gathered]).sort_values("finished", kind="stable", ignore_index=True)
-    board = leaderboard.build(rows[rows["task"].map(keep)] if len(rows) else rows)
+    board = _board(gathered, keep)
     header = [*header, *_made_at(board.rows)]
     curves, pictures = _of_all([one.curves for one in gathered]), _of_all([one.pictures for one in gathered])
     return board, leaderboard.write(board, directory, header, formats or leaderboard.DEFAULT_FORMATS, curves, pictures)
+
+
+def leaderboard_json(gathered: Sequence[Gathered], header: Sequence[str], keep: Callable[[str], bool]) -> str:
+    """Return what :func:`write_leaderboard` writes as ``leaderboard.json``."""
+    import leaderboard
+
+    board = _board(gathered, keep)
+    return leaderboard.to_json(board, [*header, *_made_at(board.rows)])
+
+
+def _board(gathered: Sequence[Gathered], keep: Callable[[str], bool]) -> Leaderboard:
+    import leaderboard
+
+    rows = _of_all([one.rows for one in gathered]).sort_values("finished", kind="stable", ignore_index=True)
+    return leaderboard.build(rows[rows["task"].map(keep)] if len(rows) else rows)
 
 
 def _made_at(rows: pd.DataFrame) -> list[str]:

@@ -145,6 +145,25 @@ def summary(status: Status) -> str:
     return ", ".join(f"{total[name]} {name}" for name in (*STATUSES, "to run", "outdated") if total[name]) or "no cells"
 
 
+def as_document(status: Status) -> dict[str, Any]:
+    """Return what ``status --json`` prints."""
+    names = (*STATUSES, "to run", "outdated")
+    return {
+        "at_work": status.at_work,
+        "counts": {name.replace(" ", "_"): status.total[name] for name in names},
+        "tasks": [
+            {"task": task, "preset": preset, **{name.replace(" ", "_"): counts[name] for name in names}}
+            for (task, preset), counts in status.counts.items()
+        ],
+        "failures": [
+            dict(zip(("cell", "title", "status", "reason"), failure, strict=True)) for failure in status.failures
+        ],
+        "not_logged": status.not_logged,
+        "n_fits": status.n_fits,
+        "bytes": status.bytes,
+    }
+
+
 def render(status: Status) -> RenderableType:
     """Return what is printed of a status."""
     names = [*STATUSES, "to run", *(["outdated"] if status.total["outdated"] else [])]

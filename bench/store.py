@@ -195,6 +195,13 @@ class Store:
         return gathered
 
 
+def existing(out: Path) -> Store:
+    """Return the store in a directory that has one; raises StoreError elsewhere."""
+    if not (out / "store.json").exists():
+        raise StoreError(f"{out}: no results there; name a run's directory with --out, or run first")
+    return Store(out)
+
+
 def gather(results: Iterable[dict[str, Any]]) -> Gathered:
     """Return results as rows."""
     curves, pictures = _Columns("cell_id", "term", "epoch", "value"), _Columns("cell_id", "x", "y", *LABELS, "trained")

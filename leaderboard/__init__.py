@@ -6,7 +6,7 @@
 from leaderboard.comparison import Comparison
 from leaderboard.files import DEFAULT_FORMATS, FORMATS, write
 from leaderboard.table import Leaderboard, SuiteTable, TaskTable, build
-from leaderboard.writers import to_markdown
+from leaderboard.writers import frames, to_json, to_markdown
 
 __all__ = [
     "DEFAULT_FORMATS",
@@ -16,6 +16,8 @@ __all__ = [
     "SuiteTable",
     "TaskTable",
     "build",
+    "frames",
+    "to_json",
     "to_markdown",
     "write",
 ]

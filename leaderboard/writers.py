@@ -63,20 +63,26 @@ def to_markdown(leaderboard: Leaderboard, title: str, header_lines: Sequence[str
     return "\n\n".join(blocks) + "\n"
 
 
-def to_csv(leaderboard: Leaderboard) -> tuple[str, str]:
-    """The tables of all tasks one under the other, and those of the suites, as CSV with numbers in full precision.
+def frames(leaderboard: Leaderboard) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables of all tasks one under the other, and those of the suites.
 
     Task, preset and task version stand in front; a metric that a task does not have is left empty.
     """
     long = pd.DataFrame(columns=[*_TABLE_KEY, "method"])
     if leaderboard.tasks:
-        frames = {(table.task, table.preset, table.version): table.frame for table in leaderboard.tasks}
-        long = pd.concat(frames, names=_TABLE_KEY).reset_index(level=_TABLE_KEY)
+        of_tasks = {(table.task, table.preset, table.version): table.frame for table in leaderboard.tasks}
+        long = pd.concat(of_tasks, names=_TABLE_KEY).reset_index(level=_TABLE_KEY).reset_index(drop=True)
     suites = pd.DataFrame(columns=["preset", "method"])
     if leaderboard.suites:
         suites = pd.concat({suite.preset: suite.frame for suite in leaderboard.suites}, names=["preset"])
-        suites = suites.reset_index(level="preset")
-    return long.to_csv(index=False, lineterminator="\n"), suites.to_csv(index=False, lineterminator="\n")
+        suites = suites.reset_index(level="preset").reset_index(drop=True)
+    return long, suites
+
+
+def to_csv(leaderboard: Leaderboard) -> tuple[str, str]:
+    """The two tables of :func:`frames` as CSV, with numbers in full precision."""
+    tasks, suites = frames(leaderboard)
+    return tasks.to_csv(index=False, lineterminator="\n"), suites.to_csv(index=False, lineterminator="\n")
 
 
 def to_json(leaderboard: Leaderboard, header_lines: Sequence[str] = ()) -> str:

@@ -62,3 +62,7 @@ class Registry(Mapping[str, Any]):
         if name in self._entries:
             raise ValueError(f"{self.kind} {name!r} is registered already, as {self._entries[name]!r}")
         self._entries[name] = entry
+
+    def forget(self, name: str) -> None:
+        """Take an entry out again."""
+        del self._entries[name]

@@ -10,11 +10,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -177,18 +178,37 @@ class LocalExecutor:
 def _fork(context: Any, cells: list[Cell], device: str | None, store: Store) -> BaseProcess:
     """Start a process of cells; a fork server that something has ended is started anew."""
     for _ in range(ATTEMPTS):
-        process = context.Process(target=_work, args=(cells, device, store.out), name=cells[0].title)
+        process = context.Process(target=_work, args=(cells, device, store.out, dict(os.environ)), name=cells[0].title)
         try:
-            process.start()
+            with _no_main():
+                process.start()
             return process
         except (EOFError, ConnectionError):
             time.sleep(0.2)
     raise ChildProcessError(f"the fork server ended {ATTEMPTS} times as it was to start a cell; see what it printed")
 
 
-def _work(cells: list[Cell], device: str | None, out: Path) -> None:
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Let a process start without the caller's main module.
+
+    A cell needs nothing of it, and multiprocessing would run it again in every process: a script without
+    ``if __name__ == "__main__"`` would plan the whole run anew there.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _work(cells: list[Cell], device: str | None, out: Path, environment: dict[str, str]) -> None:
     """Run cells in this process, which is their own; what it prints goes to a file of the first one's name."""
     os.setsid()  # so that the cell's own children can be ended with it
+    # the fork server has that of the first run of its program, which may have changed since
+    os.environ.clear()
+    os.environ.update(environment)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     threading.Thread(target=_die_with_head, daemon=True).start()

@@ -161,17 +161,17 @@ def test_each_gpu_cell_has_a_device_of_its_own_and_other_cells_none(run_here, tm
 def test_gpus_are_those_that_are_visible(monkeypatch):
     import torch
 
-    from bench.cli import _devices
     from bench.plan import PlanError
+    from bench.resources import devices
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert _devices(None) is None
-    assert _devices(2) == ["0", "1"]
+    assert devices(None) is None
+    assert devices(2) == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert _devices(1) == ["3"]
+    assert devices(1) == ["3"]
     with pytest.raises(PlanError, match="--gpus 3: PyTorch sees 2"):
-        _devices(3)
+        devices(3)
 
 
 @pytest.fixture
