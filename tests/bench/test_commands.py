@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from bench import execute, plan
 from bench.cli import app
+from bench.new import new
 from methods import METHODS
 from metrics import METRICS
 from tasks import TASKS, load_task
@@ -85,8 +86,7 @@ def directory(tmp_path_factory):
     for page in PAGES:
         for name, text in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page.read_text(), re.DOTALL):
             (directory / name).write_text(text)
-    with (directory / "my_method.py").open("a") as stream:
-        stream.write("\n\nclass MyMethod(GeneMean):\n    name = 'my-method'\n")
+    new("method", "my_vae", directory)
     data = load_task(TASK, "smoke").data.copy()
     data.obs["cancer_type"] = data.obs[data.uns["fields"]["content"]].astype(str)
     data.obs["study"] = data.obs[data.uns["fields"]["environment"]].astype(str)
@@ -134,7 +134,7 @@ def registries():
 @pytest.mark.parametrize("argv", OURS)
 @pytest.mark.usefixtures("registries")
 def test_command(directory, monkeypatch, tmp_path, argv):
-    monkeypatch.chdir(directory)
+    monkeypatch.chdir(tmp_path if argv[0] == "new" else directory)  # what it writes is in the directory already
     monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path))
     line = shlex.join(argv)
     instead = next((change for start, (_, change) in INSTEAD.items() if line.startswith(start)), None)
