@@ -235,13 +235,18 @@ class Tuning:
                 study.trials.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
     def run(self, n_trials: int) -> list[Chosen]:
-        """Carry out what is left of so many trials, score what was tried on the held-out units, and choose."""
+        """Carry out what is left of so many trials, and choose.
+
+        What was tried is scored on the held-out unit, too, for the oracle alone: while the trial's fits are there, as
+        where no unit is ever in training they are the very fits that it takes.
+        """
         self._score_controls()
         able = [study for study in self.studies if not study.lacking]
         for number in range(n_trials):
             left = [study for study in able if len(study.ended()) <= number]
             if left:
-                ends = self._trial(left, number)
+                ends, cells = self._trial(left, number)
+                self._results(cells)
                 shutil.rmtree(self.store.fits, ignore_errors=True)  # no later trial has the same configurations
                 self._say(f"trial {number + 1} of {n_trials}: " + ", ".join(f"{n} {how}" for how, n in ends.items()))
         chosen = self._choose(able)
@@ -261,11 +266,18 @@ class Tuning:
             if not study.lacking and not _spans(study.default.task, study.ranges):
                 study.lacking = f"on its inner units {CEILING} is better than {FLOOR} in no primary metric"
 
-    def _trial(self, studies: Sequence[Study], number: int) -> Counter[str]:
-        """Make one trial of each study, inner unit by inner unit; return how they ended."""
+    def _trial(self, studies: Sequence[Study], number: int) -> tuple[Counter[str], list[Cell]]:
+        """Make one trial of each study, inner unit by inner unit.
+
+        Returns
+        -------
+        tuple
+            How they ended, and of those that did not fail the cells on the held-out units.
+        """
         import optuna
 
         ends: Counter[str] = Counter()
+        tried: list[Cell] = []
         running = list[tuple[Study, optuna.Trial, dict[str, Any], list[Scores]]]()
 
         def lose(study: Study, trial: optuna.Trial, reason: str) -> None:
@@ -284,7 +296,7 @@ class Tuning:
             results = self._results(cells)
             going_on = []
             for cell, one in zip(cells, running, strict=True):
-                (study, trial, _, scores), result = one, results[cell.id]
+                (study, trial, config, scores), result = one, results[cell.id]
                 scores.append(result["scores"])
                 value = scaled(study.default.task, scores, study.ranges)
                 if result["status"] != "ok" or not np.isfinite(value):
@@ -294,14 +306,16 @@ class Tuning:
                 trial.report(value, step)
                 if step == len(study.folds) - 1:
                     study.trials.tell(trial, value)
+                    tried.append(study.cell(config))
                     ends["done"] += 1
                 elif number and trial.should_prune():
                     study.trials.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                    tried.append(study.cell(config))
                     ends["given up"] += 1
                 else:
                     going_on.append(one)
             running = going_on
-        return ends
+        return ends, tried
 
     def _choose(self, studies: Sequence[Study]) -> list[Chosen]:
         """Choose from what was tried: by the inner units, and, for the oracle, by the held-out unit itself."""
@@ -315,7 +329,6 @@ class Tuning:
             }
             for study in studies
         }
-        self._say(f"oracles: {sum(map(len, tried.values()))} configurations on the held-out units")
         results = self._results(
             [study.cell(config) for study in studies for config in tried[study.name].values()]
             + [cell for study in studies for cell in study.controls()]
