@@ -11,7 +11,6 @@ import dataclasses
 import inspect
 import io
 import json
-import pickle
 import random
 import tempfile
 import textwrap
@@ -303,10 +302,10 @@ def global_random_state(subject: Subject) -> str:
     expected = subject.found
 
     def states() -> dict[str, Any]:
-        of_numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
+        of_numpy: Any = np.random.get_state()  # noqa: NPY002
         return {
             "random": random.getstate(),
-            "numpy.random": pickle.dumps(of_numpy),
+            "numpy.random": [np.asarray(part).tolist() for part in of_numpy],
             "torch": torch.get_rng_state().tolist(),
         }
 

@@ -7,7 +7,24 @@ from pathlib import Path
 
 import pytest
 
+from methods import METHODS
+from metrics import METRICS
+from tasks import TASKS
+
 ROOT = Path(__file__).resolve().parents[2]
+#: What the suite itself registers.
+OURS = [(registry, set(registry)) for registry in (METHODS, TASKS, METRICS)]
+
+
+@pytest.fixture(autouse=True)
+def only_ours():
+    """Forget what a test's plugins registered in this process; a plugin that is named again is imported again."""
+    yield
+    for registry, names in OURS:
+        for name in set(registry) - names:
+            registry.forget(name)
+    for name in [name for name in sys.modules if name.startswith("bench_plugin_")]:
+        del sys.modules[name]
 
 
 @pytest.fixture

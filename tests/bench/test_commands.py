@@ -21,9 +21,7 @@ from typer.testing import CliRunner
 from bench import execute, plan
 from bench.cli import app
 from bench.new import new
-from methods import METHODS
-from metrics import METRICS
-from tasks import TASKS, load_task
+from tasks import load_task
 from tasks.datasets.catalogue import RealDataset
 from tests.bench.conftest import ROOT
 
@@ -119,20 +117,7 @@ def thinned(make, *given):
     return replace(whole, cells=tuple(cell for cell in cells if cell.method in kept))
 
 
-@pytest.fixture
-def registries():
-    """Forget afterwards what files of a command registered."""
-    before = [(registry, set(registry)) for registry in (METHODS, TASKS, METRICS)]
-    yield
-    for registry, names in before:
-        for name in set(registry) - names:
-            registry.forget(name)
-    for name in [name for name in sys.modules if name.startswith("bench_plugin_")]:
-        del sys.modules[name]
-
-
 @pytest.mark.parametrize("argv", OURS)
-@pytest.mark.usefixtures("registries")
 def test_command(directory, monkeypatch, tmp_path, argv):
     monkeypatch.chdir(tmp_path if argv[0] == "new" else directory)  # what it writes is in the directory already
     monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path))
