@@ -34,11 +34,9 @@ class Counting(Method):
 """
 
 
-@pytest.fixture(scope="module")
-def counting(tmp_path_factory):
-    file = tmp_path_factory.mktemp("plugin") / "counting.py"
-    file.write_text(COUNTING)
-    load_plugin(f"{file}:Counting")
+@pytest.fixture
+def counting(plugin):
+    load_plugin(f"{plugin(COUNTING, 'counting.py')}:Counting")
     from methods import METHODS
 
     return METHODS["counting"]
