@@ -26,6 +26,7 @@ from metrics import UnknownName  # noqa: E402
 from tasks.datasets import DataError  # noqa: E402
 
 if TYPE_CHECKING:
+    from bench.execute import Outcome
     from bench.store import Store
     from tasks.datasets.catalogue import RealDataset
 
@@ -198,23 +199,8 @@ def run(
     except KeyboardInterrupt:
         typer.echo("interrupted; run the same command again to go on", err=True)
         raise typer.Exit(130) from None
-    if done.outcome is None:
-        return
-    store, outcome = done.store, done.outcome
-    counts = ", ".join(f"{number} {status}" for status, number in sorted(outcome.counts.items()))
-    console.print(f"{counts or 'no cells'}", highlight=False)
-    console.print(
-        Text(f"Leaderboard: {store.out / 'leaderboard.html'} (and .md, .csv); rows: {store.parquet}"), soft_wrap=True
-    )
-    elsewhere = f" --mlflow-uri {mlflow_uri}" if mlflow_uri else ""
-    if outcome.tracking_error:
-        how = f"results are safe, python -m bench sync --out {out}{elsewhere} logs the rest"
-        console.print(
-            Text(f"MLflow at {done.uri} failed ({outcome.tracking_error}); {how}"), style="red", soft_wrap=True
-        )
-    console.print(Text(f"MLflow UI: python -m bench ui --out {out}{elsewhere}"), soft_wrap=True)
-    if not outcome.ok or outcome.tracking_error:
-        raise typer.Exit(1)
+    if done.outcome is not None:
+        _end(done.outcome, done.store, out, mlflow_uri, console)
 
 
 @app.command()
@@ -307,9 +293,7 @@ def tune(
         except KeyboardInterrupt:
             typer.echo("interrupted; run the same command again to go on", err=True)
             raise typer.Exit(130) from None
-    console.print(Text(f"Leaderboard: {store.out / 'leaderboard.html'} (and .md, .csv)"), soft_wrap=True)
-    if not outcome.ok or outcome.tracking_error:
-        raise typer.Exit(1)
+    _end(outcome, store, out, mlflow_uri, console)
 
 
 @app.command("list")
@@ -800,6 +784,25 @@ def main() -> None:
         _complain(str(error))
     except OSError as error:
         _complain(f"{error}; what has been written is safe: mend that, then run the same command again", FAILED)
+
+
+def _end(outcome: Outcome, store: Store, out: Path, mlflow_uri: str | None, console: Console) -> None:
+    """Say how a run ended and where its results are; end with exit code 1 where a cell or MLflow failed."""
+    from bench.tracking import default_uri
+
+    counts = ", ".join(f"{number} {status}" for status, number in sorted(outcome.counts.items()))
+    console.print(f"{counts or 'no cells'}", highlight=False)
+    console.print(
+        Text(f"Leaderboard: {store.out / 'leaderboard.html'} (and .md, .csv); rows: {store.parquet}"), soft_wrap=True
+    )
+    elsewhere = f" --mlflow-uri {mlflow_uri}" if mlflow_uri else ""
+    if outcome.tracking_error:
+        how = f"results are safe, python -m bench sync --out {out}{elsewhere} logs the rest"
+        text = f"MLflow at {mlflow_uri or default_uri(store.out)} failed ({outcome.tracking_error}); {how}"
+        console.print(Text(text), style="red", soft_wrap=True)
+    console.print(Text(f"MLflow UI: python -m bench ui --out {out}{elsewhere}"), soft_wrap=True)
+    if not outcome.ok or outcome.tracking_error:
+        raise typer.Exit(1)
 
 
 def _complain(message: str, code: int = USAGE) -> None:

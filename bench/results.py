@@ -133,8 +133,8 @@ def print_leaderboard(board: Leaderboard, console: Console) -> None:
             )
         console.print(table)
         console.print()
-    for line in filter(None, [tuning_sentence(tuning(board))]):
-        console.print(Text(line), soft_wrap=True)
+    if tuned := tuning_sentence(tuning(board)):
+        console.print(Text(tuned), soft_wrap=True)
     for note in board.notes:
         console.print(Text(f"note  {note}"), style="dim", soft_wrap=True)
 

@@ -31,6 +31,7 @@ from bench.plan import ORACLE, TUNED, Cell, MethodSpec, Plan, method_config
 from bench.progress import RunProgress
 from bench.schedule import longest_first
 from bench.store import Store
+from leaderboard.table import CEILING, FLOOR
 from methods import METHODS
 from methods.base import ConfigError, Search
 from metrics import METRICS
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 TUNING = "tuning"
 #: Trials before the sampler's model is used, the default one among them, and before one can be given up.
 STARTUP = 5
-#: What floors and ceilings are called in a task.
-FLOOR, CEILING = "N0", "P"
 
 Scores = Mapping[str, float | None]
 
@@ -188,8 +187,16 @@ def _folds(task: Task, cell: Cell, n_folds: int, index: dict[str, Any]) -> tuple
 
 
 def cells_of(studies: Sequence[Study], n_trials: int) -> list[Cell]:
-    """Return as many cells as a tuning has at most, for the estimate of its time."""
-    return [study.cell(study.default.config, fold) for study in studies for fold in ("", *study.folds)] * n_trials
+    """Return as many cells as a tuning has at most, for the estimate of its time.
+
+    What trials will ask for is not known: each is the default here, its number in place of the seed, so that it counts.
+    """
+    return [
+        replace(study.cell(study.default.config, fold), seed=number).with_id()
+        for number in range(n_trials)
+        for study in studies
+        for fold in ("", *study.folds)
+    ]
 
 
 class Tuning:

@@ -53,7 +53,8 @@ class GammaVAE(VAE):
         norm: str = "none"  # Γ-AE
         dropout: float = 0.0  # Γ-AE
         # ours: with Adam's 1e-3 hundreds of epochs pass before the latents are used. Validation loss after 300 epochs,
-        # and with 1e-3 after 600: digits 65.7 and 64.6, ifn-sim 1039.8 and 1038.7, pancancer-sim 286 and 291
+        # and with 1e-3 after 600 (first unit, seed 0): digits 65.7 and 64.6, ifn-sim 1039.8 and 1038.7, pancancer-sim
+        # 286 and 291
         learning_rate: float = searched(3e-3, 3e-4, 1e-2, log=True)
         max_epochs: int = 300  # ours, see above
         patience: int = 50  # ours; with 20 the noise of the sampled points could end a fit early

@@ -47,6 +47,19 @@ class Shift(Method):
 
 
 @register_method
+class Chooser(Shift):
+    name = "chooser"
+
+    @dataclass(frozen=True)
+    class Config:
+        strengths: tuple[float, ...] = searched((0.0, 0.0), choices=((0.0, 0.0), (1.0, 0.0)))
+
+        @property
+        def strength(self):
+            return self.strengths[0]
+
+
+@register_method
 class Fixed(Shift):
     name = "fixed"
 
@@ -202,6 +215,21 @@ def test_the_default_ood_tasks_can_be_nested(task):
         assert study.default.unit not in study.folds
         assert not set(study.space) & {"n_latent"}
     assert len(cells_of(studies, 2)) == 2 * sum(1 + len(study.folds) for study in studies)
+
+
+def test_every_trial_counts_in_the_estimate(shift):
+    plan, studies, _ = planned(shift)
+    estimate = Estimate(pd.DataFrame({"status": []}).assign(cell_id=[], started=[], finished=[]), plan.sizes)
+    one, ten = (estimate.left(cells_of(studies, trials), 1) for trials in (1, 10))
+    assert ten == pytest.approx(10 * one)
+
+
+def test_choices_are_searched_and_come_back_as_they_were(shift, tmp_path):
+    plan, studies, _ = planned(shift, methods="chooser")
+    chosen = tuned(plan, studies, tmp_path, n_trials=6)
+    assert [one.tuned["strengths"] for one in chosen] == [[1.0, 0.0]] * 2
+    assert all(one.study.config(json.loads(one.study.ended()[0].user_attrs["changes"])) == one.study.default.config
+               for one in chosen)  # fmt: skip
 
 
 def test_what_the_user_or_the_task_fixes_is_not_searched():
