@@ -119,6 +119,10 @@ Genes = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=0, help="With --data: genes chosen in each training split; 0 keeps all; else 2000."),
 ]
+Gpus = Annotated[Optional[int], typer.Option(min=1, help="GPUs, one for each cell that trains on one.")]  # noqa: UP045
+TimeLimit = Annotated[float, typer.Option(min=0.1, help="Minutes a cell may take.")]
+Where = Annotated[ExecutorName, typer.Option(help="A process a cell, this process, or SLURM jobs.")]
+Slurm = Annotated[str, typer.Option(help="partition=,account=,qos=,constraint=,time=,gpus=,array_parallelism=")]
 MlflowUri = Annotated[Optional[str], typer.Option(help="MLflow tracking address; else SQLite in --out.")]  # noqa: UP045
 
 
@@ -129,19 +133,15 @@ def run(
     seeds: Seeds = None,
     preset: Annotated[Preset, typer.Option(help="Size of the run.")] = Preset.default,
     jobs: Jobs = None,
-    gpus: Annotated[Optional[int], typer.Option(min=1, help="GPUs, one for each cell that trains on one.")] = None,  # noqa: UP045
+    gpus: Gpus = None,
     out: Out = Path("runs"),
     data_dir: DataDir = None,
     plugin: Plugins = [],  # noqa: B006
     set_: Settings = [],  # noqa: B006
-    time_limit: Annotated[float, typer.Option(min=0.1, help="Minutes a cell may take.")] = 120.0,
+    time_limit: TimeLimit = 120.0,
     memory_limit: MemoryLimit = None,
-    executor: Annotated[
-        ExecutorName, typer.Option(help="A process a cell, this process, or SLURM jobs.")
-    ] = ExecutorName.local,
-    slurm: Annotated[
-        str, typer.Option(help="partition=,account=,qos=,constraint=,time=,gpus=,array_parallelism=")
-    ] = "",
+    executor: Where = ExecutorName.local,
+    slurm: Slurm = "",
     data: Data = None,
     unit: Unit = "",
     environment: Environment = "",
@@ -212,12 +212,15 @@ def tune(
     seeds: Seeds = None,
     preset: Annotated[Preset, typer.Option(help="Size of the run.")] = Preset.default,
     jobs: Jobs = None,
+    gpus: Gpus = None,
     out: Out = Path("runs"),
     data_dir: DataDir = None,
     plugin: Plugins = [],  # noqa: B006
     set_: Settings = [],  # noqa: B006
-    time_limit: Annotated[float, typer.Option(min=0.1, help="Minutes a cell may take.")] = 120.0,
+    time_limit: TimeLimit = 120.0,
     memory_limit: MemoryLimit = None,
+    executor: Where = ExecutorName.local,
+    slurm: Slurm = "",
     data: Data = None,
     unit: Unit = "",
     environment: Environment = "",
@@ -231,18 +234,10 @@ def tune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how much there is to do; run nothing.")] = False,
 ) -> None:
     """Tune methods without their held-out units, then run them at their defaults, tuned, and as oracles."""
-    from dataclasses import replace
-
-    from bench.estimate import Estimate
-    from bench.execute import Interruptible, execute
-    from bench.executors.local import LocalExecutor
-    from bench.plan import PlanError, choose_methods, make_plan
-    from bench.progress import duration
-    from bench.resources import share_mb
+    from bench.execute import Request
+    from bench.plan import choose_methods
     from bench.results import command_line
-    from bench.store import Store
-    from bench.tracking import Tracker, default_uri
-    from bench.tune import TUNING, Tuning, cells_of, studies_of, tuned_cells
+    from bench.tune import carry_out
 
     _use_data_dir(data_dir)
     console = _console()
@@ -259,41 +254,31 @@ def tune(
         control=control,
         replicate=replicate,
     )
-    store = Store(out)
-    with store.lock():
-        index = store.index()
-        plan = make_plan(specs, names, preset, seeds, plugins, index, own)
-        studies, without = studies_of(plan, specs, folds, index)
-        store.write_index(index)
-        for name, reason in without.items():
-            console.print(Text(f"not tuned  {name}: {reason}"), style="yellow", soft_wrap=True)
-        if not studies:
-            raise PlanError("nothing can be tuned here; see above")
-        n_jobs = jobs or len(os.sched_getaffinity(0))
-        tried = Store(out / TUNING).gather().rows
-        estimate = Estimate(tried if len(tried) else store.gather().rows, plan.sizes)
-        cells = cells_of(studies, trials)
-        seconds, basis = estimate.total(cells, n_jobs)
-        text = f"{len(studies)} studies of {trials} trials, {len(cells)} cells at most, about {duration(seconds)} "
-        console.print(Text(f"{text}with {n_jobs} jobs ({basis})"), soft_wrap=True)
-        if dry_run:
-            return
-        limit_mb = memory_limit * 1024 if memory_limit else share_mb(n_jobs)
-        runner = LocalExecutor(n_jobs, time_limit * 60, limit_mb)
-        try:
-            with Interruptible():
-                chosen = Tuning(studies, store.out, runner, n_jobs, estimate, console).run(trials)
-            for study in studies:
-                if study.lacking:
-                    console.print(Text(f"not tuned  {study.name}: {study.lacking}"), style="red", soft_wrap=True)
-            plan = replace(plan, cells=(*plan.cells, *tuned_cells(plan, chosen)))
-            uri = mlflow_uri or default_uri(store.out)
-            tracker = Tracker(uri, store, plan.invocation, f"{methods} tuned × {tasks} ({preset})", command_line())
-            outcome = execute(plan, store, runner, tracker, n_jobs, console, command_line())
-        except KeyboardInterrupt:
-            typer.echo("interrupted; run the same command again to go on", err=True)
-            raise typer.Exit(130) from None
-    _end(outcome, store, out, mlflow_uri, console)
+    request = Request(
+        title=f"{methods} tuned × {tasks} ({preset})",
+        command=command_line(),
+        specs=specs,
+        plugins=plugins,
+        tasks=names,
+        own=own,
+        preset=preset,
+        seeds=seeds,
+        jobs=jobs,
+        gpus=gpus,
+        out=out,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+        executor=executor,
+        slurm=slurm,
+        mlflow_uri=mlflow_uri,
+    )
+    try:
+        done = carry_out(request, trials, folds, console, dry_run)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+    if done.outcome is not None:
+        _end(done.outcome, done.store, out, mlflow_uri, console)
 
 
 @app.command("list")
@@ -410,7 +395,7 @@ def preflight(
     data_dir: DataDir = None,
     plugin: Plugins = [],  # noqa: B006
     set_: Settings = [],  # noqa: B006
-    time_limit: Annotated[float, typer.Option(min=0.1, help="Minutes a cell may take.")] = 10.0,
+    time_limit: TimeLimit = 10.0,
     memory_limit: MemoryLimit = None,
     data: Data = None,
     unit: Unit = "",

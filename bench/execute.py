@@ -65,6 +65,60 @@ class Request:
     slurm: str
     mlflow_uri: str | None
 
+    def __post_init__(self) -> None:
+        """Refuse options that do not go together.
+
+        Raises
+        ------
+        bench.plan.PlanError
+            It says which.
+        """
+        to_slurm = self.executor == "slurm"
+        if self.slurm and not to_slurm:
+            raise PlanError("--slurm needs --executor slurm")
+        if (self.jobs or self.gpus) and to_slurm:
+            raise PlanError("--jobs and --gpus are of this machine; on SLURM: --slurm array_parallelism=…,gpus=…")
+        if self.gpus and self.executor == "inline":
+            raise PlanError("--gpus needs --executor local: inline cells all run in this process")
+        parse_settings(self.slurm)
+
+    @property
+    def n_jobs(self) -> int:
+        """How many cells run at a time."""
+        if self.executor == "slurm":
+            return int(parse_settings(self.slurm)["array_parallelism"])
+        return self.jobs or len(os.sched_getaffinity(0))
+
+    @property
+    def uri(self) -> str:
+        """MLflow's tracking address."""
+        return self.mlflow_uri or default_uri(self.out)
+
+    def executor_for(self, sizes: Mapping[str, float], estimate: Estimate, console: Console) -> Executor:
+        """Return where cells run.
+
+        Parameters
+        ----------
+        sizes
+            Million values of each task's data.
+        estimate
+            Of the time that cells take.
+        console
+            Where SLURM's answers go.
+        """
+        limit_mb = self.memory_limit * 1024 if self.memory_limit else None
+        if self.executor == "inline":
+            return InlineExecutor()
+        if self.executor == "slurm":
+            return SlurmExecutor(
+                parse_settings(self.slurm),
+                lambda cell: needs(cell, sizes[cell.task], estimate.seconds(cell), limit_mb),
+                self.time_limit,
+                lambda line: console.print(Text(line), soft_wrap=True),
+            )
+        jobs = self.n_jobs
+        return LocalExecutor(jobs, self.time_limit * 60, limit_mb or share_mb(jobs), devices(self.gpus))
+
 
 @dataclass
 class Outcome:
@@ -97,16 +151,7 @@ def carry_out(request: Request, console: Console, dry_run: bool = False) -> Done
     bench.plan.PlanError, bench.store.StoreError, bench.executors.ExecutorError, tasks.datasets.DataError
         It cannot be done as it is asked for; nothing has been run.
     """
-    to_slurm = request.executor == "slurm"
-    if request.slurm and not to_slurm:
-        raise PlanError("--slurm needs --executor slurm")
-    if (request.jobs or request.gpus) and to_slurm:
-        raise PlanError("--jobs and --gpus are of this machine; on SLURM: --slurm array_parallelism=…,gpus=…")
-    if request.gpus and request.executor == "inline":
-        raise PlanError("--gpus needs --executor local: inline cells all run in this process")
-    settings = parse_settings(request.slurm)
     store = Store(request.out)
-    uri = request.mlflow_uri or default_uri(store.out)
     with store.lock():
         index = store.index()
         plan = make_plan(
@@ -116,29 +161,20 @@ def carry_out(request: Request, console: Console, dry_run: bool = False) -> Done
         for task, selection in plan.selections.items():
             how = " (--n-genes)" if request.own else ""
             console.print(Text(f"{task}: {selection}{how}"), soft_wrap=True)
-        n_jobs = settings["array_parallelism"] if to_slurm else request.jobs or len(os.sched_getaffinity(0))
+        estimate = Estimate(store.gather().rows, plan.sizes, tried(store.out))
         if dry_run:
             todo = [cell for cell in plan.cells if not cell.skip and store.finished(cell.id) is None]
-            say_plan(plan, todo, Estimate(store.gather().rows, plan.sizes, tried(store.out)), n_jobs, console)
-            return Done(plan, store, uri, None)
-        limit_mb = request.memory_limit * 1024 if request.memory_limit else None
-        executor: Executor
-        if request.executor == "inline":
-            executor = InlineExecutor()
-        elif to_slurm:
-            estimate = Estimate(store.gather().rows, plan.sizes, tried(store.out))
-            executor = SlurmExecutor(
-                settings,
-                lambda cell: needs(cell, plan.sizes[cell.task], estimate.seconds(cell), limit_mb),
-                request.time_limit,
-                lambda line: console.print(Text(line), soft_wrap=True),
-            )
-        else:
-            executor = LocalExecutor(
-                n_jobs, request.time_limit * 60, limit_mb or share_mb(n_jobs), devices(request.gpus)
-            )
-        tracker = Tracker(uri, store, plan.invocation, request.title, request.command)
-        return Done(plan, store, uri, execute(plan, store, executor, tracker, n_jobs, console, request.command))
+            say_plan(plan, todo, estimate, request.n_jobs, console)
+            return Done(plan, store, request.uri, None)
+        executor = request.executor_for(plan.sizes, estimate, console)
+        return execute_request(request, plan, store, executor, console)
+
+
+def execute_request(request: Request, plan: Plan, store: Store, executor: Executor, console: Console) -> Done:
+    """Execute the plan of a request, under the title and at the MLflow address that the request gives."""
+    tracker = Tracker(request.uri, store, plan.invocation, request.title, request.command)
+    outcome = execute(plan, store, executor, tracker, request.n_jobs, console, request.command)
+    return Done(plan, store, request.uri, outcome)
 
 
 def execute(

@@ -26,9 +26,10 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.estimate import Estimate
+from bench.execute import Done, Interruptible, Request, execute_request
 from bench.executors import Executor
-from bench.plan import ORACLE, TUNED, Cell, MethodSpec, Plan, method_config
-from bench.progress import RunProgress
+from bench.plan import ORACLE, TUNED, Cell, MethodSpec, Plan, PlanError, make_plan, method_config
+from bench.progress import RunProgress, duration
 from bench.schedule import longest_first
 from bench.store import Store
 from leaderboard.table import CEILING, FLOOR
@@ -383,6 +384,57 @@ class Tuning:
 
     def _say(self, text: str) -> None:
         self.console.print(Text(text), soft_wrap=True)
+
+
+def carry_out(request: Request, n_trials: int, n_folds: int, console: Console, dry_run: bool = False) -> Done:
+    """Tune the methods of a request, then run them at their defaults, tuned, and as oracles.
+
+    Parameters
+    ----------
+    request
+        Of the run; its executor carries out the trials, too.
+    n_trials
+        Of each study.
+    n_folds
+        Inner units of a study at most.
+    console
+        Where it is said how far it is.
+    dry_run
+        Only say how much there is to do.
+
+    Raises
+    ------
+    bench.plan.PlanError, bench.store.StoreError, bench.executors.ExecutorError, tasks.datasets.DataError
+        It cannot be done as it is asked for; nothing has been run.
+    """
+    store = Store(request.out)
+    with store.lock():
+        index = store.index()
+        plan = make_plan(
+            request.specs, request.tasks, request.preset, request.seeds, request.plugins, index, request.own
+        )
+        studies, without = studies_of(plan, request.specs, n_folds, index)
+        store.write_index(index)
+        for name, reason in without.items():
+            console.print(Text(f"not tuned  {name}: {reason}"), style="yellow", soft_wrap=True)
+        if not studies:
+            raise PlanError("nothing can be tuned here; see above")
+        tried = Store(store.out / TUNING).gather().rows
+        estimate = Estimate(tried if len(tried) else store.gather().rows, plan.sizes)
+        cells = cells_of(studies, n_trials)
+        seconds, basis = estimate.total(cells, request.n_jobs)
+        text = f"{len(studies)} studies of {n_trials} trials, {len(cells)} cells at most, about {duration(seconds)} "
+        console.print(Text(f"{text}with {request.n_jobs} jobs ({basis})"), soft_wrap=True)
+        if dry_run:
+            return Done(plan, store, request.uri, None)
+        executor = request.executor_for(plan.sizes, estimate, console)
+        with Interruptible():
+            chosen = Tuning(studies, store.out, executor, request.n_jobs, estimate, console).run(n_trials)
+        for study in studies:
+            if study.lacking:
+                console.print(Text(f"not tuned  {study.name}: {study.lacking}"), style="red", soft_wrap=True)
+        plan = replace(plan, cells=(*plan.cells, *tuned_cells(plan, chosen)))
+        return execute_request(request, plan, store, executor, console)
 
 
 def tuned_cells(plan: Plan, chosen: Sequence[Chosen]) -> list[Cell]:

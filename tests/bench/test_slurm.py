@@ -22,6 +22,7 @@ from bench.resources import Resources
 from bench.store import Store
 from tests.bench.test_mlflow_server import free_port
 from tests.bench.test_run import PLUGIN, cells
+from tests.bench.test_tune import SHIFT
 from tests.waiting import wait_for
 
 TASK = "reembedding/pancancer-sim"
@@ -555,6 +556,19 @@ def test_a_head_that_was_killed_or_left_is_taken_up_and_nothing_runs_twice(on, c
     assert set(jobs()) - before == {job}
     # two units, two fits in each; the first fit of the first was begun twice
     assert len(pids.read_text().splitlines()) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_tuning_on_the_cluster_chooses_what_it_chooses_here(on, cli, plugin, tmp_path):
+    arguments = ("tune", "--methods", "shift", "--plugin", plugin(SHIFT), "--tasks", "unseen-cell-type/ifn-sim",
+                 "--preset", "smoke", "--trials", 2, "--folds", 1)  # fmt: skip
+    done = cli(*arguments, "--out", "out", "--executor", "slurm", timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert cli(*arguments, "--out", "local").returncode == 0
+    expected, found = (values(tmp_path / name / "results.parquet") for name in ("local", "out"))
+    assert "shift@tuned" in found.index.get_level_values("method")
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
 @pytest.mark.slow
