@@ -360,8 +360,8 @@ def _tuning_table(tuned: pd.DataFrame) -> Table:
             f"{name} [95 %]": _numbers(with_interval(tuned, name, f"{name}_low", f"{name}_high"), tuned[name])
             for name in ("gain", "left")
         },
-        "place": _numbers(tuned["place"].map("{:g}".format), tuned["place"]),
-        "tuned place": _numbers(tuned["place_tuned"].map("{:g}".format), tuned["place_tuned"]),
+        "place": _numbers(spans(tuned["place"], tuned["place"]), tuned["place"]),
+        "tuned place": _numbers(spans(tuned["place_tuned"], tuned["place_tuned"]), tuned["place_tuned"]),
         "units": _numbers(tuned["n_units"].astype(str), tuned["n_units"]),
     }
     return _table(columns, pd.Series(["method"] * len(tuned)))

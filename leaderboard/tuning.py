@@ -21,7 +21,7 @@ ALL_TASKS = "all tasks"
 HOW_TO_READ_TUNING = (
     "*default*, *tuned*, *oracle*: scores on the units that have all three; *gain*: tuned − default, *left*: oracle − "
     "tuned, paired by unit, with 95 % intervals over units (for all tasks over data sets). *place*: by score among the "
-    "methods of this table, each at its defaults, then each tuned."
+    "methods that were tuned on as many units (for all tasks: tasks) as any, each at its defaults, then each tuned."
 )
 
 
@@ -43,9 +43,11 @@ def tuning(leaderboard: Leaderboard) -> pd.DataFrame:
             by_task = scores.T.groupby(level=0, sort=False).mean().T
             rows = _compared(ALL_TASKS, suite.preset, by_task, sets) + rows
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    of_table = frame.groupby(["task", "preset"], sort=False)
+    of_table = [frame["task"], frame["preset"]]
+    # a mean over fewer units, or tasks, may be of easier ones: it has no place among the others
+    whole = frame["n_units"] == frame["n_units"].groupby(of_table, sort=False).transform("max")
     for column, score in (("place", "default"), ("place_tuned", "tuned")):
-        frame[column] = of_table[score].rank(ascending=False)
+        frame[column] = frame[score].where(whole).groupby(of_table, sort=False).rank(ascending=False)
     return frame
 
 
@@ -76,9 +78,10 @@ def tuning_sentence(frame: pd.DataFrame) -> str:
     frame = frame[frame["task"] == task]
     gained, lost = frame[frame["gain_low"] > 0], frame[frame["gain_high"] < 0]
     best = frame.sort_values("gain").iloc[-1]
-    moved = frame[frame["place"] != frame["place_tuned"]]
+    placed = frame.dropna(subset=["place"])
+    moved = placed[placed["place"] != placed["place_tuned"]]
     said = f"Tuning without the held-out unit gains {frame['gain'].median():+.2f} (median of {len(frame)} methods) on "
     said += f"{task}, most for {best['method']} ({best['gain']:+.2f})"
     said += f"; beyond the interval it helps {len(gained)} and harms {len(lost)}"
-    said += f"; {len(moved)} change places" if len(frame) > 1 else ""
+    said += f"; {len(moved)} of {len(placed)} change places" if len(placed) > 1 else ""
     return said + f"; the best that was tried for each unit (oracle) is {frame['left'].median():+.2f} further."

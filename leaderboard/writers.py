@@ -249,7 +249,8 @@ def _tuning_text(tuned: pd.DataFrame) -> str:
         text[name] = tuned[name].map(lambda value: fixed(value, 2))
     for name in ("gain", "left"):
         text[f"{name} [95 %]"] = with_interval(tuned, name, f"{name}_low", f"{name}_high")
-    text["place"] = [f"{one:g} → {other:g}" for one, other in zip(tuned["place"], tuned["place_tuned"], strict=True)]
+    both = zip(spans(tuned["place"], tuned["place"]), spans(tuned["place_tuned"], tuned["place_tuned"]), strict=True)
+    text["place"] = [one if one == DASH else f"{one} → {other}" for one, other in both]
     text["units"] = tuned["n_units"].astype(str)
     return _pipe_table(text, ["left"] * 2 + ["right"] * (text.shape[1] - 2))
 

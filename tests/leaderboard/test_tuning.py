@@ -36,7 +36,26 @@ def test_gain_what_is_left_and_places():
     assert (vae["gain"], vae["left"], pca["gain"], pca["left"]) == pytest.approx((0.4, 0.1, 0.0, 0.05))
     assert vae["gain_low"] <= 0.4 <= vae["gain_high"]
     assert (vae["place"], vae["place_tuned"], pca["place"], pca["place_tuned"]) == (2, 1, 1, 2)
+    assert "2 of 2 change places" in tuning.tuning_sentence(frame.reset_index())
     assert (frame["n_units"] == 9).all()
+
+
+def test_a_method_of_fewer_tasks_or_units_has_no_place(tmp_path):
+    more = tuned_rows(task="few-shot/other")
+    board = build(pd.concat([tuned_rows(), more[~more["method"].str.startswith("pca")]]))
+    frame = tuning.tuning(board)
+    places = frame.set_index(["task", "method"])[["place", "place_tuned"]]
+    assert places.loc[(tuning.ALL_TASKS, "vae")].tolist() == [1, 1]
+    assert places.loc[(tuning.ALL_TASKS, "pca")].isna().all()
+    assert places.loc[("reembedding/sim", "vae")].tolist() == [2, 1]
+    assert "change places" not in tuning.tuning_sentence(frame)  # one alone cannot
+    write(board, tmp_path, formats=["md", "html"])
+    assert "nan" not in (tmp_path / "leaderboard.md").read_text()
+
+    found = tuned_rows()
+    found.loc[(found["method"] == "pca@tuned") & (found["unit"] == "unit00"), ["value", "status"]] = [np.nan, "failed"]
+    of_task = tuning.tuning(build(found)).set_index("method")
+    assert (of_task.loc["vae", "place"], np.isnan(of_task.loc["pca", "place"])) == (1, True)
 
 
 def test_intervals_are_over_units():
