@@ -21,8 +21,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 run: env
 	$(BIN)/python -m bench run --methods $(METHODS) --tasks ood $(ARGS)
 
+# Three workers on two cores: many tests wait, for limits, servers and schedulers.
 test: env
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check: env
 	$(BIN)/ruff check .

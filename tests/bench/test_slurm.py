@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from bench.cell import result_of
+from bench.cell import result_of, run_cells
 from bench.executors import ExecutorError, slurm
 from bench.executors.slurm import Ended, SlurmExecutor, State, attempts, bundle, note_attempt, parse_settings
 from bench.files import read_sealed
@@ -22,7 +22,8 @@ from bench.resources import Resources
 from bench.store import Store
 from tests.bench.test_mlflow_server import free_port
 from tests.bench.test_run import PLUGIN, cells
-from tests.bench.test_tune import SHIFT
+from tests.bench.test_tune import SHIFT, tuned
+from tests.bench.test_tune import planned as planned_tuning
 from tests.waiting import wait_for
 
 TASK = "reembedding/pancancer-sim"
@@ -107,7 +108,7 @@ class Cluster:
     """Acts SLURM: runs what is submitted at once, as ``behave(cell, resources, job)`` says.
 
     That returns a status, which is then the cell's result, or an :class:`Ended`, with which the job ends in the middle
-    of the cell, or before any where ``begins`` is False.
+    of the cell, or before any where ``begins`` is False, or nothing, where it has written the result itself.
     """
 
     def __init__(self, out, behave, begins=True, refuses_mb=10**9):
@@ -140,7 +141,8 @@ class Cluster:
                 if isinstance(end, Ended):
                     self.ended[job] = end
                     break
-                write(self.out, cell, end)
+                if end is not None:
+                    write(self.out, cell, end)
         return jobs
 
     def ask(self, jobs):
@@ -152,20 +154,29 @@ def write(out, cell, status):
 
 
 @pytest.fixture
-def act(tmp_path, monkeypatch):
-    """Run cells on an acted cluster; returns what was reported for each method, the cluster and what was said."""
+def reach(monkeypatch):
+    """Let the executor speak to an acted cluster."""
     import submitit
 
-    monkeypatch.setattr(slurm.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(slurm, "LOOK", 0.0)
-    monkeypatch.setattr(slurm, "ASK", -1.0)
+    def patch(cluster):
+        monkeypatch.setattr(slurm.shutil, "which", lambda name: f"/usr/bin/{name}")
+        monkeypatch.setattr(slurm, "LOOK", 0.0)
+        monkeypatch.setattr(slurm, "ASK", -1.0)
+        monkeypatch.setattr(submitit, "AutoExecutor", cluster)
+        monkeypatch.setattr(slurm, "ask_slurm", cluster.ask)
+        monkeypatch.setattr(slurm, "cancel", cluster.cancelled.append)
+
+    return patch
+
+
+@pytest.fixture
+def act(tmp_path, reach):
+    """Run cells on an acted cluster; returns what was reported for each method, the cluster and what was said."""
     out = tmp_path / "out"
 
     def run(behave, todo, settings=None, time_limit=120.0, **traits):
         cluster = Cluster(out, behave, **traits)
-        monkeypatch.setattr(submitit, "AutoExecutor", cluster)
-        monkeypatch.setattr(slurm, "ask_slurm", cluster.ask)
-        monkeypatch.setattr(slurm, "cancel", cluster.cancelled.append)
+        reach(cluster)
         reports, started, said = {}, [], []
 
         def on_done(cell, result):
@@ -362,6 +373,23 @@ def test_a_job_that_slurm_queues_again_and_again_gives_its_cell_up(tmp_path, mon
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
+def test_tuning_on_a_cluster_chooses_what_it_chooses_here(reach, plugin, tmp_path):
+    file, out = plugin(SHIFT), tmp_path / "far" / "tuning"
+
+    def behave(cell, resources, job):
+        (result,) = run_cells([cell], Store(out).fits)
+        Store(out).write(result)
+
+    plan, studies, _ = planned_tuning(file)
+    here = tuned(plan, studies, tmp_path / "here", n_trials=4)
+    cluster = Cluster(out, behave)
+    reach(cluster)
+    plan, studies, _ = planned_tuning(file)
+    there = tuned(plan, studies, tmp_path / "far", 4, SlurmExecutor({}, lambda cell: NEEDS, 120.0, print))
+    assert len(cluster.submitted) > 4  # each inner unit of each trial is a submission of its own
+    assert [(one.tuned, one.oracle, one.ends) for one in there] == [(one.tuned, one.oracle, one.ends) for one in here]
+
+
 CONF = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -556,19 +584,6 @@ def test_a_head_that_was_killed_or_left_is_taken_up_and_nothing_runs_twice(on, c
     assert set(jobs()) - before == {job}
     # two units, two fits in each; the first fit of the first was begun twice
     assert len(pids.read_text().splitlines()) == 5
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_tuning_on_the_cluster_chooses_what_it_chooses_here(on, cli, plugin, tmp_path):
-    arguments = ("tune", "--methods", "shift", "--plugin", plugin(SHIFT), "--tasks", "unseen-cell-type/ifn-sim",
-                 "--preset", "smoke", "--trials", 2, "--folds", 1)  # fmt: skip
-    done = cli(*arguments, "--out", "out", "--executor", "slurm", timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert cli(*arguments, "--out", "local").returncode == 0
-    expected, found = (values(tmp_path / name / "results.parquet") for name in ("local", "out"))
-    assert "shift@tuned" in found.index.get_level_values("method")
-    pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
 @pytest.mark.slow

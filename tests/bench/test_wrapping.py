@@ -260,7 +260,7 @@ RUN_SLOW = (
 
 def test_a_program_that_outruns_its_time_is_ended_with_all_that_it_started(cli, tmp_path):
     slow(tmp_path)
-    done = cli(*RUN_SLOW, "--time-limit", "0.4")
+    done = cli(*RUN_SLOW, "--time-limit", "0.2")
     assert done.returncode == 1, done.stdout + done.stderr
     assert {row["status"] for row in results(tmp_path)["slow", PANCANCER]} == {"timeout"}
     assert wait_for(lambda: is_gone(grandchild(tmp_path)))
