@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,11 @@ class Request:
         """MLflow's tracking address."""
         return self.mlflow_uri or default_uri(self.out)
 
-    def executor_for(self, sizes: Mapping[str, float], estimate: Estimate, console: Console) -> Executor:
+    def plan(self, index: dict[str, Any]) -> Plan:
+        """Return the plan; what is learnt of tasks is added to ``index``, as by :func:`bench.plan.make_plan`."""
+        return make_plan(self.specs, self.tasks, self.preset, self.seeds, self.plugins, index, self.own)
+
+    def executor_for(self, sizes: Mapping[str, float], estimate: Callable[[], Estimate], console: Console) -> Executor:
         """Return where cells run.
 
         Parameters
@@ -102,7 +106,7 @@ class Request:
         sizes
             Million values of each task's data.
         estimate
-            Of the time that cells take.
+            Returns that of the time that cells take; called for SLURM alone, as it reads all results.
         console
             Where SLURM's answers go.
         """
@@ -110,9 +114,10 @@ class Request:
         if self.executor == "inline":
             return InlineExecutor()
         if self.executor == "slurm":
+            seconds = estimate().seconds
             return SlurmExecutor(
                 parse_settings(self.slurm),
-                lambda cell: needs(cell, sizes[cell.task], estimate.seconds(cell), limit_mb),
+                lambda cell: needs(cell, sizes[cell.task], seconds(cell), limit_mb),
                 self.time_limit,
                 lambda line: console.print(Text(line), soft_wrap=True),
             )
@@ -154,17 +159,18 @@ def carry_out(request: Request, console: Console, dry_run: bool = False) -> Done
     store = Store(request.out)
     with store.lock():
         index = store.index()
-        plan = make_plan(
-            request.specs, request.tasks, request.preset, request.seeds, request.plugins, index, request.own
-        )
+        plan = request.plan(index)
         store.write_index(index)
         for task, selection in plan.selections.items():
             how = " (--n-genes)" if request.own else ""
             console.print(Text(f"{task}: {selection}{how}"), soft_wrap=True)
-        estimate = Estimate(store.gather().rows, plan.sizes, tried(store.out))
+
+        def estimate() -> Estimate:
+            return Estimate(store.gather().rows, plan.sizes, tried(store.out))
+
         if dry_run:
             todo = [cell for cell in plan.cells if not cell.skip and store.finished(cell.id) is None]
-            say_plan(plan, todo, estimate, request.n_jobs, console)
+            say_plan(plan, todo, estimate(), request.n_jobs, console)
             return Done(plan, store, request.uri, None)
         executor = request.executor_for(plan.sizes, estimate, console)
         return execute_request(request, plan, store, executor, console)

@@ -28,7 +28,7 @@ from rich.text import Text
 from bench.estimate import Estimate
 from bench.execute import Done, Interruptible, Request, execute_request
 from bench.executors import Executor
-from bench.plan import ORACLE, TUNED, Cell, MethodSpec, Plan, PlanError, make_plan, method_config
+from bench.plan import ORACLE, TUNED, Cell, MethodSpec, Plan, PlanError, method_config
 from bench.progress import RunProgress, duration
 from bench.schedule import longest_first
 from bench.store import Store
@@ -410,9 +410,7 @@ def carry_out(request: Request, n_trials: int, n_folds: int, console: Console, d
     store = Store(request.out)
     with store.lock():
         index = store.index()
-        plan = make_plan(
-            request.specs, request.tasks, request.preset, request.seeds, request.plugins, index, request.own
-        )
+        plan = request.plan(index)
         studies, without = studies_of(plan, request.specs, n_folds, index)
         store.write_index(index)
         for name, reason in without.items():
@@ -427,7 +425,7 @@ def carry_out(request: Request, n_trials: int, n_folds: int, console: Console, d
         console.print(Text(f"{text}with {request.n_jobs} jobs ({basis})"), soft_wrap=True)
         if dry_run:
             return Done(plan, store, request.uri, None)
-        executor = request.executor_for(plan.sizes, estimate, console)
+        executor = request.executor_for(plan.sizes, lambda: estimate, console)
         with Interruptible():
             chosen = Tuning(studies, store.out, executor, request.n_jobs, estimate, console).run(n_trials)
         for study in studies:
