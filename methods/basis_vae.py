@@ -77,7 +77,7 @@ class BasisVAE(VAE):
         from methods.nn.penalties import categorical_dirichlet_kl
 
         decoder, log_variance = forward.network["decoder"], forward.network["observation"].likelihood.bounded()
-        spread = decoder.head.spread(decoder.hidden(forward.first))
+        spread = decoder.head.spread(forward.hidden)
         of_genes = categorical_dirichlet_kl(decoder.head.choice, self.config.concentration)
         return {
             **super().penalties(forward),

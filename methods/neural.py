@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from methods.base import CannotFit, Method, require, searched
+import numpy as np
+
+from methods.base import CannotFit, Method, column, require, searched
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class NeuralMethod(Method):
@@ -57,6 +59,8 @@ class NeuralMethod(Method):
             require(0 <= self.validation < 1, "validation", self.validation, "must be in [0, 1)")
             require(self.activation in ACTIVATIONS, "activation", self.activation, f"is one of {ACTIVATIONS}")
             require(self.norm in NORMS, "norm", self.norm, f"is one of {NORMS}")
+            rule = "must be 2 or above with norm='batch', which needs two cells to tell how far a cell is off"
+            require(self.minibatch > 1 or self.norm != "batch", "minibatch", self.minibatch, rule)
             likelihoods = ("auto", *LIKELIHOODS)
             require(self.likelihood in likelihoods, "likelihood", self.likelihood, f"is one of {likelihoods}")
 
@@ -119,6 +123,13 @@ class NeuralMethod(Method):
         self.network = self.build(state["n_genes"]).to(device())
         self.network.load_state_dict(weights)
         self.network.eval()
+
+
+def environment_numbers(data: AnnData, where: Any) -> Tensor:
+    """Return the number of each cell's environment among the sorted ones, (n_cells,), on the device ``where``."""
+    import torch
+
+    return torch.from_numpy(np.unique(column(data, "environment"), return_inverse=True)[1]).to(where)
 
 
 @contextmanager

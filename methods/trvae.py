@@ -29,7 +29,8 @@ class TrVAE(CVAE):
     objectives; the ``paper`` preset is the paper's network and α, and for Haber its latents, β and minibatch.
 
     Ours differs: the mean over pairs of environments where they sum (decision 0013; with two environments the same),
-    a linear output (theirs ends in a ReLU), and early stopping with the best weights restored.
+    a linear output (theirs ends in a ReLU), LeakyReLU of slope .01 (theirs is Keras' .3), and early stopping with the
+    best weights restored.
     """
 
     name = "trvae"

@@ -18,7 +18,8 @@ class UMAP(Method):
 
     An embedding only: its inverse transform is not a generative model, so it neither decodes nor predicts.
     Its state (a neighbour index) is not kept on disk; it is fitted anew in each cell. One thread and a
-    fixed seed make it reproducible.
+    fixed seed give the same codes bit for bit on one machine. The layout is chaotic: rounding decides it, so another
+    processor's instructions give another one, and each fit says so.
     """
 
     name = "umap"
@@ -59,6 +60,7 @@ class UMAP(Method):
             random_state=seed,
             n_jobs=1,
         ).fit(self.pca.transform(x))
+        self.note("the layout depends on rounding: another processor gives another one")
         return self
 
     def embed(self, data: AnnData) -> np.ndarray:

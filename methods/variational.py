@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from methods.base import Apart
-from methods.neural import NeuralMethod, seeded
+from methods.neural import NeuralMethod, environment_numbers, seeded
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor, nn
 
-#: Under what name a cell's stratum is among its tensors.
-STRATA = "stratum"
+    from methods.nn.training import Adversary
+
+#: Under what names a cell's stratum, and the number of its environment, are among its tensors.
+STRATA, OF_ENVIRONMENT = "stratum", "number of the environment"
 #: So many cells are embedded at once, lest their layers outgrow the memory.
 BLOCK = 16_384
 #: Beyond it the pairs of a minibatch's cells could outgrow the memory.
@@ -41,6 +43,8 @@ class Forward:
         One draw of it.
     first
         Activations of the decoder's first hidden layer, before dropout (n_cells, width).
+    hidden
+        Activations of its last one, after dropout (n_cells, width): what the reconstruction was made from.
     """
 
     network: Any
@@ -50,6 +54,7 @@ class Forward:
     log_variance: Tensor
     z: Tensor
     first: Tensor
+    hidden: Tensor
 
 
 class Variational(NeuralMethod):
@@ -97,15 +102,27 @@ class Variational(NeuralMethod):
                 method.prepare(data)
             if method.learned() != first.learned() or data.n_obs != datasets[0].n_obs:
                 raise Apart(f"{cls.name}: fits of {data.n_obs} and {datasets[0].n_obs} cells, or of other labels")
-            tensors: dict[str, Any] = method.tensors(data) | method.supervision(data) | {STRATA: method.strata(data)}
+            tensors: dict[str, Any] = method.tensors(data) | method.supervision(data)
+            tensors |= {STRATA: method.strata(data), OF_ENVIRONMENT: environment_numbers(data, method.where)}
             number = next((i for i, others in enumerate(own) if _same(tensors, others)), len(own))
             own = own if number < len(own) else [*own, tensors]
             starts.append(number * data.n_obs)
         tensors = own[0] if len(own) == 1 else _one_after_another(own)
         del own
-        strata = tensors.pop(STRATA)
+        strata, of_environment = tensors.pop(STRATA), tensors.pop(OF_ENVIRONMENT)
         networks = [method.network for method in methods]
-        outcomes = train_together(first, networks, tensors, first.schedule(), seeds, cls.name, strata, starts)
+        outcomes = train_together(
+            first,
+            networks,
+            tensors,
+            first.schedule(),
+            seeds,
+            cls.name,
+            strata,
+            starts,
+            of_environment,
+            first.adversary(first.network),
+        )
         remarks = list(first.log)
         for method, data, outcome in zip(methods, datasets, outcomes, strict=True):
             method.history = outcome.history
@@ -143,18 +160,30 @@ class Variational(NeuralMethod):
         from methods.nn.training import Schedule
 
         config = self.config
-        warmup = min(self.warmup(), config.max_epochs - 1)
         return Schedule(
-            config.max_epochs, config.learning_rate, config.minibatch, config.validation, config.patience, warmup
+            config.max_epochs,
+            config.learning_rate,
+            config.minibatch,
+            config.validation,
+            config.patience,
+            self.rising_epochs(),
         )
 
     def warmup(self) -> int:
         """Return for how many epochs a weight rises, during which no weights of the network count as best; here 0."""
         return 0
 
+    def rising_epochs(self) -> int:
+        """Return :meth:`warmup`, cut so that at least one epoch of the fit has the whole weight."""
+        return min(self.warmup(), self.config.max_epochs - 1)
+
     def risen(self, epoch: int) -> float:
         """Return which share of itself a weight has in ``epoch`` that rises linearly to all of it."""
-        return min(1.0, (epoch + 1) / max(1, self.warmup()))
+        return min(1.0, (epoch + 1) / max(1, self.rising_epochs()))
+
+    def adversary(self, network: Any) -> Adversary | None:
+        """Return what is trained against the rest of the network by gradient steps of its own; here nothing."""
+        return None
 
     def parameter_groups(self, network: Any) -> list[dict[str, Any]]:
         """Return one group of all parameters."""
@@ -209,8 +238,9 @@ class Variational(NeuralMethod):
         mean, log_variance = network["encoder"](self.encoder_input(network, minibatch))
         z = mean + torch.exp(0.5 * log_variance) * normal_like(mean)
         first = network["decoder"].first(self.decoder_input(z, minibatch))
-        log_prob = network["observation"].log_prob(minibatch, network["decoder"].rest(first))
-        forward = Forward(network, minibatch, epoch, mean, log_variance, z, first)
+        hidden = network["decoder"].hidden(first)
+        log_prob = network["observation"].log_prob(minibatch, network["decoder"].head(hidden))
+        forward = Forward(network, minibatch, epoch, mean, log_variance, z, first, hidden)
         return {"reconstruction": -log_prob.mean(-1), **self.penalties(forward)}
 
     def penalties(self, forward: Forward) -> dict[str, Tensor]:
@@ -230,7 +260,7 @@ class Variational(NeuralMethod):
         from torch import Tensor
 
         self.note(f"terms that compare every two cells of a minibatch saw {MOST_PAIRED} of them")
-        parts = ("mean", "log_variance", "z", "first")
+        parts = ("mean", "log_variance", "z", "first", "hidden")
         first = (*(slice(None) for _ in forward.z.shape[:-2]), slice(MOST_PAIRED))
         minibatch = {key: value[first] for key, value in forward.minibatch.items() if isinstance(value, Tensor)}
         return replace(forward, minibatch=minibatch, **{part: getattr(forward, part)[first] for part in parts})

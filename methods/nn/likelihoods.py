@@ -213,10 +213,13 @@ class NegativeBinomial(Likelihood):
         # torch.distributions.Gamma takes no generator
         return torch.poisson(torch._standard_gamma(theta, generator=generator) * mean / theta, generator=generator)
 
-    def generating_function(self, u: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
-        """Return E[u^x] = (1 + μ(1 − u)/θ)^−θ for u in [0, 1], which broadcasts to (n_cells, n_genes)."""
+    def generating_deficit(self, v: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
+        """Return 1 − E[(1 − v)^x] = 1 − (1 + μv/θ)^−θ for v in [0, 1], which broadcasts to (n_cells, n_genes).
+
+        Of v and not of u = 1 − v, since μv matters also where 1 − v is rounded to 1.
+        """
         theta = self.bounded().exp().unsqueeze(-2)
-        return torch.exp(-theta * torch.log1p(NegativeBinomial.mean(self, output, library) * (1 - u) / theta))
+        return -torch.expm1(-theta * torch.log1p(NegativeBinomial.mean(self, output, library) * v / theta))
 
 
 class ZeroInflatedNegativeBinomial(NegativeBinomial):
@@ -252,10 +255,10 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         kept = torch.bernoulli(torch.sigmoid(-dropout), generator=generator)
         return kept * super().sample(logits, library, generator)
 
-    def generating_function(self, u: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
-        """Return E[u^x] = π + (1 − π) times the negative binomial's."""
+    def generating_deficit(self, v: Tensor, output: Tensor, library: Tensor | None = None) -> Tensor:
+        """Return 1 − E[(1 − v)^x], 1 − π times the negative binomial's."""
         logits, dropout = self._logits(output)
-        return torch.sigmoid(dropout) + torch.sigmoid(-dropout) * super().generating_function(u, logits, library)
+        return torch.sigmoid(-dropout) * super().generating_deficit(v, logits, library)
 
 
 def _given(library: Tensor | None) -> Tensor:

@@ -174,13 +174,9 @@ class Decoder(nn.Module):
         """Map what :meth:`first` returns to the last hidden layer, (n_cells, hidden[-1])."""
         return self.body[self.n_first :](first)
 
-    def rest(self, first: Tensor) -> Tensor:
-        """Map what :meth:`first` returns to (n_cells, n_out)."""
-        return self.head(self.hidden(first))
-
     def forward(self, z: Tensor) -> Tensor:
         """Map (n_cells, n_latent) to (n_cells, n_out)."""
-        return self.rest(self.first(z))
+        return self.head(self.hidden(self.first(z)))
 
 
 class GenesOfBasis(nn.Module):

@@ -267,8 +267,8 @@ class Counts(Offset):
         expected, output = torch.zeros(1, device=output.device), self.shifted(output)
         for log_t in np.arange(-22.0, 4.0, step):
             t = float(np.exp(log_t))
-            at = self.likelihood.generating_function(torch.exp(-t / constant)[:, None], output, library)
-            expected = expected + step * np.exp(-t) * (1 - at)
+            missing = self.likelihood.generating_deficit(-torch.expm1(-t / constant)[:, None], output, library)
+            expected = expected + step * np.exp(-t) * missing
         return expected
 
 

@@ -81,6 +81,28 @@ class Schedule:
     final_learning_rate: float = 0.0
 
 
+@dataclass(frozen=True)
+class Adversary:
+    """A part of the network that is trained against the rest, by steps of its own before each step of the rest.
+
+    Attributes
+    ----------
+    groups
+        Its parameter groups, for an Adam of its own.
+    steps
+        Gradient steps that it takes before each step of the rest.
+    reads
+        What it is shown of a minibatch, ``reads(network, minibatch)``; no gradient passes.
+    loss
+        ``loss(network, read)``, a scalar.
+    """
+
+    groups: list[dict[str, Any]]
+    steps: int
+    reads: Callable[[Any, Mapping[str, Tensor]], Tensor]
+    loss: Callable[[Any, Tensor], Tensor]
+
+
 @dataclass
 class Outcome:
     """Training curves (term to value at each epoch), why training stopped, and the error if one stopped it."""
@@ -110,6 +132,7 @@ def train(
     seed: int,
     name: str,
     strata: Tensor | None = None,
+    environments: Tensor | None = None,
 ) -> Outcome:
     """Train ``network`` in place by Adam and leave it in eval mode with its best weights.
 
@@ -129,13 +152,15 @@ def train(
         The method's name, for messages.
     strata
         Labels (n_cells,), whole numbers; every minibatch then holds each label in its share of the cells.
+    environments
+        Labels (n_cells,), whole numbers; each keeps a cell in the training split, however few it has.
 
     Raises
     ------
     NonFiniteLoss
         When a term is NaN or infinite at the end of an epoch.
     """
-    (outcome,) = train_together(model, [network], tensors, schedule, [seed], name, strata)
+    (outcome,) = train_together(model, [network], tensors, schedule, [seed], name, strata, None, environments)
     if outcome.error is not None:
         raise outcome.error
     return outcome
@@ -150,6 +175,8 @@ def train_together(
     name: str,
     strata: Tensor | None = None,
     starts: Sequence[int] | None = None,
+    environments: Tensor | None = None,
+    adversary: Adversary | None = None,
 ) -> list[Outcome]:
     """Train replicas of one network in one pass, each as :func:`train` would alone, but for rounding.
 
@@ -160,7 +187,7 @@ def train_together(
         network there is no such axis.
     networks
         Of one shape.
-    tensors, strata
+    tensors, strata, environments
         As in :func:`train`; where replicas have their own data, one after another.
     schedule, name
         As in :func:`train`.
@@ -168,6 +195,8 @@ def train_together(
         Of each network.
     starts
         Number of the first cell of each network's data, which are equally many; without it all have the same.
+    adversary
+        Of one network alone.
 
     Returns
     -------
@@ -180,18 +209,22 @@ def train_together(
     n_cells = len(next(iter(tensors.values()))) // len(set(starts))
     if n_cells < 2:
         raise CannotFit(f"{name} needs at least 2 cells, got {n_cells}")
-    n_validation = int(schedule.validation * n_cells) if n_cells >= 20 else 0
+    n_validation = min(int(schedule.validation * n_cells), n_cells - 2) if n_cells >= 20 else 0
     several = len(networks) > 1
     replicas = [
-        _Replica(*each, where, n_cells, n_validation, schedule) for each in zip(networks, seeds, starts, strict=True)
+        _Replica(*each, where, n_cells, n_validation, schedule, environments)
+        for each in zip(networks, seeds, starts, strict=True)
     ]
     network = stacked(networks) if several else networks[0]
     n_kept = n_cells - n_validation
     n_batches = -(-n_kept // schedule.minibatch)
+    if schedule.minibatch > 1:  # a minibatch of one cell has no batch norm
+        n_batches = min(n_batches, n_kept // 2)
 
     optimizer = torch.optim.Adam(model.parameter_groups(network), lr=schedule.learning_rate, fused=True)
     cosine = schedule.final_learning_rate > 0
     decay = CosineAnnealingLR(optimizer, schedule.max_epochs, schedule.final_learning_rate) if cosine else None
+    opponent = torch.optim.Adam(adversary.groups, fused=True) if adversary else None
     left = list(replicas)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seeds[0])
@@ -202,7 +235,10 @@ def train_together(
                 names: list[str] = []
                 totals: Any = 0.0
                 for cells in order.tensor_split(n_batches, -1):
-                    terms = model.loss_terms(network, _gathered(tensors, cells), epoch)
+                    minibatch = _gathered(tensors, cells)
+                    if adversary and opponent:
+                        _train_adversary(adversary, opponent, network, minibatch)
+                    terms = model.loss_terms(network, minibatch, epoch)
                     names, values = list(terms), torch.stack(list(terms.values()))
                     optimizer.zero_grad(set_to_none=True)
                     values.sum().backward()
@@ -236,6 +272,17 @@ def train_together(
     return [one.finished() for one in replicas]
 
 
+def _train_adversary(
+    adversary: Adversary, optimizer: torch.optim.Optimizer, network: nn.Module, minibatch: Mapping[str, Tensor]
+) -> None:
+    with torch.no_grad():
+        read = adversary.reads(network, minibatch)
+    for _ in range(adversary.steps):
+        optimizer.zero_grad(set_to_none=True)
+        adversary.loss(network, read).backward()
+        optimizer.step()
+
+
 @cache
 def keep_freed_memory() -> None:
     """Let glibc, where it is the C library, keep what it has been given back for the next buffers of a step.
@@ -261,6 +308,7 @@ class _Replica:
         n_cells: int,
         n_validation: int,
         schedule: Schedule,
+        environments: Tensor | None,
     ):
         self.network, self.schedule = network, schedule
         # the order of cells is drawn on the CPU, so that it is the same one on every device
@@ -268,6 +316,8 @@ class _Replica:
         self.noise = torch.Generator(where).manual_seed(seed)
         order = (torch.randperm(n_cells, generator=self.shuffle) + start).to(where)
         self.held, self.kept = order[:n_validation], order[n_validation:]
+        if environments is not None:
+            self.held, self.kept = _with_every_label_kept(self.held, self.kept, environments)
         self.outcome = Outcome(stopped=f"max_epochs={schedule.max_epochs}")
         self.ended = False
         self.best, self.best_weights = float("inf"), weights_of(network)
@@ -303,6 +353,22 @@ class _Replica:
         self.network.load_state_dict(self.best_weights)
         self.network.eval()
         return self.outcome
+
+
+def _with_every_label_kept(held: Tensor, kept: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cells held out and kept such that each label of ``held`` is among those kept, as far as that can be.
+
+    A label that is held out whole, as that of a single cell easily is, changes one cell with the label that has most
+    cells in training. Where nothing must change nothing does.
+    """
+    held, kept = held.clone(), kept.clone()
+    n_labels = int(labels.max()) + 1
+    for label in labels[held].unique().tolist():
+        counts = labels[kept].bincount(minlength=n_labels)
+        if not counts[label] and counts.max() > 1:
+            out, into = (labels[held] == label).nonzero()[0], (labels[kept] == counts.argmax()).nonzero()[0]
+            held[out], kept[into] = kept[into], held[out]
+    return held, kept
 
 
 def _side_by_side(orders: list[Tensor], several: bool) -> Tensor:

@@ -178,25 +178,33 @@ def test_the_mmd_is_of_the_draws_of_all_pairs(shifted):
     method = fitted("mmd-cvae", data, mmd=4.0)
     minibatch = method.tensors(data[:50].copy())
     mean, log_variance, z = torch.randn(3, 50, 3, generator=torch.Generator().manual_seed(0))
-    terms = method.penalties(Forward(method.network, minibatch, 0, mean, log_variance, z, z))
+    terms = method.penalties(Forward(method.network, minibatch, 0, mean, log_variance, z, z, z))
     by_hand = mmd_by_hand(z, minibatch["environment"].argmax(1))
     assert float(terms["mmd"]) == pytest.approx(4 * by_hand, rel=1e-3)
 
 
 def test_a_larger_mmd_brings_the_codes_of_environments_together(labelled):
-    """Types in different shares, so that a CVAE's codes, which hold the type, differ between environments."""
+    """Types in different shares, so that a CVAE's codes, which hold the type, differ between environments.
+
+    One fit is chaotic: its number depends on the processor's instructions. So the statement is of several seeds.
+    """
     rng = np.random.default_rng(0)
     condition = np.arange(300) % 2
     kind = (rng.uniform(size=300) < np.where(condition == 0, 0.2, 0.8)).astype(float)
     x = 5 + np.outer(kind, 2 * rng.standard_normal(15)) + np.outer(condition, rng.standard_normal(15))
     data = labelled(x + 0.3 * rng.standard_normal((300, 15)), np.array(["control", "A"])[condition])
     network = {**TRAINED, "n_latent": 2, "max_epochs": 60}
-    apart = [
-        mmd_by_hand(fitted("mmd-cvae", data, **network, mmd=weight).embed(data), condition, (1.0,))
+    apart = {
+        weight: [
+            mmd_by_hand(fitted("mmd-cvae", data, seed, **network, mmd=weight).embed(data), condition, (1.0,))
+            for seed in range(5)
+        ]
         for weight in (0.0, 30.0, 1000.0)
-    ]
-    # measured .36, .085, .005
-    assert apart[0] > 1.5 * apart[1] > 3 * apart[2]
+    }
+    # medians of five measured: .43, .16, .04 with the plainest instructions of the processor, .43, .17, .02 with AVX2
+    # and AVX-512
+    assert np.median(apart[0.0]) > 1.8 * np.median(apart[30.0])
+    assert np.median(apart[30.0]) > 1.8 * np.median(apart[1000.0])
 
 
 # --- trVAE

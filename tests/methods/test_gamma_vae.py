@@ -40,7 +40,7 @@ def untrained(n_genes=30, **changes):
 
 
 def penalties(method, network, z, epoch=10**6):
-    return method.penalties(Forward(network, {}, epoch, torch.zeros_like(z), torch.zeros_like(z), z, z))
+    return method.penalties(Forward(network, {}, epoch, torch.zeros_like(z), torch.zeros_like(z), z, z, z))
 
 
 # --- without the terms
@@ -113,7 +113,7 @@ def test_of_every_eight_cells_one_is_a_point_and_one_is_mixed(monkeypatch):
 
 
 def test_weights_rise_over_the_warm_up_and_count_in_full_in_validation():
-    method, network = untrained(metric_scale=4.0, warmup=10)
+    method, network = untrained(metric_scale=4.0, warmup=10, max_epochs=20)
     z = torch.randn(50, 2)
     values = []
     for epoch in (0, 4, 9, 400):
@@ -122,7 +122,9 @@ def test_weights_rise_over_the_warm_up_and_count_in_full_in_validation():
     assert values[0] == pytest.approx(values[2] / 10)
     assert values[1] == pytest.approx(values[2] / 2)
     assert values[2] == values[3] > 0
-    assert method.schedule().warmup == 4  # of 5 epochs, so that some weights can be the best
+    short = untrained(metric_scale=4.0, warmup=10, max_epochs=5)[0]
+    assert short.schedule().warmup == 4  # of 5 epochs, so that some weights can be the best
+    assert [short.risen(epoch) for epoch in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert untrained(warmup=10)[0].schedule().warmup == 0
 
 

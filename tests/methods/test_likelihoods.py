@@ -257,8 +257,8 @@ def test_probabilities_of_all_counts_sum_to_one_and_have_the_stated_mean(cls):
     assert p.sum().item() == pytest.approx(1.0, abs=1e-11)
     assert (p @ x).item() == pytest.approx(likelihood.mean(output, library)[0].item(), abs=1e-9)
     for u in (0.0, 0.3, 1.0):
-        found = likelihood.generating_function(torch.tensor(u, dtype=torch.float64), output[:1], library[:1])
-        assert found.item() == pytest.approx((p @ u**x).item(), abs=1e-11)
+        missing = likelihood.generating_deficit(torch.tensor(1 - u, dtype=torch.float64), output[:1], library[:1])
+        assert missing.item() == pytest.approx(1 - (p @ u**x).item(), abs=1e-11)
     # the same for draws, with more than ten expected in each class
     draw = likelihood.sample(output[:1].expand(20_000, -1), library[:1].expand(20_000), generator=generator())
     kept = 20_000 * p[:30] > 10

@@ -117,7 +117,7 @@ def test_the_decoder_reads_what_a_cell_has(quick, three):
 
 
 def test_terms_by_hand(quick, three):
-    method = MultiGroupVI(MultiGroupVI.configure(**TINY, wasserstein=3.0, warmup=4))
+    method = MultiGroupVI(MultiGroupVI.configure(**{**TINY, "max_epochs": 10}, wasserstein=3.0, warmup=4))
     method.groups, method.network = quick.groups, quick.network
     rng = torch.Generator().manual_seed(0)
     cells = three[[0, 1, 2, 3, 4]].copy()  # control, A, B, control, A
@@ -132,7 +132,7 @@ def test_terms_by_hand(quick, three):
         distance.append(sum(m[3 + 2 * g + j] ** 2 + v[3 + 2 * g + j] for g in others for j in (0, 1)))
     for epoch, weight in ((0, 0.25), (3, 1.0), (50, 1.0)):
         terms = method.penalties(
-            Forward(method.network, method.covariates(cells), epoch, mean, log_variance, mean, mean)
+            Forward(method.network, method.covariates(cells), epoch, mean, log_variance, mean, mean, mean)
         )
         assert float(terms["kl"]) == pytest.approx(weight * np.mean(kl), rel=1e-5)
         assert float(terms["wasserstein"]) == pytest.approx(3 * np.mean(distance), rel=1e-5)

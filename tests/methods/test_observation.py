@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import digamma
 from scipy.stats import nbinom
 
 from methods.nn import LIKELIHOODS
@@ -58,6 +59,19 @@ def test_expected_x_is_the_mean_of_the_logarithm(name, library, theta, constant)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     # and the logarithm of the mean is another thing, the more so for small counts
     assert (np.log1p((1 - zero) * library * share / constant) > expected).all()
+
+
+@pytest.mark.parametrize("mean", [4e2, 4e4, 4e6])
+def test_expected_x_of_large_counts_keeps_its_digits_in_single_precision(mean):
+    theta = 5.0
+    observed = observation("negative-binomial", 1)
+    with torch.no_grad():
+        observed.likelihood.log_theta.fill_(np.log(theta))
+    cell = {"library": torch.tensor([mean]), "constant": torch.tensor([1.0])}
+    found = float(observed.expression(torch.zeros(1, 1), cell).detach())
+    # of a large mean the count is a gamma variable, whose mean logarithm is known: 15.098 at 4 million
+    expected = np.log(mean) + digamma(theta) - np.log(theta)
+    assert found == pytest.approx(expected, rel=2e-3 if mean < 1e3 else 1e-4)
 
 
 def test_a_cell_without_counts_has_finite_everything(labelled):

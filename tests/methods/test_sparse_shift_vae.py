@@ -111,7 +111,7 @@ def test_the_kl_is_to_the_shifted_prior_and_warms_up(quick, sparse):
     kl = 0.5 * ((mean - prior).square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
     found = [
         method.penalties(
-            Forward(network, {"environment": torch.tensor([2, 7, -1])}, epoch, mean, log_variance, mean, mean)
+            Forward(network, {"environment": torch.tensor([2, 7, -1])}, epoch, mean, log_variance, mean, mean, mean)
         )
         for epoch in (0, 1, 3, 50)
     ]

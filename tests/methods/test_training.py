@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from methods.base import CannotFit
-from methods.nn.training import NonFiniteLoss, Schedule, _spread, train
+from methods.nn.training import Adversary, NonFiniteLoss, Schedule, _spread, train, train_together
 
 STEP = 0.5
 
@@ -44,11 +44,12 @@ class Course(Model):
         return {"climb": (network.w - 5.0).square()}
 
 
-def run(model=None, n_cells=40, seed=0, network=None, strata=None, **changes):
+def run(model=None, n_cells=40, seed=0, network=None, strata=None, environments=None, **changes):
     schedule = {"max_epochs": 60, "learning_rate": STEP, "minibatch": 128, "validation": 0.1, "patience": 7}
     network = network or Walk()
     tensors = {"x": torch.arange(float(n_cells))[:, None]}
-    outcome = train(model or Course(), network, tensors, Schedule(**{**schedule, **changes}), seed, "toy", strata)
+    how = Schedule(**{**schedule, **changes})
+    outcome = train(model or Course(), network, tensors, how, seed, "toy", strata, environments)
     return outcome, network
 
 
@@ -290,6 +291,57 @@ def test_a_group_has_its_own_learning_rate_and_the_cosine_ends_where_it_should()
     run(model, n_cells=10, max_epochs=11, patience=20, validation=0.0, final_learning_rate=0.025)
     half = (0.125 + 0.025) / 2 + (0.125 - 0.025) / 2 * np.cos(np.pi * np.arange(10) / 11)
     np.testing.assert_allclose(np.diff(model.at), half, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_split_keeps_a_cell_of_every_environment_in_training(seed):
+    environments = torch.tensor([0] * 30 + [1] * 8 + [2, 3])
+    model, plain = Record(), Record()
+    run(model, seed=seed, environments=environments, max_epochs=2, validation=0.4)
+    run(plain, seed=seed, max_epochs=2, validation=0.4)
+    trained = {int(cell) for batch in model.cells[True] for cell in batch}
+    held = {int(cell) for batch in model.cells[False] for cell in batch}
+    assert {int(environments[cell]) for cell in trained} == {0, 1, 2, 3}
+    assert (len(trained), len(held), trained & held) == (24, 16, set())
+    if {2, 3} <= {int(environments[int(cell)]) for cell in plain.cells[True][0]}:
+        assert model.cells == plain.cells  # where nothing must change nothing does
+
+
+@pytest.mark.parametrize(("n_cells", "minibatch"), [(3, 2), (21, 2), (7, 3), (2, 2)])
+def test_no_minibatch_has_a_single_cell_unless_it_is_asked_for(n_cells, minibatch):
+    model = Course()
+    run(model, n_cells=n_cells, minibatch=minibatch, validation=0.95, max_epochs=1)
+    assert min(model.sizes[True]) >= 2
+    model = Course()
+    run(model, n_cells=n_cells, minibatch=1, validation=0.0, max_epochs=1)
+    assert set(model.sizes[True]) == {1}
+
+
+def test_an_adversary_takes_its_own_steps_before_each_of_the_model():
+    class Two(Walk):
+        def __init__(self):
+            super().__init__()
+            self.against = nn.Parameter(torch.zeros(()))
+
+    class Watching(Course):
+        def parameter_groups(self, network):
+            return [{"params": [network.w]}]
+
+        def loss_terms(self, network, minibatch, epoch):
+            at.append((network.w.item(), network.against.item()))
+            return {"climb": -network.w}
+
+    at, network = [], Two()
+    adversary = Adversary(
+        [{"params": [network.against], "lr": 0.25}],
+        3,
+        lambda network, minibatch: network.w + 0,
+        lambda network, read: network.against * (1 + 0 * read) + 0 * read,
+    )
+    tensors, schedule = {"x": torch.zeros(10, 1)}, Schedule(2, STEP, 5, 0.0, 9)
+    train_together(Watching(), [network], tensors, schedule, [0], "toy", adversary=adversary)
+    # three steps down before each of the model's four up; no gradient passes from the one to the other
+    np.testing.assert_allclose(at, [(i * STEP, -0.75 * (i + 1)) for i in range(4)], atol=1e-4)
 
 
 def test_every_minibatch_holds_every_stratum_in_its_share():

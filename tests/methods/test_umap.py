@@ -1,9 +1,15 @@
 """UMAP: two clusters stay apart, and new cells land with their own."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from methods import METHODS, CannotFit
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_clusters_stay_apart_and_new_cells_land_with_their_own(labelled):
@@ -20,6 +26,32 @@ def test_clusters_stay_apart_and_new_cells_land_with_their_own(labelled):
     np.testing.assert_array_equal(nearest, side[60:])
     spread = np.linalg.norm(codes - centres[side[:60]], axis=1).mean()
     assert np.linalg.norm(centres[0] - centres[1]) > 3 * spread
+
+
+PROGRAM = """
+import sys
+import numpy as np
+from methods.umap import UMAP
+sys.path.insert(0, "tests/methods")
+from conftest import _labelled
+x = np.random.default_rng(0).standard_normal((90, 12))
+data = _labelled(x[:60], ["control"] * 60)
+method = UMAP(UMAP.configure(n_neighbors=10)).fit(data, 3)
+print(method.embed(data).tobytes().hex(), method.embed(_labelled(x[60:], ["control"] * 30)).tobytes().hex())
+"""
+
+
+def test_two_processes_have_the_same_codes_bit_for_bit():
+    found = [
+        subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert found[0] == found[1] != ""
+
+
+def test_a_fit_says_that_another_processor_lays_the_cells_out_anew(labelled):
+    method = METHODS["umap"]().fit(labelled(np.random.default_rng(0).standard_normal((40, 5)), ["control"] * 40), 0)
+    assert method.log == ["the layout depends on rounding: another processor gives another one"]
 
 
 def test_too_few_cells_are_refused(labelled):

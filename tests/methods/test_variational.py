@@ -73,6 +73,42 @@ def test_likelihood_is_finite_one_number_a_cell_and_leaves_random_state_alone(na
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if "warmup" in METHODS[name].Config.__dataclass_fields__])
+def test_a_warm_up_that_is_longer_than_the_fit_still_ends_with_the_whole_weight(name):
+    method = METHODS[name](METHODS[name].configure(max_epochs=60, warmup=400))
+    method.groups, method.n_cells = ["a", "b"], 100  # what multiGroupVI's minibatches depend on
+    assert method.schedule().warmup == 59
+    assert method.risen(29) == pytest.approx(30 / 59)
+    assert method.risen(59) == method.risen(60) == 1.0
+
+
+def test_a_minibatch_of_one_cell_needs_a_network_without_batch_norm(structured):
+    with pytest.raises(ConfigError, match=r"vae\.minibatch=1: must be 2 or above with norm='batch'"):
+        VAE.configure(**SMALL, minibatch=1)
+    method = VAE(VAE.configure(**SMALL, minibatch=1, norm="layer")).fit(structured[:30].copy(), 0)
+    assert np.isfinite(method.embed(structured)).all()
+    # 21 cells in twos leave no single one
+    assert np.isfinite(VAE(VAE.configure(**SMALL, minibatch=2)).fit(structured[:21].copy(), 0).embed(structured)).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_environment_of_one_cell_is_trained_on(seed, structured, monkeypatch):
+    """At 956005a three of twenty seeds had it in the validation split, so that the method never saw it."""
+    data = structured.copy()
+    data.obs["condition"] = np.where(np.arange(data.n_obs) == 17, "rare", data.obs["condition"].to_numpy(str))
+    seen = set()
+    terms = METHODS["cvae"].loss_terms
+
+    def watched(self, network, minibatch, epoch):
+        if network.training:
+            seen.update(minibatch["environment"].argmax(1).tolist())
+        return terms(self, network, minibatch, epoch)
+
+    monkeypatch.setattr(METHODS["cvae"], "loss_terms", watched)
+    METHODS["cvae"](METHODS["cvae"].configure(**{**SMALL, "max_epochs": 1})).fit(data, seed)
+    assert seen == {0, 1, 2}
+
+
 def test_a_preset_of_a_data_set_is_laid_over_the_preset():
     trvae = METHODS["trvae"]
     assert trvae.configure("paper").n_latent == 20
