@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 #: Largest standard deviation of a code over cells under which stage 1 counts as cut short: beside noise of 1 it says
 #: little of a cell. On ifn-sim it is 1.3 after 200 epochs, and .8 with an eighth of the steps.
 SHORT = 0.5
+#: Share of the variance of stage 1's codes above which encoders that miss it count as cut short; .01 on Kang.
+MISSED = 0.2
 #: Of Adam; the authors' code.
 BETAS = (0.5, 0.999)
 #: Gradient steps that an epoch has at least, where that leaves minibatches of ``MIN_CELLS``. A code has one gradient an
@@ -39,15 +41,20 @@ class LORD(NeuralMethod):
 
     Noise and decay on the content alone (asymmetric regularisation) leave what a class has in common to its
     embedding. Stage 2 trains encoders of content and class, so that new cells can be embedded, to reconstruct and to
-    match the codes of stage 1:  −log p(x | G(E_c(x), E_s(x))) + m·(‖E_c(x) − c‖² + ‖E_s(x) − s_y‖²). Codes are always
-    the encoders', never those of stage 1. Classes are the environments.
+    match the codes of stage 1:
+
+        −log p(x | G(E_c(x), E_s(x))) + n_genes·m·(mean_j (E_c(x) − c)_j² + mean_j (E_s(x) − s_y)_j²).
+
+    Codes are always the encoders', never those of stage 1. Classes are the environments. All embeddings start within
+    ±.05; both stages have Adam with β₁ = .5 and a cosine to 1e-5.
 
     ``embed`` is the content, ``embed_blocks`` content and class code; ``predict`` decodes a cell's content with the
     target's embedding.
 
-    Ours differs: the perceptual loss on images becomes a likelihood of expression, summed over genes, so that the decay
-    is multiplied by their number to keep its proportion to a mean over outputs; networks are the suite's, and
-    minibatches smaller where cells are few.
+    Ours differs: the perceptual loss on images becomes a likelihood of expression, summed over genes, so that decay and
+    match, which stand beside a mean over outputs there, are multiplied by the number of genes; networks are the
+    suite's, and minibatches smaller where cells are few. There is no early stopping in either stage, as in theirs; the
+    weights of stage 2 are those with the best validation loss.
     """
 
     name = "lord"
@@ -115,18 +122,20 @@ class LORD(NeuralMethod):
             epochs,
             final_learning_rate=config.final_learning_rate,
         )
-        encoded = train(_Encoders(config), self.network, tensors, schedule, seed, self.name)
+        encoded = train(_Encoders(config), self.network, tensors, schedule, seed, self.name, None, numbers)
         self.history = {
             **{f"codes_{term}": curve for term, curve in optimised.history.items()},
             **encoded.history,
         }
         self.note(f"stage 1 stopped: {optimised.stopped}")
         self.note(f"stage 2 stopped: {encoded.stopped}")
-        spread, reasons = float(tensors["content"].std(0).max()), []
+        codes = tensors["content"].cpu().numpy()
+        spread, reasons = float(codes.std(0).max()), []
         if spread < SHORT:
             reasons.append(f"stage 1 left codes near their start (standard deviation {spread:.2f}, noise 1)")
-        if not encoded.converged:
-            reasons.append(f"stage 2 stopped by {encoded.stopped}")
+        missed = np.square(self.embed(data) - codes).sum() / np.square(codes - codes.mean(0)).sum()
+        if missed > MISSED:
+            reasons.append(f"stage 2 left encoders that miss {missed:.2f} of the variance of stage 1's codes")
         self.unconverged = "; ".join(reasons)
         return self
 
@@ -201,8 +210,8 @@ def small_embedding(n: int, width: int) -> nn.Embedding:
     """Return ``n`` embeddings that start uniformly within ±.05, as in the authors' code.
 
     A content code has few gradient steps, and what is left of a large random start is noise that no encoder can learn.
-    Classes that start far apart leave the generator a way to tell them that contents cannot follow: on Kang with CD4 T
-    cells held out a start at N(0, I) loses the shift in three of four seeds.
+    Classes that start far apart let the generator fit each of them apart from the others: where they start at N(0, I)
+    the shift of a held-out type of Kang is lost in three of four seeds.
     """
     import torch
 

@@ -21,6 +21,7 @@ TRAINED = {
     "max_epochs": 150,
     "minibatch": 32,
     "learning_rate": 1e-3,
+    "encoder_learning_rate": 1e-3,
     "latent_learning_rate": 2e-2,
     "decay": 1e-2,
 }
@@ -137,6 +138,7 @@ def test_stage_one_trains_codes_embeddings_and_generator_at_their_own_steps():
     assert {names[id(p)] for p in generator["params"]} == {"decoder", "observation"}
     assert {names[id(p)] for p in codes["params"]} == {"content", "class"}
     assert codes["lr"] == method.config.latent_learning_rate == 3e-3
+    assert generator["betas"] == codes["betas"] == (0.5, 0.999)
 
 
 def test_stage_two_matches_codes_and_embeddings_that_stay():
@@ -146,8 +148,9 @@ def test_stage_two_matches_codes_and_embeddings_that_stay():
     read = network["decoder"].read[0]
     torch.testing.assert_close(read, torch.cat([content, of_class], 1))  # no noise
     embedded = network["class"].weight[minibatch["class"]]
-    distance = (content - minibatch["content"]).square().sum(1) + (of_class - embedded).square().sum(1)
-    torch.testing.assert_close(terms["match"], 5 * distance.mean())
+    distance = (content - minibatch["content"]).square().mean() + (of_class - embedded).square().mean()
+    # theirs stands beside a mean over outputs, the likelihood is a sum over 6 genes
+    torch.testing.assert_close(terms["match"], 6 * 5 * distance)
     terms["match"].backward()
     assert network["class"].weight.grad is None
     trained = {id(p) for group in _Encoders(method.config).parameter_groups(network) for p in group["params"]}
@@ -200,15 +203,39 @@ def test_codes_start_small(strong):
     assert squared_norm(method, 30, 1e-2) > 1e-4
 
 
+def test_classes_start_as_small_as_codes():
+    """At 956005a they started at N(0, I), so that the generator fitted each class apart."""
+    network = stages()[1]
+    start = network["class"].weight.detach()
+    assert 0 < float(start.abs().max()) <= 0.05
+
+
+def test_both_stages_end_at_the_final_rate_and_stage_two_has_its_own(strong, monkeypatch):
+    import methods.nn.training
+
+    schedules, original = [], methods.nn.training.train
+
+    def noting(model, network, tensors, schedule, *rest):
+        schedules.append(schedule)
+        return original(model, network, tensors, schedule, *rest)
+
+    monkeypatch.setattr(methods.nn.training, "train", noting)
+    fitted(strong[0], max_epochs=2)
+    assert [schedule.learning_rate for schedule in schedules] == [3e-4, 1e-4]
+    assert [schedule.final_learning_rate for schedule in schedules] == [1e-5, 1e-5]
+    assert [schedule.patience for schedule in schedules] == [2, 2]
+
+
 def test_stages_that_were_cut_short_say_so(strong, trained):
     # measured 1.57
     assert "stage 1" not in trained.unconverged
     # measured .13
     early = fitted(strong[0], n_latent=5, hidden=(128, 128), max_epochs=20)
     reasons = early.unconverged.split("; ")
-    assert len(reasons) == 2
     assert reasons[0].startswith("stage 1 left codes near their start (standard deviation 0.1")
-    assert reasons[1] == "stage 2 stopped by max_epochs=20"
+    rate = {"encoder_learning_rate": 1e-9, "final_learning_rate": 1e-10}
+    blind = fitted(strong[0], **{**TRAINED, "max_epochs": 60, **rate})
+    assert "stage 2 left encoders that miss" in blind.unconverged
 
 
 # --- what codes hold
