@@ -119,7 +119,7 @@ Genes = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=0, help="With --data: genes chosen in each training split; 0 keeps all; else 2000."),
 ]
-Gpus = Annotated[Optional[int], typer.Option(min=1, help="GPUs, one for each cell that trains on one.")]  # noqa: UP045
+Gpus = Annotated[Optional[int], typer.Option(min=1, help="GPUs that cells with a network share.")]  # noqa: UP045
 TimeLimit = Annotated[float, typer.Option(min=0.1, help="Minutes a cell may take.")]
 Where = Annotated[ExecutorName, typer.Option(help="A process a cell, this process, or SLURM jobs.")]
 Slurm = Annotated[str, typer.Option(help="partition=,account=,qos=,constraint=,time=,gpus=,array_parallelism=")]
@@ -614,9 +614,10 @@ def ui(
 
 @app.command()
 def doctor(data_dir: DataDir = None) -> None:
-    """Say what this machine has: versions, threads, memory, data, and how to get what is missing."""
+    """Say what this machine has: versions, threads, memory, GPUs, data, and how to get what is missing."""
     import psutil
 
+    from bench import gpus
     from bench.environment import describe
     from tasks import DATASETS
     from tasks.datasets.catalogue import built_directory, data_directory
@@ -625,7 +626,6 @@ def doctor(data_dir: DataDir = None) -> None:
     environment = describe()
     memory = psutil.virtual_memory()
     disk = psutil.disk_usage(os.getcwd())
-    cuda = "yes" if _has_gpu() else "no"
     rows = [
         ("suite", f"{bench.__version__}, commit {environment['git_commit'] or 'unknown'}"),
         ("python", environment["python"]),
@@ -636,7 +636,7 @@ def doctor(data_dir: DataDir = None) -> None:
         ),
         ("memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"),
         ("disk here", f"{disk.free / 2**30:.1f} GiB free"),
-        ("GPU", cuda),
+        *gpus.rows(),
         ("data directory", str(data_directory())),
         ("built data", str(built_directory())),
         *((f"data {name}", dataset.missing() or "here") for name, dataset in DATASETS.items()),
@@ -826,12 +826,6 @@ def _real(name: str) -> RealDataset:
     if not isinstance(dataset, RealDataset):
         raise DataError(f"{name} is embedded: it is made by this program and has no files")
     return dataset
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _console() -> Console:
