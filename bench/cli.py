@@ -23,6 +23,7 @@ import bench  # noqa: E402
 from bench import complete  # noqa: E402
 from methods.base import ConfigError  # noqa: E402
 from metrics import UnknownName  # noqa: E402
+from tasks.command_line import command  # noqa: E402
 from tasks.datasets import DataError  # noqa: E402
 
 if TYPE_CHECKING:
@@ -452,7 +453,7 @@ def preflight(
     text = f"the run itself: {len(left)} cells, about {duration(seconds)} with {n_jobs} jobs ({basis})"
     console.print(Text(text), soft_wrap=True)
     if failures(results):
-        console.print(Text(f"traceback: python -m bench replay CELL --out {out / PREFLIGHT}"), soft_wrap=True)
+        console.print(Text(f"traceback: {command('replay', 'CELL', '--out', out / PREFLIGHT)}"), soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -547,7 +548,7 @@ def import_(
     text = f"{len(done.new)} new, {len(done.same)} here already, {len(done.replaced)} replaced, {len(done.kept)} kept"
     console.print(Text(text + (f"; {done.fits} fits" if done.fits else "")), soft_wrap=True)
     console.print(
-        Text(f"Leaderboard: {store.out / 'leaderboard.html'}; for MLflow: python -m bench sync --out {out}"),
+        Text(f"Leaderboard: {store.out / 'leaderboard.html'}; for MLflow: {command('sync', '--out', out)}"),
         soft_wrap=True,
     )
 
@@ -641,7 +642,9 @@ def doctor(data_dir: DataDir = None) -> None:
         ("built data", str(built_directory())),
         *((f"data {name}", dataset.missing() or "here") for name, dataset in DATASETS.items()),
     ]
-    _print_table(("what", "found"), rows)
+    console, width = _console(), max(len(what) for what, _ in rows)
+    for what, found in rows:  # no table, which would fold the commands
+        console.print(Text(f"{what:<{width}}  {found}"), soft_wrap=True)
 
 
 @data_app.command("list")
@@ -780,12 +783,12 @@ def _end(outcome: Outcome, store: Store, out: Path, mlflow_uri: str | None, cons
     console.print(
         Text(f"Leaderboard: {store.out / 'leaderboard.html'} (and .md, .csv); rows: {store.parquet}"), soft_wrap=True
     )
-    elsewhere = f" --mlflow-uri {mlflow_uri}" if mlflow_uri else ""
+    elsewhere = ("--mlflow-uri", mlflow_uri) if mlflow_uri else ()
     if outcome.tracking_error:
-        how = f"results are safe, python -m bench sync --out {out}{elsewhere} logs the rest"
+        how = f"results are safe, {command('sync', '--out', out, *elsewhere)} logs the rest"
         text = f"MLflow at {mlflow_uri or default_uri(store.out)} failed ({outcome.tracking_error}); {how}"
         console.print(Text(text), style="red", soft_wrap=True)
-    console.print(Text(f"MLflow UI: python -m bench ui --out {out}{elsewhere}"), soft_wrap=True)
+    console.print(Text(f"MLflow UI: {command('ui', '--out', out, *elsewhere)}"), soft_wrap=True)
     if not outcome.ok or outcome.tracking_error:
         raise typer.Exit(1)
 

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing import util
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -224,6 +225,8 @@ def _work(cells: list[Cell], device: str | None, out: Path, environment: dict[st
     store = Store(out)
     for result in run_cells(cells, store.fits):
         store.write(result)
+    # what is left undone here, multiprocessing's tracker of semaphores would undo, and complain of when the run ends
+    util._run_finalizers()
     # tearing the interpreter down would take as long as starting a cell
     sys.stdout.flush()
     sys.stderr.flush()
