@@ -226,7 +226,7 @@ def _work(cells: list[Cell], device: str | None, out: Path, environment: dict[st
     for result in run_cells(cells, store.fits):
         store.write(result)
     # what is left undone here, multiprocessing's tracker of semaphores would undo, and complain of when the run ends
-    util._run_finalizers()
+    util._run_finalizers()  # type: ignore[attr-defined]  # the stubs lack it
     # tearing the interpreter down would take as long as starting a cell
     sys.stdout.flush()
     sys.stderr.flush()

@@ -410,7 +410,7 @@ def test_a_local_file_and_a_served_one(tiny):
 def test_a_wrong_local_file_is_not_said_to_be_downloadable(placed, tiny):
     dataset = tiny.dataset(server="")
     dataset.sources[0].place.write_bytes(b"1 2\n")
-    with pytest.raises(DataError, match="give the right file with `.*python.* -m bench data add FILE`"):
+    with pytest.raises(DataError, match=r"give the right file with `.*python.* -m bench data add FILE`"):
         dataset.fetch()
 
 
@@ -582,7 +582,7 @@ def test_add_without_a_published_checksum_needs_the_name(registered, tmp_path):
 def test_add_with_nothing_near(registered, tmp_path):
     given = tmp_path / "zzz"
     given.write_bytes(b"x")
-    with pytest.raises(DataError, match="no original file has a similar name; `.* -m bench data list`"):
+    with pytest.raises(DataError, match=r"no original file has a similar name; `.* -m bench data list`"):
         add(given)
 
 
