@@ -1,6 +1,33 @@
-"""``python -m bench``."""
+"""``python -m bench``, and what the command ``bench`` calls."""
 
-from bench.cli import main
+import shlex
+import sys
+from pathlib import Path
+
+OURS = ("bench", "leaderboard", "methods", "metrics", "tasks")
+
+
+def main() -> None:
+    """Run the command line, or say that Python or its packages are not those of the suite's environment."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - nothing else keeps an older one from here
+        _refuse(f"Python 3.11 or later is needed, and {sys.executable} is {sys.version.split()[0]}")
+    try:
+        from bench.cli import main as command_line
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in OURS:
+            raise
+        _refuse(f"{sys.executable} has no package {package!r}")
+    command_line()
+
+
+def _refuse(why: str) -> None:
+    root = Path(__file__).resolve().parent.parent
+    make = shlex.join(["make", "-C", str(root), "env"])
+    activate = shlex.join([".", str(root / ".venv" / "bin" / "activate")])
+    print(f"error: {why}; make the environment with `{make}`, then enter it with `{activate}`", file=sys.stderr)
+    raise SystemExit(2)
+
 
 if __name__ == "__main__":
     main()

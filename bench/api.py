@@ -79,7 +79,7 @@ def run(
     out
         Directory of results.
     jobs, gpus
-        Cells at a time, else the number of cores; GPUs, one for each cell that trains on one.
+        Cells at a time, else the number of cores; GPUs, which the cells with a network share.
     settings
         What to change in configurations: ``{"vae": {"n_latent": 5}}``.
     plugins

@@ -23,6 +23,7 @@ import bench  # noqa: E402
 from bench import complete  # noqa: E402
 from methods.base import ConfigError  # noqa: E402
 from metrics import UnknownName  # noqa: E402
+from tasks.command_line import command  # noqa: E402
 from tasks.datasets import DataError  # noqa: E402
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ Genes = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=0, help="With --data: genes chosen in each training split; 0 keeps all; else 2000."),
 ]
-Gpus = Annotated[Optional[int], typer.Option(min=1, help="GPUs, one for each cell that trains on one.")]  # noqa: UP045
+Gpus = Annotated[Optional[int], typer.Option(min=1, help="GPUs that cells with a network share.")]  # noqa: UP045
 TimeLimit = Annotated[float, typer.Option(min=0.1, help="Minutes a cell may take.")]
 Where = Annotated[ExecutorName, typer.Option(help="A process a cell, this process, or SLURM jobs.")]
 Slurm = Annotated[str, typer.Option(help="partition=,account=,qos=,constraint=,time=,gpus=,array_parallelism=")]
@@ -452,7 +453,7 @@ def preflight(
     text = f"the run itself: {len(left)} cells, about {duration(seconds)} with {n_jobs} jobs ({basis})"
     console.print(Text(text), soft_wrap=True)
     if failures(results):
-        console.print(Text(f"traceback: python -m bench replay CELL --out {out / PREFLIGHT}"), soft_wrap=True)
+        console.print(Text(f"traceback: {command('replay', 'CELL', '--out', out / PREFLIGHT)}"), soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -547,7 +548,7 @@ def import_(
     text = f"{len(done.new)} new, {len(done.same)} here already, {len(done.replaced)} replaced, {len(done.kept)} kept"
     console.print(Text(text + (f"; {done.fits} fits" if done.fits else "")), soft_wrap=True)
     console.print(
-        Text(f"Leaderboard: {store.out / 'leaderboard.html'}; for MLflow: python -m bench sync --out {out}"),
+        Text(f"Leaderboard: {store.out / 'leaderboard.html'}; for MLflow: {command('sync', '--out', out)}"),
         soft_wrap=True,
     )
 
@@ -614,9 +615,10 @@ def ui(
 
 @app.command()
 def doctor(data_dir: DataDir = None) -> None:
-    """Say what this machine has: versions, threads, memory, data, and how to get what is missing."""
+    """Say what this machine has: versions, threads, memory, GPUs, data, and how to get what is missing."""
     import psutil
 
+    from bench import gpus
     from bench.environment import describe
     from tasks import DATASETS
     from tasks.datasets.catalogue import built_directory, data_directory
@@ -625,7 +627,6 @@ def doctor(data_dir: DataDir = None) -> None:
     environment = describe()
     memory = psutil.virtual_memory()
     disk = psutil.disk_usage(os.getcwd())
-    cuda = "yes" if _has_gpu() else "no"
     rows = [
         ("suite", f"{bench.__version__}, commit {environment['git_commit'] or 'unknown'}"),
         ("python", environment["python"]),
@@ -636,12 +637,14 @@ def doctor(data_dir: DataDir = None) -> None:
         ),
         ("memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"),
         ("disk here", f"{disk.free / 2**30:.1f} GiB free"),
-        ("GPU", cuda),
+        *gpus.rows(),
         ("data directory", str(data_directory())),
         ("built data", str(built_directory())),
         *((f"data {name}", dataset.missing() or "here") for name, dataset in DATASETS.items()),
     ]
-    _print_table(("what", "found"), rows)
+    console, width = _console(), max(len(what) for what, _ in rows)
+    for what, found in rows:  # no table, which would fold the commands
+        console.print(Text(f"{what:<{width}}  {found}"), soft_wrap=True)
 
 
 @data_app.command("list")
@@ -780,12 +783,12 @@ def _end(outcome: Outcome, store: Store, out: Path, mlflow_uri: str | None, cons
     console.print(
         Text(f"Leaderboard: {store.out / 'leaderboard.html'} (and .md, .csv); rows: {store.parquet}"), soft_wrap=True
     )
-    elsewhere = f" --mlflow-uri {mlflow_uri}" if mlflow_uri else ""
+    elsewhere = ("--mlflow-uri", mlflow_uri) if mlflow_uri else ()
     if outcome.tracking_error:
-        how = f"results are safe, python -m bench sync --out {out}{elsewhere} logs the rest"
+        how = f"results are safe, {command('sync', '--out', out, *elsewhere)} logs the rest"
         text = f"MLflow at {mlflow_uri or default_uri(store.out)} failed ({outcome.tracking_error}); {how}"
         console.print(Text(text), style="red", soft_wrap=True)
-    console.print(Text(f"MLflow UI: python -m bench ui --out {out}{elsewhere}"), soft_wrap=True)
+    console.print(Text(f"MLflow UI: {command('ui', '--out', out, *elsewhere)}"), soft_wrap=True)
     if not outcome.ok or outcome.tracking_error:
         raise typer.Exit(1)
 
@@ -826,12 +829,6 @@ def _real(name: str) -> RealDataset:
     if not isinstance(dataset, RealDataset):
         raise DataError(f"{name} is embedded: it is made by this program and has no files")
     return dataset
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _console() -> Console:

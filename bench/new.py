@@ -13,6 +13,7 @@ from bench.plan import PlanError
 from methods import METHODS
 from metrics import METRICS
 from tasks import TASKS
+from tasks.command_line import command
 
 #: For each kind, the name that its template has, and where such names are registered.
 KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -46,9 +47,7 @@ def new(kind: str, name: str, directory: Path) -> Path:
         raise PlanError(f"{name!r} cannot be a {kind}'s name: a Python identifier is needed, such as {template}")
     registered = name if kind == "metric" else name.replace("_", "-")
     if registered in registry:
-        raise PlanError(
-            f"{kind} {registered!r} is registered already (python -m bench show {registered}): choose another"
-        )
+        raise PlanError(f"{kind} {registered!r} is registered already ({command('show', registered)}): choose another")
     file = directory / f"{name}.py"
     if file.exists():
         raise PlanError(f"{file} exists already, and is left as it is: choose another name, or move it away")
@@ -68,6 +67,7 @@ def new(kind: str, name: str, directory: Path) -> Path:
 
 
 def next_commands(file: Path) -> list[str]:
-    """Return the commands that the file itself names."""
+    """Return the commands that the file itself names, as they work in this shell."""
     lines = file.read_text(encoding="utf-8").partition('"""\n\n')[0].splitlines()
-    return [line for line in lines if line.startswith("python -m bench")]
+    generic = "python -m bench "
+    return [f"{command()} {line.removeprefix(generic)}" for line in lines if line.startswith(generic)]

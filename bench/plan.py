@@ -412,6 +412,8 @@ def make_plan(
     ------
     tasks.datasets.DataError
         Data that a task cannot be run on.
+    PlanError
+        The data of all tasks are absent.
     """
     cells: list[Cell] = []
     absent: dict[str, str] = {}
@@ -456,6 +458,9 @@ def make_plan(
             if row.name and not row.skip and METHODS[row.name].fits_together() and sizes[task_name] <= MOST_TOGETHER:
                 crossed = [replace(cell, replicas=_pass_of(cell.seed, seeds)) for cell in crossed]
             cells += [cell.with_id() for cell in crossed]
+    if absent and not cells:
+        reasons = "\n".join(f"{task}: {reason}" for task, reason in absent.items())
+        raise PlanError(f"no task could run\n{reasons}")
     return Plan(tuple(cells), absent, sizes, selections)
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from bench.progress import EVERY
 from bench.store import FINISHED, Store, place
 from bench.tracking import Ledger, default_uri
+from tasks.command_line import command
 
 STATUSES = ("ok", "failed", "timeout", "out_of_memory", "killed", "skipped")
 #: How many of the last failures are shown.
@@ -42,6 +43,8 @@ class Status:
         For each MLflow address how many results it does not have.
     n_fits, bytes
         Fits in the cache, and what files take on disk: ``fits`` and ``all``.
+    out
+        The directory.
     """
 
     counts: dict[tuple[str, str], Counter[str]]
@@ -50,6 +53,7 @@ class Status:
     not_logged: dict[str, int]
     n_fits: int
     bytes: dict[str, int]
+    out: Path
 
     @property
     def total(self) -> Counter[str]:
@@ -88,6 +92,7 @@ class Looker:
             not_logged=self._not_logged(results),
             n_fits=sum(1 for _ in self.store.fits.glob("*.safetensors")),
             bytes={"fits": size_of(self.store.fits), "all": size_of(self.store.out)},
+            out=self.store.out,
         )
 
     def _results(self) -> list[dict[str, Any]]:
@@ -179,7 +184,8 @@ def render(status: Status) -> RenderableType:
     for cell_id, name, how, reason in status.failures:
         lines.append(Text(f"{how}: {name}: {(reason.splitlines() or [''])[0]} (cell {cell_id})", style="red"))
     for address, number in status.not_logged.items():
-        how = " (python -m bench sync logs them)" if number else ""
+        elsewhere = () if address == default_uri(status.out) else ("--mlflow-uri", address)
+        how = f" ({command('sync', '--out', status.out, *elsewhere)} logs them)" if number else ""
         lines.append(Text(f"MLflow at {address}: {number} results not logged{how}"))
     lines.append(Text(f"{status.n_fits} fits, {mb(status.bytes['fits'])}; {mb(status.bytes['all'])} in all"))
     return Group(table, *lines)

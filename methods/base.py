@@ -128,7 +128,10 @@ class Method(ABC):
 
     @classmethod  # noqa: B027 - doing nothing is a fine thing to do
     def preload(cls) -> None:
-        """Import or compile, once for all cells, what every fit needs; called where nothing else runs."""
+        """Import or compile, once for all cells, what every fit needs; called where nothing else runs.
+
+        Cells are forked from the process that calls this, so it must not ask PyTorch for a GPU.
+        """
 
     @abstractmethod
     def fit(self, data: AnnData, seed: int) -> Self:

@@ -66,12 +66,14 @@ class NeuralMethod(Method):
 
     @classmethod
     def preload(cls) -> None:
-        """Import PyTorch, and what its optimiser imports at its first step: two seconds of every fit else."""
+        """Import PyTorch, and what its optimiser imports when it is made: two seconds of every fit else.
+
+        The optimiser takes no step: a step asks for the GPU and its stream, and no process that is forked
+        after that question can use a GPU.
+        """
         import torch
 
-        weight = torch.nn.Parameter(torch.zeros(1))
-        weight.grad = torch.zeros(1)
-        torch.optim.Adam([weight], fused=True).step()
+        torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], fused=True)
 
     def prepare(self, data: AnnData) -> None:
         """Settle what depends on the data, and build the network; its initial weights are drawn from the global seed.

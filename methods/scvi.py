@@ -361,9 +361,12 @@ def seeded_everywhere(seed: int) -> Iterator[None]:
 
     before = random.getstate(), np.random.get_state(), os.environ.copy()  # noqa: NPY002
     levels = {name: logging.getLogger(name).level for name in ("scvi", "lightning.pytorch", "lightning.fabric")}
-    devices = range(torch.cuda.device_count())
+    drawn = torch.get_rng_state()
+    # a GPU that is not in use yet has drawn nothing; to ask how many there are would keep forked processes from them
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    drawn_there = {device: torch.cuda.get_rng_state(device) for device in devices}
     try:
-        with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if "scvi" in sys.modules and hasattr(sys.modules["scvi"], "settings"):
                 for name in levels:
@@ -373,6 +376,9 @@ def seeded_everywhere(seed: int) -> Iterator[None]:
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])  # noqa: NPY002
+        torch.set_rng_state(drawn)
+        for device, state in drawn_there.items():
+            torch.cuda.set_rng_state(state, device)
         os.environ.clear()
         os.environ.update(before[2])
         for name, level in levels.items():

@@ -1,4 +1,4 @@
-"""A fresh process for every cell on this machine, with a limit on its time and its memory, and a GPU of its own."""
+"""A fresh process for every cell on this machine, with a limit on its time and its memory, and a share of a GPU."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing import util
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -62,8 +64,9 @@ class LocalExecutor:
     memory_limit_mb
         Resident memory that a cell and its children may hold; beyond, ``out_of_memory``.
     devices
-        GPUs, as CUDA_VISIBLE_DEVICES names them: each cell that uses one is given one of its own, any other cell
-        none. With None a cell sees what this process sees.
+        GPUs, as CUDA_VISIBLE_DEVICES names them: each cell that uses one is given that with the fewest running cells,
+        so that none has more than ``jobs`` divided by their number, rounded up; any other cell is given none. With
+        None a cell sees what this process sees.
     """
 
     def __init__(self, jobs: int, time_limit: float, memory_limit_mb: float, devices: Sequence[str] | None = None):
@@ -106,13 +109,13 @@ class LocalExecutor:
         self, waiting: Sequence[list[Cell]], running: Sequence[_Running], turns: Turns
     ) -> tuple[list[Cell], str | None] | None:
         """Return the next cells that can start now and the GPU that they get, "" for none."""
-        devices = self.devices or ()
-        free = [device for device in devices if device not in {one.device for one in running}]
-        startable = [cells for cells in waiting if self.devices is None or free or not uses_gpu(cells[0])]
-        cells = turns.next(startable, [one.cells for one in running])
+        cells = turns.next(waiting, [one.cells for one in running])
         if cells is None:
             return None
-        return cells, None if self.devices is None else free[0] if uses_gpu(cells[0]) else ""
+        if self.devices is None:
+            return cells, None
+        taken = Counter(one.device for one in running)
+        return cells, min(self.devices, key=lambda device: taken[device]) if uses_gpu(cells[0]) else ""
 
     def _start(self, context: Any, cells: list[Cell], device: str | None, store: Store, on_start: OnStart) -> _Running:
         # what an earlier attempt left must not be taken for this one's result
@@ -222,6 +225,8 @@ def _work(cells: list[Cell], device: str | None, out: Path, environment: dict[st
     store = Store(out)
     for result in run_cells(cells, store.fits):
         store.write(result)
+    # what is left undone here, multiprocessing's tracker of semaphores would undo, and complain of when the run ends
+    util._run_finalizers()  # type: ignore[attr-defined]  # the stubs lack it
     # tearing the interpreter down would take as long as starting a cell
     sys.stdout.flush()
     sys.stderr.flush()

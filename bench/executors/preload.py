@@ -1,4 +1,7 @@
-"""Imported by the fork server alone: what every cell needs is imported, and compiled, once for all of them."""
+"""Imported by the fork server alone: what every cell needs is imported, and compiled, once for all of them.
+
+Nothing here may ask PyTorch for a GPU: no process that is forked after that question can use one.
+"""
 
 import contextlib
 import gc

@@ -23,6 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tasks.command_line import command
 from tasks.datasets.base import DataError, Fields
 from tasks.datasets.built import is_there, is_whole, place
 from tasks.datasets.checks import check_expression, check_fields
@@ -178,7 +179,7 @@ class RealDataset:
             return None
         ways = []
         if any(source.url for source in absent):
-            ways.append(f"run `python -m bench data fetch {self.name}`")
+            ways.append(f"run `{command('data', 'fetch', self.name)}`")
         by_hand = [source for source in absent if not source.url]
         if by_hand:
             names = ", ".join(source.place.name for source in by_hand)
@@ -190,7 +191,7 @@ class RealDataset:
 
     def _add_command(self, source: Source) -> str:
         """Return the command that takes a file: its checksum says whose it is, if it has been published."""
-        return "python -m bench data add FILE" + (f" --name {self.name}" if source.sha256 is None else "")
+        return command("data", "add", "FILE", *(("--name", self.name) if source.sha256 is None else ()))
 
     def verify(self) -> None:
         """Raise DataError unless every original file is in place with the right SHA-256.
@@ -204,7 +205,7 @@ class RealDataset:
             got = _sha256(source.place)
             if got != source.expected():
                 again = (
-                    f"`python -m bench data fetch {self.name}` downloads it again"
+                    f"`{command('data', 'fetch', self.name)}` downloads it again"
                     if source.url
                     else f"give the right file with `{self._add_command(source)}`"
                 )
@@ -319,7 +320,7 @@ class RealDataset:
         except requests.RequestException as error:
             raise DataError(
                 f"{self.name}: {source.url} could not be downloaded ({error}); once the network is back run "
-                f"`python -m bench data fetch {self.name}` again, or give a copy of the file with "
+                f"`{command('data', 'fetch', self.name)}` again, or give a copy of the file with "
                 f"`{self._add_command(source)}`"
             ) from error
         except ValueError as error:
@@ -408,7 +409,7 @@ def add(file: Path, name: str = "") -> Path:
     if not close:
         raise DataError(
             f"{file} has SHA-256 {got}, which no registered data set expects, and no original file has a similar "
-            "name; `python -m bench data list` shows the data sets, and `data add FILE --name NAME` takes a file "
+            f"name; `{command('data', 'list')}` shows the data sets, and `data add FILE --name NAME` takes a file "
             "without a published checksum"
         )
     dataset, source = next(place for place in places if place[1].place.name == close[0])
@@ -416,7 +417,7 @@ def add(file: Path, name: str = "") -> Path:
     raise DataError(
         f"{file} has SHA-256 {got}, which no registered data set expects; {nearest}, "
         + (
-            f"which has no published checksum: `python -m bench data add {file} --name {dataset.name}` takes it"
+            f"which has no published checksum: `{command('data', 'add', file, '--name', dataset.name)}` takes it"
             if source.sha256 is None
             else f"{_expectation(source)}: get that file again"
         )

@@ -147,9 +147,12 @@ def test_failed_cells_are_rows_and_a_warning(tmp_path, plugin):
 
 def test_absent_data_are_a_warning(tmp_path, monkeypatch):
     monkeypatch.delenv("BENCH_DATA_DIR", raising=False)
+    asked = {"preset": "smoke", "out": tmp_path / "out", "data_dir": tmp_path, "executor": "inline"}
     with pytest.warns(UserWarning, match="unseen-cell-type/kang was not run: "):
-        rows = bench.run("pca", "unseen-cell-type/kang", preset="smoke", out=tmp_path / "out", data_dir=tmp_path)
-    assert rows.empty
+        rows = bench.run("pca", [TASK, "unseen-cell-type/kang"], **asked)
+    assert set(rows["task"]) == {TASK}
+    with pytest.raises(PlanError, match="no task could run\nunseen-cell-type/kang: "):
+        bench.run("pca", "unseen-cell-type/kang", **asked)
     assert "BENCH_DATA_DIR" not in os.environ
 
 

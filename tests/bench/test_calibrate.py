@@ -232,7 +232,7 @@ def test_the_command_from_end_to_end(cli, tmp_path):
 
 
 def test_an_absent_data_set_is_said_and_a_wrong_name_is_refused(cli, tmp_path):
-    absent = cli("calibrate", "--tasks", "unseen-cell-type/kang", "--preset", "smoke", "--out", "out",
+    absent = cli("calibrate", "--tasks", f"{PREDICTION},unseen-cell-type/kang", "--preset", "smoke", "--out", "out",
                  BENCH_CACHE_DIR=str(tmp_path / "cache"))  # fmt: skip
     assert absent.returncode == 0
     assert "skipped  unseen-cell-type/kang" in absent.stdout

@@ -308,6 +308,35 @@ class GeneMean(Method):
     assert "| gene-mean" in (tmp_path / "out" / "leaderboard.md").read_text()
 
 
+def test_a_good_run_leaves_nothing_on_stderr(cli, plugin, tmp_path):
+    file = plugin(
+        """
+import multiprocessing
+import numpy as np
+from tqdm import tqdm
+from methods.base import Method
+
+held = []
+
+class Locked(Method):
+    name = "locked"
+
+    def fit(self, data, seed):
+        held.append(multiprocessing.get_context("spawn").Semaphore())
+        held.append(tqdm(range(2), disable=True))  # which keeps a lock for all processes
+        return self
+
+    def embed(self, data):
+        return np.asarray(data.X).mean(axis=1, keepdims=True)
+"""
+    )
+    done = cli("run", "--methods", f"{file}:Locked,vae,umap", *TINY, "--seeds", 2, "--jobs", 4)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert {result["status"] for result in cells(tmp_path).values()} == {"ok"}
+    assert not list((tmp_path / "out" / "logs").iterdir())
+
+
 def test_a_dry_run_says_all_and_runs_nothing(cli, tmp_path):
     done = cli("run", "--methods", "all", "--tasks", "ood", "--preset", "smoke", "--out", "out", "--dry-run",
                BENCH_CACHE_DIR=str(tmp_path / "cache"))  # fmt: skip

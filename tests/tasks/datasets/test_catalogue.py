@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks.command_line import command
 from tasks.datasets import DATASETS
 from tasks.datasets.base import DataError, Fields
 from tasks.datasets.catalogue import RealDataset, Source, add, built_directory, data_directory
@@ -101,7 +102,7 @@ def test_missing_counts_the_files_and_names_the_command(tiny, tmp_path):
     message = tiny.dataset().missing()
     assert message.startswith("tiny: 2 of 2 original files are not in")
     assert str(tmp_path / "data") in message
-    assert "`python -m bench data fetch tiny`" in message
+    assert f"`{command('data', 'fetch', 'tiny')}`" in message
     assert "BENCH_DATA_DIR" in message
     with pytest.raises(DataError, match="2 of 2 original files"):
         tiny.dataset().load()
@@ -390,7 +391,7 @@ def test_add_of_a_file_that_is_not_there(tiny, tmp_path):
 def test_a_local_file_is_asked_for_by_name(tiny, tmp_path):
     dataset = tiny.dataset(server="")
     message = dataset.missing()
-    assert "give matrix.txt, cells.txt with `python -m bench data add FILE`" in message
+    assert f"give matrix.txt, cells.txt with `{command('data', 'add', 'FILE')}`" in message
     assert "data fetch" not in message
     with pytest.raises(DataError, match="data add FILE"):
         dataset.fetch()
@@ -402,14 +403,14 @@ def test_a_local_file_and_a_served_one(tiny):
         dataset, sources=(dataset.sources[0], dataclasses.replace(dataset.sources[1], url="", sha256=None))
     )
     message = mixed.missing()
-    assert "run `python -m bench data fetch tiny` and give cells.txt with" in message
-    assert "`python -m bench data add FILE --name tiny`" in message
+    assert f"run `{command('data', 'fetch', 'tiny')}` and give cells.txt with" in message
+    assert f"`{command('data', 'add', 'FILE', '--name', 'tiny')}`" in message
 
 
 def test_a_wrong_local_file_is_not_said_to_be_downloadable(placed, tiny):
     dataset = tiny.dataset(server="")
     dataset.sources[0].place.write_bytes(b"1 2\n")
-    with pytest.raises(DataError, match="give the right file with `python -m bench data add FILE`"):
+    with pytest.raises(DataError, match=r"give the right file with `.*python.* -m bench data add FILE`"):
         dataset.fetch()
 
 
@@ -572,7 +573,7 @@ def test_add_names_the_nearest_and_both_sums(registered, tiny, tmp_path):
 def test_add_without_a_published_checksum_needs_the_name(registered, tmp_path):
     given = tmp_path / "cells_of_another.txt"
     given.write_bytes(b"x")
-    with pytest.raises(DataError, match=r"no published checksum: `python -m bench data add .* --name trusted`"):
+    with pytest.raises(DataError, match=r"no published checksum: `.* -m bench data add .* --name trusted`"):
         add(given)
     assert add(given, "trusted") == DATASETS["trusted"].sources[0].place
     assert add(given) == DATASETS["trusted"].sources[0].place  # recorded now
@@ -581,7 +582,7 @@ def test_add_without_a_published_checksum_needs_the_name(registered, tmp_path):
 def test_add_with_nothing_near(registered, tmp_path):
     given = tmp_path / "zzz"
     given.write_bytes(b"x")
-    with pytest.raises(DataError, match="no original file has a similar name; `python -m bench data list`"):
+    with pytest.raises(DataError, match=r"no original file has a similar name; `.* -m bench data list`"):
         add(given)
 
 

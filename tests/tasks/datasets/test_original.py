@@ -14,6 +14,7 @@ from anndata import AnnData
 from scipy.io import mmwrite
 from scipy.sparse import coo_matrix, csr_matrix
 
+from tasks.command_line import command
 from tasks.datasets import DATASETS, haber, kang, larry, morpho, norman, replogle, toil
 from tasks.datasets.base import DataError, Fields
 from tasks.datasets.reading import of_genes
@@ -582,7 +583,7 @@ def morpho_files(tmp_path: Path, n: tuple[int, int] = (12, 5)) -> tuple[list[Pat
 
 def test_morpho_mnist(tmp_path):
     files, arrays = morpho_files(tmp_path)
-    assert "with `python -m bench data add FILE --name morpho-mnist`" in DATASETS["morpho-mnist"].missing()
+    assert f"with `{command('data', 'add', 'FILE', '--name', 'morpho-mnist')}`" in DATASETS["morpho-mnist"].missing()
     data = loaded("morpho-mnist", files[::-1])
     assert data.shape == (17, 784)
     images = np.concatenate([arrays[0], arrays[3]])

@@ -1,0 +1,80 @@
+"""What PyTorch and the driver say of GPUs, asked in a process of its own: either may crash whoever asks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+from bench.environment import ROOT
+
+#: Seconds that each may take to answer; a driver that hangs must not hang what asks.
+PATIENCE = 60
+
+
+def rows() -> list[tuple[str, str]]:
+    """Return what is there, as rows (what, found): the build of PyTorch, and each GPU or why there is none."""
+    seen, failure = _answer([sys.executable, "-m", "bench.gpus"])
+    silent = {"build": f"PyTorch does not start: {failure}", "gpus": [], "error": ""}
+    said: dict[str, Any] = silent if failure else json.loads(seen)
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    listed, silence = _answer(query)
+    drivers = sorted({line.rpartition(",")[2].strip() for line in listed.splitlines()} if not silence else ())
+    driver = f", driver {', '.join(drivers)}" if drivers else ""
+    build = ("PyTorch's build", str(said["build"]))
+    if said["gpus"]:
+        return [build, *((f"GPU {i}", f"{gpu}{driver}") for i, gpu in enumerate(said["gpus"]))]
+    why = [f"PyTorch says: {said['error']}"] if said["error"] else []
+    if not silence and listed:
+        why.append(f"nvidia-smi sees {'; '.join(listed.splitlines())}, which PyTorch cannot use")
+    elif silence:
+        why.append(silence)
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        why.append(f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']!r}")
+    return [build, ("GPU", "; ".join(["no GPU", *why]))]
+
+
+def of_torch() -> dict[str, Any]:
+    """Return what PyTorch is built for, its GPUs, and what it says of a driver that it cannot use."""
+    import torch
+
+    cuda, hip = torch.version.cuda, getattr(torch.version, "hip", None)
+    build = f"for CUDA {cuda}" if cuda else f"for ROCm {hip}" if hip else "for the CPU"
+    gpus, error = [], ""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+                about = torch.cuda.get_device_properties(i)
+                gpus.append(f"{about.name}, {about.total_memory / 2**30:.1f} GiB")
+        except RuntimeError as problem:
+            error = str(problem)
+    error = error or next((str(one.message) for one in caught), "")
+    return {"build": build, "gpus": gpus, "error": (error.splitlines() or [""])[0]}
+
+
+def _answer(command: list[str]) -> tuple[str, str]:
+    """Return what a command prints, and why it gave no answer; both are empty where there is no such command."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=PATIENCE, env=environment, errors="replace"
+        )
+    except FileNotFoundError:
+        return "", ""
+    except OSError as error:
+        return "", f"{command[0]}: {error.strerror}"
+    except subprocess.TimeoutExpired:
+        return "", f"{command[0]} did not answer within {PATIENCE} s"
+    if done.returncode == 0:
+        return done.stdout.strip(), ""
+    said = (done.stderr or done.stdout).strip().splitlines()
+    return "", said[-1] if said else f"{command[0]} ended with code {done.returncode}"
+
+
+if __name__ == "__main__":
+    print(json.dumps(of_torch()))
