@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from methods.base import CannotFit, column, control, require, searched
+from methods.latent_arithmetic import LatentArithmetic
 from methods.variational import Variational
 
 if TYPE_CHECKING:
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
     from methods.variational import Forward
 
 
-class IVAE(Variational):
+#: Gradient steps that an epoch has at least, where the data allow minibatches of ``MIN_CELLS``.
+MIN_STEPS, MIN_CELLS = 16, 32
+#: Logit at which a mask starts.
+ON = 5.0
+
+
+class IVAE(Variational, LatentArithmetic):
     """iVAE (Khemakhem et al. 2020), as Lopez et al. 2023 use it: each environment shifts the prior densely.
 
     z | a ~ N(μ_a, I) for cells of environment a, μ_a free and 0 for the control; the environment enters nowhere else.
@@ -47,16 +54,38 @@ class IVAE(Variational):
 
         likelihood: str = "auto"  # Lopez et al. 2023: negative binomial
         warmup: int = 50  # epochs; Lopez et al. 2023
+        shift_learning_rate: float = 1e-2
 
         def __post_init__(self) -> None:
             """Refuse what no data could make right."""
             super().__post_init__()
             require(self.warmup >= 0, "warmup", self.warmup, "must be 0 or above")
+            require(self.shift_learning_rate > 0, "shift_learning_rate", self.shift_learning_rate, "must be above 0")
 
     def learn_labels(self, data: AnnData) -> None:
-        """Note the environments that shift the prior: all but the control."""
+        """Note the environments that shift the prior, all but the control, and the number of cells."""
         self.environments = sorted(set(column(data, "environment").tolist()) - {control(data)})
         self.control = control(data)
+        self.n_cells = data.n_obs
+
+    def schedule(self) -> Any:
+        """Return the schedule, with minibatches so small that an epoch has :data:`MIN_STEPS` of them."""
+        plain = super().schedule()
+        few = max(MIN_CELLS, int((1 - plain.validation) * self.n_cells) // MIN_STEPS)
+        return replace(plain, minibatch=min(plain.minibatch, few))
+
+    def parameter_groups(self, network: Any) -> list[dict[str, Any]]:
+        """Return the networks' parameters, and those of the shifts with a rate of their own."""
+        shifts = list(network["shifts"].parameters())
+        own = {id(parameter) for parameter in shifts}
+        return [
+            {"params": [parameter for parameter in network.parameters() if id(parameter) not in own]},
+            {"params": shifts, "lr": self.config.shift_learning_rate},
+        ]
+
+    def settle(self, data: AnnData) -> None:
+        """Keep the mean codes of the training cells."""
+        self.remember_latents(data)
 
     def build(self, n_genes: int) -> nn.ModuleDict:
         """Return the VAE's network and the shifts."""
@@ -104,7 +133,7 @@ class IVAE(Variational):
 
         codes, labels = self.embed(data), column(data, "environment")
         new = sorted(set(labels.tolist()) - {self.control})
-        adapted = copy.copy(self)
+        adapted = super().adapt(data)
         adapted.environments = [*(e for e in self.environments if e not in new), *new]
         adapted.network = copy.deepcopy(self.network)
         kept = [self.environments.index(e) for e in adapted.environments if e not in new]
@@ -121,36 +150,48 @@ class IVAE(Variational):
         """
         return {"mean": codes.mean(axis=0)}
 
+    def trained_shift(self, source: str, target: str) -> np.ndarray:
+        """Return the shift (n_latent,) within content labels; the difference of the priors where there are none."""
+        if any(content for _, content in self.latent_means):
+            return super().trained_shift(source, target)
+        return self.prior_of(target) - self.prior_of(source)
+
+    def prior_of(self, environment: str) -> np.ndarray:
+        """Return the mean of p(z | environment), (n_latent,)."""
+        import torch
+
+        if environment not in (*self.environments, self.control):
+            raise CannotFit(
+                f"{self.name} was not trained on environment {environment!r}; trained environments: "
+                f"{', '.join([self.control, *self.environments])}"
+            )
+        number = self.environments.index(environment) if environment != self.control else -1
+        with torch.no_grad():
+            cell = {"environment": torch.tensor([number], device=self.where)}
+            return self.prior_mean(self.network, cell)[0].cpu().numpy()
+
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return the expression (n_cells, n_genes) expected of ``data``'s cells in ``target_environment``."""
         import torch
 
-        for environment in {target_environment, *column(data, "environment").tolist()}:
-            if environment not in (*self.environments, self.control):
-                raise CannotFit(
-                    f"{self.name} was not trained on environment {environment!r} and cannot compose it; trained "
-                    f"environments: {', '.join([self.control, *self.environments])}"
-                )
+        codes = self.moved(data, target_environment)
         with torch.no_grad():
-            minibatch = self.tensors(data)
-            codes = torch.from_numpy(self.embed(data)).to(self.where)
-            here = self.prior_mean(self.network, minibatch)
-            number = self.environments.index(target_environment) if target_environment != self.control else -1
-            there = self.prior_mean(self.network, {"environment": torch.full_like(minibatch["environment"], number)})
-            output = self.network["decoder"](codes - here + there)
-            return self.network["observation"].expression(output, minibatch).cpu().numpy()
+            output = self.network["decoder"](torch.from_numpy(codes).to(self.where))
+            return self.network["observation"].expression(output, self.tensors(data)).cpu().numpy()
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return the expected expression (n_cells, n_genes) of ``codes`` (n_cells, n_latent), on the scale of X."""
         return self.expression_of(codes)
 
     def state(self) -> dict[str, Any]:
-        """Return the weights and the environments."""
-        return {**super().state(), "environments": self.environments, "control": self.control}
+        """Return the weights, the environments and the latent means."""
+        known = {"environments": self.environments, "control": self.control}
+        return {**super().state(), **self.latent_state(), **known}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` returned."""
         self.environments, self.control = list(state["environments"]), state["control"]
+        self.restore_latents(state)
         super().restore(state)
 
 
@@ -174,11 +215,17 @@ class SVAE(IVAE):
         # scvi-tools. The loss falls slowly while latents turn toward the masks: on a draw of the published simulation
         # sVAE+ has an MCC of .59 where a patience of 20 stops it (165 epochs), .69 after 300
         patience: int = 45
+        shift_start: float = 0.01
 
         def __post_init__(self) -> None:
             """Refuse what no data could make right."""
             super().__post_init__()
             require(self.sparsity >= 0, "sparsity", self.sparsity, "must be 0 or above")
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        #: Of perturbations that were adapted to: the probabilities that each latent (n_latent,) is a target.
+        self.targets_of_new: dict[str, np.ndarray] = {}
 
     def build(self, n_genes: int) -> nn.ModuleDict:
         """Return the iVAE's network with the masks' logits; the shifts start as standard normals."""
@@ -188,8 +235,8 @@ class SVAE(IVAE):
         network = super().build(n_genes)
         shifts: Any = network["shifts"]
         # a shift of exactly 0 and a mask would both have no gradient
-        nn.init.normal_(shifts["mean"])
-        shifts["logit"] = nn.Parameter(torch.full_like(shifts["mean"], 5.0))
+        nn.init.normal_(shifts["mean"], std=self.config.shift_start)
+        shifts["logit"] = nn.Parameter(torch.full_like(shifts["mean"], ON))
         return network
 
     def shifts(self, network: Any, environment: Tensor) -> Tensor:
@@ -209,18 +256,36 @@ class SVAE(IVAE):
         return terms
 
     def cost_of_masks(self, logits: Tensor, epoch: int) -> Tensor:
-        """Return λ times the mean probability."""
-        return self.config.sparsity * logits.sigmoid().mean((-2, -1))
+        """Return w times λ times the mean probability."""
+        return self.risen(epoch) * self.config.sparsity * logits.sigmoid().mean((-2, -1))
+
+    def adapt(self, data: AnnData) -> Self:
+        """Return a copy that also knows the environments of ``data``: shifts without a mask, and their targets."""
+        codes, labels = self.embed(data), column(data, "environment")
+        adapted = super().adapt(data)
+        new = adapted.environments[len(set(self.environments) - set(labels.tolist())) :]
+        targets = {environment: self.targets_of(codes[labels == environment]) for environment in new}
+        adapted.targets_of_new = {**self.targets_of_new, **targets}
+        return adapted
 
     def fit_shift(self, codes: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the mean code, and logits that keep a latent j where its shift is worth its cost: ½ μ_j² > λ / d."""
-        mean = codes.mean(axis=0)
-        kept = 0.5 * np.square(mean) > self.config.sparsity / codes.shape[1]
-        return {"mean": mean, "logit": np.where(kept, 5.0, -5.0)}
+        """Return the mean code, and the logits of a mask that is on."""
+        return {**super().fit_shift(codes), "logit": np.full(codes.shape[1], ON)}
+
+    def targets_of(self, codes: np.ndarray) -> np.ndarray:
+        """Return a new perturbation's mask (n_latent,) at the minimum of the loss, from its cells' codes (n, n_latent).
+
+        A latent j is kept where its shift is worth its cost: ½ μ_j² > λ / d.
+        """
+        kept = 0.5 * np.square(codes.mean(axis=0)) > self.config.sparsity / codes.shape[1]
+        return kept.astype(np.float32)
 
     def intervention_targets(self) -> np.ndarray:
         """Return the probabilities of the masks, (n_perturbations, n_latent), in the order of ``environments``."""
-        return self.network["shifts"]["logit"].detach().sigmoid().cpu().numpy()
+        targets = self.network["shifts"]["logit"].detach().sigmoid().cpu().numpy()
+        for environment, probabilities in self.targets_of_new.items():
+            targets[self.environments.index(environment)] = probabilities
+        return targets
 
 
 class SVAEPlus(SVAE):
@@ -239,28 +304,27 @@ class SVAEPlus(SVAE):
     class Config(SVAE.Config):
         """The sVAE's."""
 
-        # λ, the largest but one of the 1 to 200 that Lopez et al. 2023 swept
-        sparsity: float = searched(100.0, 1.0, 200.0, log=True)
-
-        def __post_init__(self) -> None:
-            """Refuse what no data could make right."""
-            super().__post_init__()
-            require(self.sparsity >= 1, "sparsity", self.sparsity, "must be 1 or above")
+        sparsity: float = searched(0.4, 0.04, 0.8, log=True)
 
     def learn_labels(self, data: AnnData) -> None:
-        """Note the environments and the number of cells."""
+        """Note the environments, and how many cells each has."""
         super().learn_labels(data)
-        self.n_cells = data.n_obs
+        labels = column(data, "environment").tolist()
+        self.cells_of = [labels.count(environment) for environment in self.environments]
+
+    def strength(self, n_cells: Any) -> Any:
+        """Return λ of a perturbation of so many cells."""
+        return (self.config.sparsity * n_cells).clip(1.0)
 
     def cost_of_masks(self, logits: Tensor, epoch: int) -> Tensor:
         """Return minus the log prior of the probabilities, for a cell."""
         from methods.nn.penalties import log_beta
 
-        return -self.risen(epoch) / self.n_cells * log_beta(logits, 1.0, self.config.sparsity).sum((-2, -1))
+        strength = self.strength(logits.new_tensor(self.cells_of)).unsqueeze(-1)
+        return -self.risen(epoch) / self.n_cells * log_beta(logits, 1.0, strength).sum((-2, -1))
 
-    def fit_shift(self, codes: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the mean code and the logits of q = 1 − 2(λ − 1) / (n μ²), the minimum of the loss over n cells."""
-        mean = codes.mean(axis=0)
-        cost, gain = 2 * (self.config.sparsity - 1), len(codes) * np.square(mean)
-        q = np.clip(1 - np.divide(cost, gain, out=np.full_like(gain, np.inf), where=gain > 0), 1e-3, 1 - 1e-3)
-        return {"mean": mean, "logit": np.log(q / (1 - q))}
+    def targets_of(self, codes: np.ndarray) -> np.ndarray:
+        """Return the probabilities q = 1 − 2(λ − 1) / (n μ²) (n_latent,), the minimum of the loss over n cells."""
+        cost, gain = 2 * (self.strength(np.float64(len(codes))) - 1), len(codes) * np.square(codes.mean(axis=0))
+        q = 1 - np.divide(cost, gain, out=np.full_like(gain, np.inf), where=gain > 0)
+        return np.clip(q, 1e-3, 1 - 1e-3)
