@@ -206,7 +206,7 @@ class SVAE(IVAE):
     class Config(IVAE.Config):
         """The iVAE's, with λ, and more patience."""
 
-        sparsity: float = searched(10.0, 1.0, 200.0, log=True)  # λ; ours, Lopez et al. 2023 swept it
+        sparsity: float = searched(20.0, 1.0, 200.0, log=True)
         # scvi-tools. The loss falls slowly while latents turn toward the masks: on a draw of the published simulation
         # sVAE+ had an MCC of .59 where a patience of 20 stopped it (165 epochs), .69 after 300
         patience: int = 45
@@ -315,7 +315,7 @@ class SVAEPlus(SVAE):
     class Config(SVAE.Config):
         """The sVAE's."""
 
-        sparsity: float = searched(0.4, 0.04, 0.8, log=True)
+        sparsity: float = searched(0.2, 0.02, 2.0, log=True)
 
     def learn_labels(self, data: AnnData) -> None:
         """Note the environments, and how many cells each has."""
