@@ -15,9 +15,13 @@ def numbers(text):
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.held_back", description=__doc__)
     parser.add_argument("family", choices=FAMILIES)
-    parser.add_argument("--methods", help="as name or name@key=value, separated by spaces; else the family's", nargs="+")
+    parser.add_argument(
+        "--methods", help="as name or name@key=value, separated by spaces; else the family's", nargs="+"
+    )
     parser.add_argument("--tasks", help="task/dataset; else the family's", nargs="+")
-    parser.add_argument("--draws", help="of simulators: 0,1,2 are shown, those from 1000 on are to choose by", default="0")
+    parser.add_argument(
+        "--draws", help="of simulators: 0,1,2 are shown, those from 1000 on are to choose by", default="0"
+    )
     parser.add_argument("--seeds", help="of splits and fits", default="0")
     chosen = parser.parse_args()
     limit_threads()

@@ -196,7 +196,9 @@ def test_sparsity_of_zero_costs_nothing(sparse, quick):
 
 def test_lambda_is_of_the_cells_of_each_perturbation(sparse):
     data = sparse[0]
-    fewer = np.concatenate([np.flatnonzero(environments(data) != "p1"), np.flatnonzero(environments(data) == "p1")[:20]])
+    fewer = np.concatenate(
+        [np.flatnonzero(environments(data) != "p1"), np.flatnonzero(environments(data) == "p1")[:20]]
+    )
     method = fitted("svae-plus", data[fewer].copy(), max_epochs=1)
     assert method.cells_of == [60, 20, *[60] * 6]
     assert method.strength(np.array([250.0, 80.0, 1.0])).tolist() == [100.0, 32.0, 1.0]
@@ -270,7 +272,6 @@ def test_targets_are_found_better_than_by_chance(name, sparsity, sparse):
 def test_sparsity_leaves_fewer_targets(sparse):
     network = {**TRAINED, "max_epochs": 100}
     found = [fitted("svae-plus", sparse[0], **network, sparsity=s).intervention_targets().mean() for s in (0.0, 0.4)]
-    # FIGURES
     assert found[0] > 0.9
     assert found[1] < 0.6
 
