@@ -42,7 +42,7 @@ class LatentArithmetic(Method):
     def latent_shift(self, source: str, target: str) -> np.ndarray:
         """Return the shift (n_latent,) from ``source`` to ``target``, composed where ``target`` is.
 
-        From a source that is not the control a composed shift goes by way of the control, where the parts' shifts start.
+        From a source that is not the control a composed shift goes by way of the control, where the parts' start.
         """
         parts = parts_of(target, {environment for environment, _ in self.latent_means})
         if len(parts) == 1:
