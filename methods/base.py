@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -221,6 +221,16 @@ def column(data: AnnData, field: str) -> np.ndarray:
 def control(data: AnnData) -> str:
     """Return the name of the control environment."""
     return str(data.uns["fields"]["control"])
+
+
+def parts_of(environment: str, trained: Collection[str]) -> list[str]:
+    """Return the environments whose shifts add up to ``environment``: itself, or A and B of an "A+B".
+
+    Only an environment that was not trained, and whose parts all were, is composed: where a label that holds a "+" was
+    trained it is a name like any other. Whoever adds shifts, of codes or of expression, composes by this rule.
+    """
+    parts = environment.split("+")
+    return parts if environment not in trained and set(parts) <= set(trained) else [environment]
 
 
 def group_means(

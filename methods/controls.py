@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from methods.base import CannotFit, Method, column, group_means
+from methods.base import CannotFit, Method, column, group_means, parts_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -100,8 +100,7 @@ class AdditiveShift(MeanShift):
 
     def shift(self, profile: np.ndarray, source: str, target: str) -> np.ndarray:
         """Return Δ(A) + Δ(B), or Δ(target) where it was trained."""
-        trained = any(environment == target for environment, _ in self.means)
-        parts = [target] if trained else target.split("+")
+        parts = parts_of(target, {environment for environment, _ in self.means})
         return np.sum([super(AdditiveShift, self).shift(profile, source, part) for part in parts], axis=0)
 
 

@@ -345,7 +345,7 @@ def gumbel_sigmoid(logits: Tensor, temperature: float) -> Tensor:
     return (relaxed > 0.5).to(logits.dtype) + (relaxed - relaxed.detach())
 
 
-def log_beta(logits: Tensor, a: float, b: float) -> Tensor:
+def log_beta(logits: Tensor, a: float, b: float | Tensor) -> Tensor:
     """Return log Beta(q; a, b) = (a − 1) log q + (b − 1) log(1 − q) − log B(a, b) at q = sigmoid(logits), same shape.
 
     A density of q, not of the logits. sVAE+ (Lopez et al. 2023, arXiv 2211.03553) adds −Σ log Beta(q; 1, λ) over the
@@ -356,9 +356,11 @@ def log_beta(logits: Tensor, a: float, b: float) -> Tensor:
     logits
         Any shape.
     a, b
-        Parameters of the Beta distribution, above 0.
+        Parameters of the Beta distribution, above 0; ``b`` may be a tensor that broadcasts to the shape.
     """
-    normaliser = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+    # a difference of large numbers
+    first, second = (torch.as_tensor(value, dtype=torch.float64, device=logits.device) for value in (a, b))
+    normaliser = (first.lgamma() + second.lgamma() - (first + second).lgamma()).to(logits.dtype)
     return (a - 1.0) * F.logsigmoid(logits) + (b - 1.0) * F.logsigmoid(-logits) - normaliser
 
 

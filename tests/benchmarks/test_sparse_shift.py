@@ -116,7 +116,8 @@ def test_svae_plus_epoch(line, simulation):
     import scvi
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    config = OurSVAEPlus.configure(likelihood="negative-binomial", max_epochs=EPOCHS, warmup=0, **OURS)
+    published = {"shift_learning_rate": 1e-3, "shift_start": 1.0, "sparsity": 0.4}
+    config = OurSVAEPlus.configure(likelihood="negative-binomial", max_epochs=EPOCHS, warmup=0, **published, **OURS)
     untrained = OurSVAEPlus(config)
     untrained.prepare(simulation)
     cells = simulation.copy()
@@ -127,7 +128,7 @@ def test_svae_plus_epoch(line, simulation):
 
     def theirs():
         scvi.settings.seed = next(seeds[1])
-        model = scvi_model(cells, config.sparsity)
+        model = scvi_model(cells, config.sparsity * 250)
         start_as_ours(model.module, untrained)
         model.train(max_epochs=EPOCHS, **THEIRS)
         return model

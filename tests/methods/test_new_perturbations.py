@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from methods import METHODS, CannotFit
+from methods.latent_arithmetic import LatentArithmetic
 from tasks.datasets.memory import digest
 
 NAMES = [name for name in METHODS if "adapt" in METHODS[name].abilities()]
@@ -122,8 +123,30 @@ def test_latent_arithmetic_adds_the_latent_shifts(fitted):
     method = fitted("pca")
     expected = method.latent_shift("control", "A") + method.latent_shift("control", "B")
     np.testing.assert_allclose(method.latent_shift("control", "A+B"), expected, atol=1e-6)
-    from_a = method.latent_shift("A", "A") + method.latent_shift("A", "B")
-    np.testing.assert_allclose(method.latent_shift("A", "A+B"), from_a, atol=1e-6)
+    # what cells of A lack is B
+    np.testing.assert_allclose(
+        method.latent_shift("A", "A+B"), method.latent_shift("control", "B"), rtol=1e-5, atol=1e-6
+    )
+
+
+#: Those that predict by adding a shift, of codes or of expression.
+ADDING = ["additive-shift", *(name for name in METHODS if issubclass(METHODS[name], LatentArithmetic))]
+
+
+@pytest.mark.parametrize("name", ADDING)
+def test_every_method_that_adds_shifts_composes(name, fitted, training):
+    method = fitted(name)
+    control = training[(training.obs["condition"] == "control").to_numpy()].copy()
+    assert method.predict(control, "A+B").shape == control.shape
+    if name != "additive-shift":
+        expected = method.latent_shift("control", "A") + method.latent_shift("control", "B")
+        np.testing.assert_allclose(method.latent_shift("control", "A+B"), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cvae", "trvae", "lord", "multigroup-vi"])
+def test_methods_that_decode_with_a_label_refuse_to_compose(name, fitted, training):
+    with pytest.raises(CannotFit, match=r"'A\+B'"):
+        fitted(name).predict(training, "A+B")
 
 
 @pytest.mark.parametrize("name", ["mean-shift", "additive-shift", "pca", "vae"])
