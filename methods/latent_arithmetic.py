@@ -33,7 +33,7 @@ class LatentArithmetic(Method):
         """Return a copy that also remembers the mean codes of ``data``; encoder and decoder are shared, unchanged."""
         adapted = copy.copy(self)
         adapted.remember_latents(data)
-        adapted.latent_means = {**self.latent_means, **adapted.latent_means}
+        adapted.latent_means = self.latent_means.joined(adapted.latent_means)
         return adapted
 
     def latent_shift(self, source: str, target: str) -> np.ndarray:
@@ -43,7 +43,7 @@ class LatentArithmetic(Method):
         shifts = [
             mean - self.latent_means[source, content]
             for (environment, content), mean in self.latent_means.items()
-            if environment == target and (source, content) in self.latent_means
+            if environment == target and content in self.latent_means.shared(source, target)
         ]
         if not shifts:
             seen = sorted({environment for environment, _ in self.latent_means})
