@@ -100,13 +100,13 @@ class Task(ABC):
         Returns
         -------
         AnnData
-            Its expression is that of the data set, not copied. The name of a cell is its position, so that whoever
-            looks for the cells that were handed over finds these and no others: a file may have a name twice.
+            Its expression is that of the data set, not copied. Where names of cells repeat, as they may in a file, they
+            are replaced by positions: whoever looks for the cells that were handed over finds these and no others.
         """
         from anndata import AnnData
 
         read = self.dataset.load(self.preset, draw)
-        obs = read.obs.set_axis(np.arange(read.n_obs).astype(str), axis=0)
+        obs = read.obs if read.obs_names.is_unique else read.obs.set_axis(np.arange(read.n_obs).astype(str), axis=0)
         data = AnnData(
             read.X, obs=obs, var=read.var, uns=dict(read.uns), obsm=dict(read.obsm), layers=dict(read.layers)
         )

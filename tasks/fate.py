@@ -158,7 +158,8 @@ class Fate(Task):
 
     def _seen(self, unit: str, seed: int) -> np.ndarray:
         """Return the cells that are trained on: the other clones', of which none is a copy of a held-out one."""
-        return without_copies(~self._held_out(unit, seed), copies_of(self.data))
+        held_out = self._held_out(unit, seed)
+        return without_copies(~held_out, held_out, copies_of(self.data))
 
     def _held_out(self, unit: str, seed: int) -> np.ndarray:
         """Return the cells of the fold's clones: a fifth of all, whatever their fates."""

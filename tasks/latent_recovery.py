@@ -133,12 +133,11 @@ class LatentRecovery(Task):
         test: list[np.ndarray] = []
         for perturbation in data.uns["perturbations"][: self._n_seen(data)]:
             cells = rng.permutation(np.flatnonzero(labels == perturbation))
-            for side, dealt_to_it in zip(
-                (training, test), dealt(cells, int(TRAINING * len(cells)), copies), strict=True
-            ):
-                side.append(dealt_to_it)
-        seen = np.isin(np.arange(data.n_obs), np.concatenate(training))
-        return np.flatnonzero(without_copies(seen, copies)), np.sort(np.concatenate(test))
+            seen, scored = dealt(cells, int(TRAINING * len(cells)), copies)
+            training.append(seen)
+            test.append(scored)
+        is_seen = np.isin(np.arange(data.n_obs), np.concatenate(training))
+        return np.flatnonzero(without_copies(is_seen, ~is_seen, copies)), np.sort(np.concatenate(test))
 
     def _shift_sizes(self, fitted: Any, training: AnnData, data: AnnData) -> np.ndarray:
         """Return |mean code of a perturbation − mean of those means| / within-perturbation std, (n_seen, n_latent)."""

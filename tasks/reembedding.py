@@ -103,7 +103,7 @@ class Reembedding(Task):
         """Return every sample but the held-out tumours (and, strict, the cancer's normal tissue)."""
         strict = self.preset == "paper" and unit.startswith(STRICT)
         hidden = self._of_unit(unit) if strict else self._held_out(unit)
-        return handed(self.data, without_copies(~hidden, copies_of(self.data)))
+        return handed(self.data, without_copies(~hidden, hidden, copies_of(self.data)))
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit with and without the unit and compare where its tumours land."""

@@ -151,7 +151,7 @@ class SharedPrivate(Task):
             cells = rng.permutation(np.flatnonzero(pairs == pair))
             training[dealt(cells, int(np.ceil(TRAINING * len(cells))), copies)[0]] = True
         scored = rng.permutation(np.flatnonzero(~training))
-        return np.flatnonzero(without_copies(training, copies)), np.sort(once(scored, copies)[:MAX_SCORED])
+        return np.flatnonzero(without_copies(training, ~training, copies)), np.sort(once(scored, copies)[:MAX_SCORED])
 
 
 def blocks(fitted: Any, data: AnnData) -> tuple[np.ndarray, np.ndarray]:

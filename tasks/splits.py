@@ -99,6 +99,6 @@ def once(cells: np.ndarray, copies: np.ndarray) -> np.ndarray:
     return cells[np.sort(np.unique(copies[cells], return_index=True)[1])]
 
 
-def without_copies(seen: np.ndarray, copies: np.ndarray) -> np.ndarray:
-    """Return the mask ``seen`` (n_cells,) without the cells of which a copy is not seen, under whatever labels."""
-    return seen & ~np.isin(copies, copies[~seen])
+def without_copies(seen: np.ndarray, hidden: np.ndarray, copies: np.ndarray) -> np.ndarray:
+    """Return the mask ``seen`` without the cells of which a copy is ``hidden``, a mask, too, under whatever labels."""
+    return seen & ~np.isin(copies, copies[hidden])

@@ -181,7 +181,8 @@ class UnseenCellType(Task):
         seen = (self._contents != unit) | (self._conditions == self.fields.control)
         seen[self.cells(unit, seed).control] = False
         alone = self._sizes.index[(self._sizes > 0).sum(axis=1) == 1]
-        return handed(self.data, without_copies(seen & ~np.isin(self._contents, alone), copies_of(self.data)))
+        seen = without_copies(seen, ~seen, copies_of(self.data))
+        return handed(self.data, seen & ~np.isin(self._contents, alone))
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, predict the held-out cells and score the shift, in each condition."""

@@ -102,7 +102,7 @@ class UnseenPerturbation(Task):
         double = np.char.find(self._perturbations, "+") >= 0
         seen = self._of_type & ~double
         seen[self.cells(unit, seed).control] = False
-        return handed(self.data, without_copies(seen, copies_of(self.data)))
+        return handed(self.data, without_copies(seen, self._of_type & ~seen, copies_of(self.data)))
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, predict the double from control cells and score the shift."""
