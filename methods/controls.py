@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Shift(Method):
     """Add to every cell the shift expected of its content label.
 
-    Δ(content) = mean x(target, content) − mean x(source, content), from training cells, float64.
+    Δ(content) = mean x(target, content) − mean x(source, content), from training cells, float64, of the contents that
+    have :data:`methods.base.LEAST_CELLS` cells or more in both; where none has, of all that both have.
     """
 
     tags = frozenset({"baseline", "prediction"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -186,7 +187,9 @@ def _element(store: Any, path: str, file: str) -> Any:
     if path not in store:
         return None
     try:
-        return read_elem(store[path])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # anndata says of every element how old the file is
+            return read_elem(store[path])
     except Exception as error:  # the readers of h5py, zarr and anndata raise what they like, a TypeError among them
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(
