@@ -57,6 +57,7 @@ def run(
     data: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
     n_genes: int | None = None,
+    x: str | None = None,
     data_dir: str | Path | None = None,
     mlflow_uri: str | None = None,
     progress: bool = False,
@@ -89,9 +90,10 @@ def run(
         For SLURM there is the command line.
     time_limit, memory_limit
         Minutes a cell may take, GiB it may hold (else its share of the machine).
-    data, columns, n_genes
-        A file of your own for tasks named without a data set, what its columns are
-        (``{"unit": "cancer_type", "environment": "study"}``), and how many genes are chosen in each training split.
+    data, columns, n_genes, x
+        An ``.h5ad`` or ``.zarr`` of your own for tasks named without a data set, what its columns are
+        (``{"unit": "cancer_type", "environment": "study"}``), how many genes are chosen in each training split, and
+        what its expression is: ``auto``, ``counts`` (with decimals they are rounded) or ``log``.
     data_dir
         Directory of original data files, else ``BENCH_DATA_DIR``.
     mlflow_uri
@@ -151,7 +153,7 @@ def run(
                 "cannot import; put the class into a file and name it 'file.py:Class', or run it here, without limits "
                 "on time and memory, with executor='inline'"
             )
-        names, own = choose_asked_tasks(task_list, data, columns or {}, n_genes)
+        names, own = choose_asked_tasks(task_list, data, columns or {}, n_genes, x)
         request = Request(
             title=f"{','.join(addresses)} × {task_list} ({preset})",
             command=f"bench.run({addresses!r}, {task_list!r}, preset={preset!r}, out={str(out)!r}, …)",

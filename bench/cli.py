@@ -59,6 +59,14 @@ class ExecutorName(StrEnum):
     slurm = "slurm"
 
 
+class Scale(StrEnum):
+    """What the expression in a file of the user's is."""
+
+    auto = "auto"
+    counts = "counts"
+    log = "log"
+
+
 class Kind(StrEnum):
     """What can be listed."""
 
@@ -108,7 +116,7 @@ MemoryLimit = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(min=0.1, help="GiB a cell may hold (SLURM: at first); else its share."),
 ]
-Data = Annotated[Optional[Path], typer.Option(help="Your own .h5ad, for tasks named without a data set.")]  # noqa: UP045
+Data = Annotated[Optional[Path], typer.Option(help="Your own .h5ad or .zarr, for tasks named without a data set.")]  # noqa: UP045
 Unit = Annotated[str, typer.Option(help="With --data: column of what is held out (reembedding).")]
 Environment = Annotated[str, typer.Option(help="With --data: column of study or condition.")]
 Condition = Annotated[str, typer.Option(help="With --data: column of the condition (unseen-cell-type).")]
@@ -119,6 +127,10 @@ Replicate = Annotated[str, typer.Option(help="With --data: column of the donor o
 Genes = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=0, help="With --data: genes chosen in each training split; 0 keeps all; else 2000."),
+]
+Expression = Annotated[
+    Optional[Scale],  # noqa: UP045
+    typer.Option("--x", help="With --data: what X is; auto looks, counts rounds decimals, log takes it as it is."),
 ]
 Gpus = Annotated[Optional[int], typer.Option(min=1, help="GPUs that cells with a network share.")]  # noqa: UP045
 TimeLimit = Annotated[float, typer.Option(min=0.1, help="Minutes a cell may take.")]
@@ -152,6 +164,7 @@ def run(
     control: ControlValue = "",
     replicate: Replicate = "",
     n_genes: Genes = None,
+    x: Expression = None,
     mlflow_uri: MlflowUri = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and an estimate of time; run nothing.")
@@ -169,6 +182,7 @@ def run(
         tasks,
         data,
         n_genes,
+        x,
         unit=unit,
         environment=environment,
         condition=condition,
@@ -231,6 +245,7 @@ def tune(
     control: ControlValue = "",
     replicate: Replicate = "",
     n_genes: Genes = None,
+    x: Expression = None,
     mlflow_uri: MlflowUri = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how much there is to do; run nothing.")] = False,
 ) -> None:
@@ -247,6 +262,7 @@ def tune(
         tasks,
         data,
         n_genes,
+        x,
         unit=unit,
         environment=environment,
         condition=condition,
@@ -407,9 +423,11 @@ def preflight(
     control: ControlValue = "",
     replicate: Replicate = "",
     n_genes: Genes = None,
+    x: Expression = None,
 ) -> None:
     """Run every method on every task once, small and short: what would fail after hours fails in minutes."""
     from bench.estimate import PREFLIGHT, Estimate, tried
+    from bench.execute import say_data
     from bench.executors.local import LocalExecutor
     from bench.plan import choose_methods, make_plan
     from bench.preflight import PRESET, failures, first_cells, say, shortened
@@ -425,6 +443,7 @@ def preflight(
         tasks,
         data,
         n_genes,
+        x,
         unit=unit,
         environment=environment,
         condition=condition,
@@ -439,6 +458,7 @@ def preflight(
         plan = first_cells(make_plan(shortened(specs), names, PRESET, 1, plugins, index, own))
         to_come = make_plan(specs, names, preset, seeds, plugins, index, own)
         store.write_index(index)
+        say_data(plan, own, console)
         n_jobs = jobs or len(os.sched_getaffinity(0))
         limit_mb = memory_limit * 1024 if memory_limit else share_mb(n_jobs)
         executor = LocalExecutor(n_jobs, time_limit * 60, limit_mb)
@@ -807,12 +827,13 @@ def _use_data_dir(data_dir: Path | None) -> None:
 
 
 def _choose_tasks(
-    tasks: str, data: Path | None, n_genes: int | None, **columns: str
+    tasks: str, data: Path | None, n_genes: int | None, x: Scale | None, **columns: str
 ) -> tuple[list[str], dict[str, str] | None]:
     """Return the tasks that were named and, with ``--data``, the file with what its columns mean."""
     from bench.plan import choose_asked_tasks
 
-    return choose_asked_tasks(tasks, data, {role: column for role, column in columns.items() if column}, n_genes)
+    named = {role: column for role, column in columns.items() if column}
+    return choose_asked_tasks(tasks, data, named, n_genes, None if x is None else x.value)
 
 
 def _existing(out: Path) -> Store:

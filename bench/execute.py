@@ -161,9 +161,7 @@ def carry_out(request: Request, console: Console, dry_run: bool = False) -> Done
         index = store.index()
         plan = request.plan(index)
         store.write_index(index)
-        for task, selection in plan.selections.items():
-            how = " (--n-genes)" if request.own else ""
-            console.print(Text(f"{task}: {selection}{how}"), soft_wrap=True)
+        say_data(plan, request.own, console)
 
         def estimate() -> Estimate:
             return Estimate(store.gather().rows, plan.sizes, tried(store.out))
@@ -227,6 +225,13 @@ def execute(
         outcome.tracking_error = tracker.error
     print_leaderboard(board, console)
     return outcome
+
+
+def say_data(plan: Plan, own: Mapping[str, str] | None, console: Console) -> None:
+    """Print what X was taken for, what tasks say of their data, and how many genes are used."""
+    how = " (--n-genes)" if own else ""
+    for line in (*plan.notes, *(f"{task}: {selection}{how}" for task, selection in plan.selections.items())):
+        console.print(Text(line), soft_wrap=True)
 
 
 def say_plan(plan: Plan, todo: Sequence[Cell], estimate: Estimate, jobs: int, console: Console) -> None:

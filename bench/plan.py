@@ -23,7 +23,8 @@ from methods.wrapped import NoMethod
 from metrics import UnknownName
 from tasks import TASKS, benchmark_names, benchmark_tags, load_task
 from tasks.base import Control, Task
-from tasks.datasets.own import N_GENES
+from tasks.datasets.own import N_GENES, SCALES, is_data_file
+from tasks.datasets.reading import copies_of, taken_for
 
 ALL = "all"
 #: At most so many fits are made in one pass, of data of at most so many million values (cells × genes): each of them
@@ -84,13 +85,16 @@ class Cell:
     inner: str = ""
     #: Why it is not run; empty where it is.
     skip: str = ""
+    #: What the expression of the data was taken for, and how many of their cells are exact copies of another one.
+    x_taken_for: str = field(default="", compare=False)
+    n_copies: int = field(default=0, compare=False)
     #: Seeds of the cells, this one among them, whose fits are made in one pass; empty where it is made alone.
     replicas: tuple[int, ...] = field(default=(), compare=False)
     id: str = field(default="", compare=False)
 
     def with_id(self) -> Cell:
         """Return the cell with its content hash; where files lie does not matter, what is in them does."""
-        nowhere = {"id", "plugins", "own", "replicas", *(() if self.inner else ("inner",))}
+        nowhere = {"id", "plugins", "own", "replicas", "x_taken_for", "n_copies", *(() if self.inner else ("inner",))}
         content = {k: v for k, v in asdict(self).items() if k not in nowhere}
         text = json.dumps(content, sort_keys=True)
         return replace(self, id=hashlib.sha256(text.encode()).hexdigest()[:16])
@@ -113,6 +117,8 @@ class Plan:
     sizes: Mapping[str, float]
     #: For each task that does not use all genes of its data, how many of how many.
     selections: Mapping[str, str] = field(default_factory=dict)
+    #: What X of each data set was taken for, and what its tasks say of it, each sentence once.
+    notes: tuple[str, ...] = ()
 
     @property
     def invocation(self) -> str:
@@ -311,7 +317,7 @@ def choose_tasks(spec: str) -> list[str]:
 
 
 def choose_own_tasks(
-    spec: str, file: str, columns: Mapping[str, str], n_genes: int = N_GENES
+    spec: str, file: str, columns: Mapping[str, str], n_genes: int = N_GENES, x: str = "auto"
 ) -> tuple[list[str], dict[str, str]]:
     """Return the tasks to run on a user's file, and the file with the fields that its columns play.
 
@@ -320,11 +326,13 @@ def choose_own_tasks(
     spec
         Names of tasks (without a data set), or globs, that can be run on data of the user's.
     file
-        Path of an ``.h5ad``.
+        Path of an ``.h5ad`` or a ``.zarr`` directory.
     columns
         What the user named on the command line: ``{"unit": "cancer_type", ...}``.
     n_genes
         How many genes are used; 0 for all.
+    x
+        What its expression is, of :data:`tasks.datasets.own.SCALES`.
 
     Raises
     ------
@@ -349,13 +357,16 @@ def choose_own_tasks(
             )
         fields_of |= {offered[name][key]: column for key, column in columns.items()}
     path = Path(file).resolve()
-    if not path.is_file():
-        raise PlanError(f"--data {file!r}: there is no file {path}")
-    return [f"{name}/{path.stem}" for name in chosen], {"file": str(path), "n_genes": str(n_genes), **fields_of}
+    if not is_data_file(path):
+        raise PlanError(f"--data {file!r}: there is no file {path}, and no .zarr directory")
+    if x not in SCALES:
+        raise PlanError(f"--x {x!r}: one of {', '.join(SCALES)} is needed")
+    described = {"file": str(path), "n_genes": str(n_genes), "x": x}
+    return [f"{name}/{path.stem}" for name in chosen], {**described, **fields_of}
 
 
 def choose_asked_tasks(
-    spec: str, file: str | Path | None, columns: Mapping[str, str], n_genes: int | None
+    spec: str, file: str | Path | None, columns: Mapping[str, str], n_genes: int | None, x: str | None = None
 ) -> tuple[list[str], dict[str, str] | None]:
     """Return the tasks that were named and, where a user's file is given, that file with what its columns mean.
 
@@ -365,8 +376,8 @@ def choose_asked_tasks(
         As :func:`choose_tasks` and :func:`choose_own_tasks`; or a file is described and not given.
     """
     if file is not None:
-        return choose_own_tasks(spec, str(file), columns, N_GENES if n_genes is None else n_genes)
-    described = [*columns, *(["n_genes"] if n_genes is not None else [])]
+        return choose_own_tasks(spec, str(file), columns, N_GENES if n_genes is None else n_genes, x or SCALES[0])
+    described = [*columns, *(key for key, value in (("n_genes", n_genes), ("x", x)) if value is not None)]
     if described:
         raise PlanError(f"--{described[0].replace('_', '-')} describes --data, which is not given")
     return choose_tasks(spec), None
@@ -403,8 +414,8 @@ def make_plan(
     plugins
         Files that a worker must import.
     index
-        What is known of tasks from an earlier plan (units and size by digest); added to in place, so that
-        planning the same thing again reads no data.
+        What is known of tasks from an earlier plan (units, size and what is said of the data, by digest); added to in
+        place, so that planning the same thing again reads no data.
     own
         File and fields of the user's own data, for tasks of :func:`choose_own_tasks`.
 
@@ -419,6 +430,7 @@ def make_plan(
     absent: dict[str, str] = {}
     sizes: dict[str, float] = {}
     selections: dict[str, str] = {}
+    notes: list[str] = []
     for task_name in tasks:
         task = load_task(task_name, preset, own)
         reason = task.dataset.missing()
@@ -428,8 +440,9 @@ def make_plan(
         task_digest, data_digest = source_digest(type(task)), task.dataset.digest(preset)
         key = f"{task_name} {preset} {task_digest} {data_digest}"
         if key not in index:
-            index[key] = {"units": task.units(), "shape": task.data.shape}
-        units, (n_cells, n_all) = index[key]["units"], index[key]["shape"]
+            index[key] = _learnt(task)
+        units, (n_cells, n_all), taken = (index[key][about] for about in ("units", "shape", "x_taken_for"))
+        notes += [f"{task.dataset.name}: {said}" for said in (f"X was taken for {taken}", *index[key]["notes"])]
         n_genes = min(task.dataset.n_genes or n_all, n_all)
         sizes[task_name] = n_cells * n_genes / 1e6
         if n_genes < n_all:
@@ -450,6 +463,8 @@ def make_plan(
             data_digest=data_digest,
             plugins=tuple(plugins),
             own=dict(own or {}),
+            x_taken_for=taken,
+            n_copies=index[key]["n_copies"],
         )
         rows = [_method_row(blank, spec, task, preset) for spec in methods]
         rows += [_control_row(blank, control) for control in task.controls]
@@ -461,7 +476,19 @@ def make_plan(
     if absent and not cells:
         reasons = "\n".join(f"{task}: {reason}" for task, reason in absent.items())
         raise PlanError(f"no task could run\n{reasons}")
-    return Plan(tuple(cells), absent, sizes, selections)
+    return Plan(tuple(cells), absent, sizes, selections, tuple(dict.fromkeys(notes)))
+
+
+def _learnt(task: Task) -> dict[str, Any]:
+    """Return what the index keeps of a task, from its data."""
+    copies = copies_of(task.data)
+    return {
+        "units": task.units(),
+        "shape": task.data.shape,
+        "x_taken_for": taken_for(task.data),
+        "n_copies": sum(first != at for at, first in enumerate(copies.tolist())),
+        "notes": task.notes(),
+    }
 
 
 def _method_row(blank: Cell, spec: MethodSpec, task: Task, preset: str) -> Cell:

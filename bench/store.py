@@ -273,6 +273,8 @@ COLUMNS = {
     "detail": "str",
     "n_cells": "int64",
     "n_genes": "int64",
+    "x_taken_for": "str",
+    "n_copies": "int64",
     "replicas": "int64",
     "warnings": "str",
     "log": "str",
@@ -310,6 +312,8 @@ def tidy(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
             "cell_id": cell["id"],
             "n_cells": result.get("n_cells", 0),
             "n_genes": result.get("n_genes", 0),
+            "x_taken_for": cell.get("x_taken_for", ""),
+            "n_copies": cell.get("n_copies", 0),
             "replicas": max(1, len(cell.get("replicas", ()))),
             "two_sided": result["two_sided"],
             "config": json.dumps(cell["config"], sort_keys=True),
@@ -330,7 +334,7 @@ def replay_command(cell: dict[str, Any]) -> str:
     if cell["own"]:
         task = task.partition("/")[0]
         flag_of = {role: key.replace("_", "-") for key, role in TASKS[task].columns.items()}
-        flag_of |= {"file": "data", "n_genes": "n-genes"}
+        flag_of |= {"file": "data", "n_genes": "n-genes", "x": "x"}
         own = [part for role, value in cell["own"].items() for part in (f"--{flag_of[role]}", value)]
     words = ["python", "-m", "bench", "run", "--methods", cell["name"] or "no-change", "--tasks", task, *own]
     words += ["--preset", cell["preset"], "--seeds", str(max([cell["seed"], *cell.get("replicas", ())]) + 1)]

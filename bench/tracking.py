@@ -272,6 +272,8 @@ class Tracker:
             "log": "; ".join(result["log"]),
             "cell_id": cell["id"],
             "data_sha256": cell["data_digest"],
+            "x_taken_for": cell.get("x_taken_for", ""),
+            "n_copies": str(cell.get("n_copies", 0)),
             "git_commit": result["environment"]["git_commit"],
             "replay": replay_command(cell),
         }

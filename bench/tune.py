@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.estimate import Estimate
-from bench.execute import Done, Interruptible, Request, execute_request
+from bench.execute import Done, Interruptible, Request, execute_request, say_data
 from bench.executors import Executor
 from bench.plan import ORACLE, TUNED, Cell, MethodSpec, Plan, PlanError, method_config
 from bench.progress import RunProgress, duration
@@ -411,6 +411,7 @@ def carry_out(request: Request, n_trials: int, n_folds: int, console: Console, d
     with store.lock():
         index = store.index()
         plan = request.plan(index)
+        say_data(plan, request.own, console)
         studies, without = studies_of(plan, request.specs, n_folds, index)
         store.write_index(index)
         for name, reason in without.items():

@@ -33,6 +33,7 @@ from leaderboard.statistics import (
     TOO_NARROW,
     Array,
     Estimate,
+    always_above,
     calibrated_range,
     narrowness,
 )
@@ -51,10 +52,10 @@ FLAGGED = (INVERTED, NON_MONOTONE)
 _COLOURS = {WORSE: "#2b6ca3", CLIFF: "#c77700", UNMOVED: "#777777", INVERTED: "#c0262d", NON_MONOTONE: "#c0262d"}
 _HOW_TO_READ = (
     f"Calibrated range: mean over units of {CEILING} − {FLOOR}, divided by the root of its square plus its variance "
-    f"between units (1: the same in every unit, 0: noise). A metric whose lower 95 % limit is under {NARROW} is *too "
-    f"narrow* to resolve methods on the task and is to be excluded; no verdict under {MIN_UNITS} units. Above "
-    f"{BASELINE}: ({CEILING} − {BASELINE})/({CEILING} − {FLOOR}), the share of the range that the strongest simple "
-    "baseline leaves; for reading, no rule.",
+    f"between units (1: the same in every unit, 0: noise). A metric whose lower 95 % limit is under {NARROW}, with "
+    f"{CEILING} not above {FLOOR} in every unit, is *too narrow* to resolve methods on the task and is to be excluded; "
+    f"no verdict under {MIN_UNITS} units. Above {BASELINE}: ({CEILING} − {BASELINE})/({CEILING} − {FLOOR}), the share "
+    "of the range that the strongest simple baseline leaves; for reading, no rule.",
     "Ladders: the ceiling's answer, corrupted by doses 0 to 1; in brackets the share of the range lost at half and at "
     "full dose. *worse*: worse with dose, as expected; *cliff*: only the full dose is seen; *flat*: no dose is seen; "
     f"*inverted*: a step gains more than {FLAT:.0%} of the range and more than its noise, and no dose loses; "
@@ -148,7 +149,7 @@ def _metric_rows(task: str, metric: str, group: pd.DataFrame) -> list[dict[str, 
         **_estimate("range", raw),
         **_estimate("calibrated", calibrated),
         **_estimate("headroom", headroom),
-        "narrow": narrowness(calibrated),
+        "narrow": narrowness(calibrated, always_above(controls[FLOOR], controls[CEILING], sign)),
     }
     records: list[dict[str, object]] = []
     for ladder in (name for name in group["ladder"].unique() if name not in CONTROLS):

@@ -263,13 +263,19 @@ _SUITE_COLUMNS = ["rank_without_low", "rank_without_high", "rank_weights_low", "
 def _counts(metric: str, floor: Array, ceiling: Array, notes: list[str]) -> bool:
     """Whether a metric enters the score: by the rule of the calibrated range, with too few units for it by P > N0."""
     span = statistics.calibrated_range(floor, ceiling, 1.0)
-    verdict = statistics.narrowness(span)
-    if verdict == TOO_NARROW:
-        notes.append(
-            f"{metric} is excluded, too narrow: the lower 95 % limit of its calibrated range, {span.value:.2f} "
-            f"[{span.low:.2f}, {span.high:.2f}] over {_units(span.n_units)}, is under {NARROW}"
-        )
+    above = statistics.always_above(floor, ceiling, 1.0)
+    limit = (
+        f"the lower 95 % limit of its calibrated range, {span.value:.2f} [{span.low:.2f}, {span.high:.2f}] over "
+        f"{_units(span.n_units)}, is under {NARROW}"
+    )
+    if statistics.narrowness(span, above) == TOO_NARROW:
+        notes.append(f"{metric} is excluded, too narrow: {limit}")
         return False
+    if statistics.narrowness(span) == TOO_NARROW:
+        notes.append(
+            f"{metric} is kept, as {CEILING} is above {FLOOR} in every unit, though its range differs much between "
+            f"units: {limit}"
+        )
     if span.n_units == 0:
         notes.append(f"{metric} is excluded: {FLOOR} and {CEILING} have it on no common unit")
         return False

@@ -249,10 +249,7 @@ def calibrated_range(floor: Array, ceiling: Array, sign: float) -> Estimate:
     floor, ceiling : (n_units,), averaged over seeds; NaN where missing.
     sign : 1 where higher is better, −1 where lower is.
     """
-    there = np.isfinite(floor) & np.isfinite(ceiling)
-    floor, ceiling = floor[there], ceiling[there]
-    ranges = sign * (ceiling - floor)
-    ranges[np.abs(ranges) <= RESOLUTION * np.maximum(np.abs(floor), np.abs(ceiling))] = 0.0
+    ranges = _ranges(floor, ceiling, sign)
     n_units = len(ranges)
     if n_units == 0:
         return UNDEFINED
@@ -270,11 +267,39 @@ def calibrated_range(floor: Array, ceiling: Array, sign: float) -> Estimate:
     return Estimate(value, low, high, n_units)
 
 
-def narrowness(span: Estimate) -> str:
-    """``too narrow``, ``resolves``, or ``not judged`` where there are too few units."""
+def always_above(floor: Array, ceiling: Array, sign: float) -> bool:
+    """Whether the ceiling is above the floor, by more than rounding, in every unit that has both, and one has.
+
+    Parameters
+    ----------
+    floor, ceiling, sign : as for :func:`calibrated_range`.
+    """
+    ranges = _ranges(floor, ceiling, sign)
+    return len(ranges) > 0 and bool((ranges > 0).all())
+
+
+def narrowness(span: Estimate, above: bool = False) -> str:
+    """``too narrow``, ``resolves``, or ``not judged`` where there are too few units.
+
+    Parameters
+    ----------
+    span : the calibrated range.
+    above : whether the ceiling is above the floor in every unit (:func:`always_above`). Such a metric resolves, however
+        much its range differs between units: a range of 4 in one and of 50 in another one makes the normal interval
+        wide, and says nothing against either.
+    """
     if span.n_units == 0 or (span.n_units < MIN_UNITS and span.low != 0.0):
         return NOT_JUDGED
-    return TOO_NARROW if span.low < NARROW else RESOLVES
+    return TOO_NARROW if span.low < NARROW and not above else RESOLVES
+
+
+def _ranges(floor: Array, ceiling: Array, sign: float) -> Array:
+    """The range of each unit that has both, better being larger; 0 where it is rounding."""
+    there = np.isfinite(floor) & np.isfinite(ceiling)
+    floor, ceiling = floor[there], ceiling[there]
+    ranges = sign * (ceiling - floor)
+    ranges[np.abs(ranges) <= RESOLUTION * np.maximum(np.abs(floor), np.abs(ceiling))] = 0.0
+    return ranges
 
 
 def mean_of_finite(values: Array, axis: int) -> Array:

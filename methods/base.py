@@ -233,25 +233,52 @@ def parts_of(environment: str, trained: Collection[str]) -> list[str]:
     return parts if environment not in trained and set(parts) <= set(trained) else [environment]
 
 
-def group_means(
-    values: np.ndarray, environments: np.ndarray, contents: np.ndarray
-) -> dict[tuple[str, str], np.ndarray]:
+#: Cells of a content label in an environment without which it enters no shift between environments: the mean of fewer
+#: is mostly noise, and weighs as much as any other. The tasks' own mean shift has the same limit.
+LEAST_CELLS = 20
+
+
+class GroupMeans(dict[tuple[str, str], np.ndarray]):
+    """Mean rows (n,) of groups of cells, by (environment, content), with the number of cells of each in ``sizes``."""
+
+    def __init__(self, means: Mapping[tuple[str, str], np.ndarray], sizes: Mapping[tuple[str, str], int]):
+        super().__init__(means)
+        self.sizes = dict(sizes)
+
+    def joined(self, other: GroupMeans) -> GroupMeans:
+        """Return these means and the other ones, which count where both have a group."""
+        return GroupMeans({**self, **other}, {**self.sizes, **other.sizes})
+
+    def shared(self, source: str, target: str) -> list[str]:
+        """Return the contents that make the shift between two environments.
+
+        They are those with :data:`LEAST_CELLS` cells or more in both; where there is none (a new environment may be
+        known from ten cells), all that both have.
+        """
+        both = [content for environment, content in self if environment == target and (source, content) in self]
+        large = [c for c in both if min(self.sizes[source, c], self.sizes[target, c]) >= LEAST_CELLS]
+        return large or both
+
+
+def group_means(values: np.ndarray, environments: np.ndarray, contents: np.ndarray) -> GroupMeans:
     """Return the mean row of ``values`` (n_cells, n) for each (environment, content) present, in float64."""
     pairs = sorted(set(zip(environments.tolist(), contents.tolist(), strict=True)))
+    cells = {pair: (environments == pair[0]) & (contents == pair[1]) for pair in pairs}
+    means = {pair: values[mask].mean(axis=0, dtype=np.float64) for pair, mask in cells.items()}
+    return GroupMeans(means, {pair: int(mask.sum()) for pair, mask in cells.items()})
+
+
+def means_state(name: str, means: GroupMeans) -> dict[str, Any]:
+    """Return what :func:`group_means` returned as part of a fitted state, under keys that start with ``name``."""
     return {
-        (environment, content): values[(environments == environment) & (contents == content)].mean(
-            axis=0, dtype=np.float64
-        )
-        for environment, content in pairs
+        f"{name}_pairs": [list(pair) for pair in means],
+        f"{name}_means": np.stack(list(means.values())),
+        f"{name}_sizes": [means.sizes[pair] for pair in means],
     }
 
 
-def means_state(name: str, means: Mapping[tuple[str, str], np.ndarray]) -> dict[str, Any]:
-    """Return what :func:`group_means` returned as part of a fitted state, under keys that start with ``name``."""
-    return {f"{name}_pairs": [list(pair) for pair in means], f"{name}_means": np.stack(list(means.values()))}
-
-
-def restored_means(name: str, state: Mapping[str, Any]) -> dict[tuple[str, str], np.ndarray]:
+def restored_means(name: str, state: Mapping[str, Any]) -> GroupMeans:
     """Take back what :func:`means_state` returned."""
-    pairs = ((pair[0], pair[1]) for pair in state[f"{name}_pairs"])
-    return dict(zip(pairs, state[f"{name}_means"], strict=True))
+    pairs = [(pair[0], pair[1]) for pair in state[f"{name}_pairs"]]
+    sizes = [int(size) for size in state[f"{name}_sizes"]]
+    return GroupMeans(dict(zip(pairs, state[f"{name}_means"], strict=True)), dict(zip(pairs, sizes, strict=True)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from methods.base import CannotFit, Method, column, group_means, parts_of
+from methods.base import CannotFit, Method, column, group_means, means_state, parts_of, restored_means
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Shift(Method):
     """Add to every cell the shift expected of its content label.
 
-    Δ(content) = mean x(target, content) − mean x(source, content), from training cells, float64.
+    Δ(content) = mean x(target, content) − mean x(source, content), from training cells, float64, of the contents that
+    have :data:`methods.base.LEAST_CELLS` cells or more in both; where none has, of all that both have.
     """
 
     tags = frozenset({"baseline", "prediction"})
@@ -32,8 +33,8 @@ class Shift(Method):
         return self
 
     def shifts(self, source: str, target: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return source profiles and shifts, each (n_contents, n_genes), of contents seen in both."""
-        both = [c for environment, c in self.means if environment == target and (source, c) in self.means]
+        """Return source profiles and shifts, each (n_contents, n_genes), of contents with enough cells in both."""
+        both = self.means.shared(source, target)
         if not both:
             seen = sorted({environment for environment, _ in self.means})
             raise CannotFit(
@@ -46,7 +47,7 @@ class Shift(Method):
     def adapt(self, data: AnnData) -> Self:
         """Return a copy that also knows the mean expression of ``data``'s environments."""
         adapted = copy.copy(self).fit(data, 0)
-        adapted.means = {**self.means, **adapted.means}
+        adapted.means = self.means.joined(adapted.means)
         return adapted
 
     @abstractmethod
@@ -64,11 +65,11 @@ class Shift(Method):
 
     def state(self) -> dict[str, Any]:
         """Return the fitted means."""
-        return {"pairs": [list(pair) for pair in self.means], "means": np.stack(list(self.means.values()))}
+        return means_state("group", self.means)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back the fitted means."""
-        self.means = {(p[0], p[1]): mean for p, mean in zip(state["pairs"], state["means"], strict=True)}
+        self.means = restored_means("group", state)
 
 
 class NoChange(Shift):

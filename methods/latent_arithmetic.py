@@ -36,7 +36,7 @@ class LatentArithmetic(Method):
         """Return a copy that also remembers the mean codes of ``data``; encoder and decoder are shared, unchanged."""
         adapted = copy.copy(self)
         adapted.remember_latents(data)
-        adapted.latent_means = {**self.latent_means, **adapted.latent_means}
+        adapted.latent_means = self.latent_means.joined(adapted.latent_means)
         return adapted
 
     def latent_shift(self, source: str, target: str) -> np.ndarray:
@@ -53,13 +53,10 @@ class LatentArithmetic(Method):
 
     def trained_shift(self, source: str, target: str) -> np.ndarray:
         """Return the mean shift (n_latent,) between two trained environments, each content label weighing the same."""
-        shifts = [
-            mean - self.latent_means[source, content]
-            for (environment, content), mean in self.latent_means.items()
-            if environment == target and (source, content) in self.latent_means
-        ]
+        means = self.latent_means
+        shifts = [means[target, content] - means[source, content] for content in means.shared(source, target)]
         if not shifts:
-            seen = sorted({environment for environment, _ in self.latent_means})
+            seen = sorted({environment for environment, _ in means})
             raise CannotFit(
                 f"no content label was trained in both {source!r} and {target!r}; trained environments: "
                 f"{', '.join(seen)}"

@@ -318,9 +318,8 @@ class ContrastiveVI(ScviTools):
     def latent_shift(self, source: str, target: str) -> np.ndarray:
         """Return the mean shift of both blocks, each content label seen in both environments weighing the same."""
         self.refuse_unless_trained(source)
-        labels = {content for _, content in self.latent_means}
-        pairs = [[self.latent_means.get((e, content)) for e in (source, target)] for content in sorted(labels)]
-        shifts = [there - here for here, there in pairs if here is not None and there is not None]
+        means = self.latent_means
+        shifts = [means[target, content] - means[source, content] for content in means.shared(source, target)]
         if not shifts:
             raise CannotFit(f"{self.name}: no content label was trained in both {source!r} and {target!r}")
         return np.asarray(np.mean(shifts, axis=0), dtype=np.float32)

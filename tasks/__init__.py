@@ -56,7 +56,7 @@ def load_task(name: str, preset: str, own: Mapping[str, str] | None = None) -> T
     name, preset
         Which task on which data set, how large.
     own
-        For data of the user's: ``file``, ``n_genes`` and the fields of :class:`tasks.datasets.Fields`.
+        For data of the user's: ``file``, ``n_genes``, ``x`` and the fields of :class:`tasks.datasets.Fields`.
 
     Raises
     ------
@@ -66,8 +66,8 @@ def load_task(name: str, preset: str, own: Mapping[str, str] | None = None) -> T
     task, _, dataset = name.partition("/")
     cls = TASKS[task]
     if own:
-        fields = {key: value for key, value in own.items() if key not in ("file", "n_genes")}
-        return cls(OwnData(own["file"], Fields(**fields), int(own["n_genes"])), preset)
+        fields = {key: value for key, value in own.items() if key not in ("file", "n_genes", "x")}
+        return cls(OwnData(own["file"], Fields(**fields), int(own["n_genes"]), own["x"]), preset)
     if dataset not in cls.datasets:
         raise UnknownName("task", name, benchmark_names())
     return cls(DATASETS[dataset], preset)

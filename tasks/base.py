@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from tasks.datasets.base import DataError, Dataset, Fields
+from tasks.datasets.reading import copies_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -89,9 +92,41 @@ class Task(ABC):
     @cached_property
     def data(self) -> AnnData:
         """The data set, read once and checked."""
-        data = self.dataset.load(self.preset)
+        return self.loaded()
+
+    def loaded(self, draw: int = 0) -> AnnData:
+        """Read a draw of the data set and check it.
+
+        Returns
+        -------
+        AnnData
+            Its expression is that of the data set, not copied. Where names of cells repeat, as they may in a file, they
+            are replaced by positions: whoever looks for the cells that were handed over finds these and no others.
+        """
+        from anndata import AnnData
+
+        read = self.dataset.load(self.preset, draw)
+        obs = read.obs if read.obs_names.is_unique else read.obs.set_axis(np.arange(read.n_obs).astype(str), axis=0)
+        data = AnnData(
+            read.X, obs=obs, var=read.var, uns=dict(read.uns), obsm=dict(read.obsm), layers=dict(read.layers)
+        )
         self.check(data)
         return data
+
+    def notes(self) -> list[str]:
+        """Return what a run says of the data, in sentences: what is left out, and what a user may not have meant."""
+        from tasks.datasets.checks import said_near_equal
+
+        copies = copies_of(self.data)
+        n_copies = int((copies != np.arange(len(copies))).sum())
+        said = said_near_equal(self.data, self.fields)
+        if n_copies:
+            said.insert(
+                0,
+                f"{n_copies} of {len(copies)} cells are exact copies of another one; copies of a cell are never on "
+                "both sides of a split",
+            )
+        return said
 
     @cached_property
     def fields(self) -> Fields:

@@ -8,11 +8,11 @@ import numpy as np
 
 from metrics import METRICS
 from metrics.blocks import probe_accuracy
-from tasks.base import Control, Fit, Task
-from tasks.datasets.memory import Memory
+from tasks.base import Control, Fit
+from tasks.datasets.reading import copies_of
 from tasks.shared_private import blocks
-from tasks.splits import handed
-from tasks.unseen_cell_type import UnseenCellType
+from tasks.splits import handed, once
+from tasks.unseen_cell_type import UnseenCellType, contents_of_shift
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,7 +51,7 @@ class ClassContent(UnseenCellType):
     """
 
     name = "class-content"
-    version = 1
+    version = 2
     tags = frozenset({"disentanglement"})
     reference = "Gabbay & Hoshen 2020, ICLR: Demystifying Inter-Class Disentanglement (LORD)"
     datasets = UnseenCellType.datasets
@@ -84,7 +84,8 @@ class ClassContent(UnseenCellType):
         scores = {"leakage_boosted": METRICS["leakage_boosted"](codes, classes), "skill": swap["skill"]}
         if self.primary_only:
             return scores
-        seen = np.random.default_rng([seed, 84]).permutation(training.n_obs)[:MAX_PROBED]
+        copies = copies_of(self.data)[self.data.obs_names.get_indexer(training.obs_names)]
+        seen = once(np.random.default_rng([seed, 84]).permutation(training.n_obs), copies)[:MAX_PROBED]
         seen_cells = handed(training, seen)
         shared, private = blocks(fitted, seen_cells)
         seen_classes, contents = (
@@ -108,11 +109,6 @@ class ClassContent(UnseenCellType):
             return lambda data: _Known(swap(data), labels)
         return lambda data: _Linear(data, shifted=control == "N1")
 
-    def inner(self, unit: str) -> Task:
-        """Return the task on all other contents."""
-        left = Memory(handed(self.data, self._contents != unit), f"{self.dataset.name} without {unit}")
-        return ClassContent(left, "default", primary_only=True)
-
     def _probed(self, unit: str, seed: int) -> np.ndarray:
         """Return the cells (indices) of one content, of all classes, that no method trained on."""
         control = self.cells(unit, seed).control
@@ -121,7 +117,7 @@ class ClassContent(UnseenCellType):
             replicates = self.data.obs[self.fields.replicate].to_numpy(str)
             alike = held_out[np.isin(replicates[held_out], replicates[control])]
             held_out = alike if len(alike) else held_out
-        return np.sort(np.concatenate([control, held_out]))
+        return once(np.sort(np.concatenate([control, held_out])), copies_of(self.data))
 
 
 class _Linear:
@@ -143,7 +139,7 @@ class _Linear:
             own = classes == name
             of_content = [
                 x[own & (contents == c)].mean(axis=0) - x[control & (contents == c)].mean(axis=0)
-                for c in np.intersect1d(contents[own], contents[control])
+                for c in contents_of_shift(contents, own, control)
             ]
             self.shifts[str(name)] = np.mean(of_content, axis=0)
         self.pca = PCA(min(N_COMPONENTS, *x.shape), svd_solver="randomized", random_state=0)

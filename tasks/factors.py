@@ -12,8 +12,9 @@ from metrics import METRICS
 from metrics.disentanglement import dci
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
+from tasks.datasets.reading import copies_of
 from tasks.paired import CURVATURES, curvature_scores
-from tasks.splits import handed
+from tasks.splits import dealt, handed, once
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -98,16 +99,14 @@ class Factors(Task):
 
     @lru_cache(maxsize=1)  # noqa: B019 - one task lives as long as the process of its cell
     def _draw(self, unit: str) -> AnnData:
-        data = self.dataset.load(self.preset, int(unit.removeprefix("draw")))
-        self.check(data)
-        return data
+        return self.loaded(int(unit.removeprefix("draw")))
 
     def _split(self, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return training and scored cells (indices)."""
-        n_cells = self._draw(unit).n_obs
-        order = np.random.default_rng([seed, 85]).permutation(n_cells)
-        n_training = int(TRAINING * n_cells)
-        return np.sort(order[:n_training]), np.sort(order[n_training:][:MAX_SCORED])
+        copies = copies_of(self._draw(unit))
+        order = np.random.default_rng([seed, 85]).permutation(len(copies))
+        training, scored = dealt(order, int(TRAINING * len(order)), copies)
+        return np.sort(training), np.sort(once(scored, copies)[:MAX_SCORED])
 
 
 class _Known:

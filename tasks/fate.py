@@ -11,8 +11,9 @@ import numpy as np
 from metrics import METRICS
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
+from tasks.datasets.reading import copies_of
 from tasks.paired import CURVATURES, curvature_scores
-from tasks.splits import handed
+from tasks.splits import handed, without_copies
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -85,7 +86,7 @@ class Fate(Task):
 
     def training_data(self, unit: str, seed: int) -> AnnData:
         """Return all cells, of all days, of the clones that are not held out."""
-        return handed(self.data, ~self._held_out(unit, seed))
+        return handed(self.data, self._seen(unit, seed))
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, embed the early cells of both sides, and probe the codes."""
@@ -93,7 +94,7 @@ class Fate(Task):
         fitted = fit(training)
         held_out, early = self._held_out(unit, seed), self._fates != ""
         cells: list[np.ndarray] = []
-        for side in (np.flatnonzero(early & ~held_out), np.flatnonzero(early & held_out)):
+        for side in (np.flatnonzero(early & self._seen(unit, seed)), np.flatnonzero(early & held_out)):
             cells += [fitted.embed(handed(self.data, side)), self._fates[side], self._clones[side]]
         scores = {name: METRICS[name](*cells) for name in self.primary}
         if self.primary_only:
@@ -154,6 +155,11 @@ class Fate(Task):
         common, counts = np.unique(fate, return_counts=True)
         fate[~np.isin(fate, common[counts >= MIN_CLONES])] = ""
         return np.where(early, fate[clone], "")
+
+    def _seen(self, unit: str, seed: int) -> np.ndarray:
+        """Return the cells that are trained on: the other clones', of which none is a copy of a held-out one."""
+        held_out = self._held_out(unit, seed)
+        return without_copies(~held_out, held_out, copies_of(self.data))
 
     def _held_out(self, unit: str, seed: int) -> np.ndarray:
         """Return the cells of the fold's clones: a fifth of all, whatever their fates."""

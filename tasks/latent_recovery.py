@@ -12,8 +12,9 @@ from metrics import METRICS
 from metrics.identifiability import match_latents
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
+from tasks.datasets.reading import copies_of
 from tasks.paired import CURVATURES, curvature_scores
-from tasks.splits import handed
+from tasks.splits import dealt, handed, without_copies
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -119,24 +120,24 @@ class LatentRecovery(Task):
 
     @lru_cache(maxsize=1)  # noqa: B019 - one task lives as long as the process of its cell
     def _draw(self, unit: str) -> AnnData:
-        data = self.dataset.load(self.preset, int(unit.removeprefix("draw")))
-        self.check(data)
-        return data
+        return self.loaded(int(unit.removeprefix("draw")))
 
     def _n_seen(self, data: AnnData) -> int:
         return int(SEEN * len(data.uns["perturbations"]))
 
     def _split(self, data: AnnData, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return training and test cells (indices) of the seen perturbations, the same share of each."""
-        rng = np.random.default_rng([seed, 80])
+        rng, copies = np.random.default_rng([seed, 80]), copies_of(data)
         labels = data.obs[self.dataset.fields.environment].to_numpy(str)
-        training, test = [], []
+        training: list[np.ndarray] = []
+        test: list[np.ndarray] = []
         for perturbation in data.uns["perturbations"][: self._n_seen(data)]:
             cells = rng.permutation(np.flatnonzero(labels == perturbation))
-            n_training = int(TRAINING * len(cells))
-            training.append(cells[:n_training])
-            test.append(cells[n_training:])
-        return np.sort(np.concatenate(training)), np.sort(np.concatenate(test))
+            seen, scored = dealt(cells, int(TRAINING * len(cells)), copies)
+            training.append(seen)
+            test.append(scored)
+        is_seen = np.isin(np.arange(data.n_obs), np.concatenate(training))
+        return np.flatnonzero(without_copies(is_seen, ~is_seen, copies)), np.sort(np.concatenate(test))
 
     def _shift_sizes(self, fitted: Any, training: AnnData, data: AnnData) -> np.ndarray:
         """Return |mean code of a perturbation − mean of those means| / within-perturbation std, (n_seen, n_latent)."""

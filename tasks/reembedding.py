@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,15 +12,17 @@ from metrics import METRICS
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
 from tasks.datasets.memory import Memory
+from tasks.datasets.reading import copies_of
 from tasks.paired import PAIRED, distance_score, paired_scores
-from tasks.splits import handed
+from tasks.splits import handed, without_copies
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 #: Cancers of one organ or lineage, held out together where at least two of them are present.
 FAMILIES = (("COAD", "READ"), ("KICH", "KIRC", "KIRP"), ("LUAD", "LUSC"))
-STRICT = " strict"
+#: How the names of the units start that the preset ``paper`` adds. No label may: a unit is a label, to the letter.
+FAMILY, STRICT = "family:", "strict:"
 MIN_TUMOURS = 20
 N_COMPONENTS = 10
 
@@ -28,8 +31,8 @@ class Reembedding(Task):
     """Fit with and without one cancer's tumours and embed those tumours with both.
 
     Units are cancers: the tumours (every environment but the control) of one cancer are held out while its
-    normal tissue stays. The ``paper`` preset adds families ("LUAD+LUSC", held out together) and strict units
-    ("LUAD strict": the cancer's normal tissue is held out of training too). Scores are of tumours alone.
+    normal tissue stays. The ``paper`` preset adds families ("family:LUAD+LUSC", held out together) and strict units
+    ("strict:LUAD": the cancer's normal tissue is held out of training too). Scores are of tumours alone.
     A cancer with under 20 tumours is no unit; it stays in training.
 
     Primary, both needed: ``displacement`` between the two embeddings after a Procrustes map fitted on training
@@ -82,14 +85,25 @@ class Reembedding(Task):
         if self.preset == "smoke":
             return named[:2]
         if self.preset == "paper":
-            families = [[cancer for cancer in family if cancer in named] for family in FAMILIES]
-            return [*named, *("+".join(f) for f in families if len(f) > 1), *(cancer + STRICT for cancer in named)]
+            return [*named, *self._families, *(STRICT + cancer for cancer in named)]
         return named
+
+    def check(self, data: AnnData) -> None:
+        """Refuse also labels that start as the names of the paper's own units do."""
+        super().check(data)
+        content = self.dataset.fields.content
+        taken = sorted({label for label in data.obs[content].astype(str) if label.startswith((FAMILY, STRICT))})
+        if taken and self.preset == "paper":
+            raise DataError(
+                f"{self.dataset.name}: obs[{content!r}] has the label {taken[0]!r}; with --preset paper labels that "
+                f"start with {FAMILY!r} or {STRICT!r} are taken by units of its own: rename it, or use another preset"
+            )
 
     def training_data(self, unit: str, seed: int) -> AnnData:
         """Return every sample but the held-out tumours (and, strict, the cancer's normal tissue)."""
-        hidden = self._of_unit(unit) if unit.endswith(STRICT) else self._held_out(unit)
-        return handed(self.data, ~hidden)
+        strict = self.preset == "paper" and unit.startswith(STRICT)
+        hidden = self._of_unit(unit) if strict else self._held_out(unit)
+        return handed(self.data, without_copies(~hidden, hidden, copies_of(self.data)))
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit with and without the unit and compare where its tumours land."""
@@ -145,12 +159,21 @@ class Reembedding(Task):
     def _cancers(self) -> np.ndarray:
         return self.data.obs[self.fields.content].to_numpy(str)
 
+    @cached_property
+    def _families(self) -> dict[str, list[str]]:
+        """Families of which two cancers or more have enough tumours, by the names of their units."""
+        cancers, counts = np.unique(self._cancers[self._tumour], return_counts=True)
+        families = [[name for name in family if name in cancers[counts >= MIN_TUMOURS]] for family in FAMILIES]
+        return {FAMILY + "+".join(family): family for family in families if len(family) > 1}
+
     @property
     def _tumour(self) -> np.ndarray:
         return self.data.obs[self.fields.environment].to_numpy(str) != self.fields.control
 
     def _of_unit(self, unit: str) -> np.ndarray:
-        return np.isin(self._cancers, unit.removesuffix(STRICT).split("+"))
+        if self.preset == "paper":
+            return np.isin(self._cancers, self._families.get(unit, [unit.removeprefix(STRICT)]))
+        return self._cancers == unit
 
     def _held_out(self, unit: str) -> np.ndarray:
         return self._of_unit(unit) & self._tumour

@@ -12,7 +12,8 @@ from metrics import METRICS
 from metrics.blocks import MIN_PER_GROUP, Probe, probe_accuracy
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
-from tasks.splits import handed
+from tasks.datasets.reading import copies_of
+from tasks.splits import dealt, handed, once, without_copies
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -137,20 +138,20 @@ class SharedPrivate(Task):
     def _draw(self, unit: str) -> AnnData:
         if not self.dataset.simulated:
             return self.data
-        data = self.dataset.load(self.preset, int(unit.removeprefix("draw")))
-        self.check(data)
-        return data
+        return self.loaded(int(unit.removeprefix("draw")))
 
     def _split(self, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return training and scored cells (indices)."""
         rng = np.random.default_rng([seed, 83, int(unit.removeprefix("draw").removeprefix("split"))])
         obs, fields = self._draw(unit).obs, self.dataset.fields
+        copies = copies_of(self._draw(unit))
         pairs = np.array([f"{g}\x1f{c}" for g, c in zip(obs[fields.environment], obs[fields.content], strict=True)])
         training = np.zeros(len(pairs), dtype=bool)
         for pair in np.unique(pairs):
             cells = rng.permutation(np.flatnonzero(pairs == pair))
-            training[cells[: int(np.ceil(TRAINING * len(cells)))]] = True
-        return np.flatnonzero(training), np.sort(rng.permutation(np.flatnonzero(~training))[:MAX_SCORED])
+            training[dealt(cells, int(np.ceil(TRAINING * len(cells))), copies)[0]] = True
+        scored = rng.permutation(np.flatnonzero(~training))
+        return np.flatnonzero(without_copies(training, ~training, copies)), np.sort(once(scored, copies)[:MAX_SCORED])
 
 
 def blocks(fitted: Any, data: AnnData) -> tuple[np.ndarray, np.ndarray]:

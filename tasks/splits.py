@@ -1,4 +1,4 @@
-"""Taking cells out of a data set without taking anything else along."""
+"""Taking cells out of a data set without taking anything else along, and no copy of a cell on both sides of a split."""
 
 from __future__ import annotations
 
@@ -40,12 +40,26 @@ def handed(data: AnnData, cells: np.ndarray) -> AnnData:
     return fields.attach(out)
 
 
-def halves(cells: np.ndarray, replicates: np.ndarray | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def halves(
+    cells: np.ndarray, replicates: np.ndarray | None, rng: np.random.Generator, copies: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Split ``cells`` (indices) into two disjoint halves, whole replicates to one side where that is possible.
 
     Replicates are dealt in random order, each to the smaller half, until neither half has under a quarter of
     the cells. When none of 20 deals gives that (one donor dominates, or there is one donor), cells are split at
-    random.
+    random. Copies of one cell, also those of several replicates, are in one half.
+
+    Parameters
+    ----------
+    cells
+        Indices (n_cells,).
+    replicates
+        Their labels (n_cells,), or None.
+    rng
+        What decides.
+    copies
+        Labels of all cells of the data set (:func:`tasks.datasets.reading.copies_of`), which ``cells`` are indices of;
+        None where no cell is a copy of another one.
     """
     if replicates is not None:
         labels, sizes = np.unique(replicates, return_counts=True)
@@ -58,6 +72,33 @@ def halves(cells: np.ndarray, replicates: np.ndarray | None, rng: np.random.Gene
                 totals[side] += int(sizes[label])
             if min(totals) >= len(cells) / 4:
                 first = np.isin(replicates, labels[of_first])
+                if copies is not None:
+                    first = np.isin(copies[cells], copies[cells[first]])
                 return cells[first], cells[~first]
-    shuffled = rng.permutation(cells)
-    return np.sort(shuffled[: len(cells) // 2]), np.sort(shuffled[len(cells) // 2 :])
+    first_half, second_half = dealt(rng.permutation(cells), len(cells) // 2, copies)
+    return np.sort(first_half), np.sort(second_half)
+
+
+def dealt(order: np.ndarray, n_first: int, copies: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first ``n_first`` of shuffled cells (indices), and the others; copies go where the first of them goes.
+
+    So the first part may be larger than asked for, by the copies of its last cell.
+    """
+    if copies is not None:
+        _, first_seen, group = np.unique(copies[order], return_index=True, return_inverse=True)
+        ranks = first_seen[group]
+        by_group = np.argsort(ranks, kind="stable")
+        order, ranks = order[by_group], ranks[by_group]
+        if 0 < n_first < len(order):
+            n_first = int(np.searchsorted(ranks, ranks[n_first - 1], side="right"))
+    return order[:n_first], order[n_first:]
+
+
+def once(cells: np.ndarray, copies: np.ndarray) -> np.ndarray:
+    """Return ``cells`` (indices) in their order, of copies of one cell the first alone: for probes that split again."""
+    return cells[np.sort(np.unique(copies[cells], return_index=True)[1])]
+
+
+def without_copies(seen: np.ndarray, hidden: np.ndarray, copies: np.ndarray) -> np.ndarray:
+    """Return the mask ``seen`` without the cells of which a copy is ``hidden``, a mask, too, under whatever labels."""
+    return seen & ~np.isin(copies, copies[hidden])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,13 +13,17 @@ from metrics import METRICS
 from metrics.perturbation import deg_mask, deg_t_statistics, deg_weights
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
+from tasks.datasets.checks import listed, said_near_equal
 from tasks.datasets.memory import Memory
+from tasks.datasets.reading import copies_of
 from tasks.paired import PAIRED, distance_score, paired_scores
-from tasks.splits import halves, handed
+from tasks.splits import halves, handed, without_copies
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
+#: Cells of a type in a condition without which it is not held out, and enters no shift between conditions.
 MIN_CELLS = 20
 N_COMPONENTS = 20
 N_TOP = 50
@@ -49,20 +54,21 @@ class Cells:
 class UnseenCellType(Task):
     """Predict the perturbed cells of one cell type from its control cells, trained on everything else.
 
-    Units are cell types with at least 20 cells in every condition. All of a unit's perturbed cells are held out, of
+    Units are cell types with at least 20 cells in every condition, copies not counted. A type that occurs in one
+    condition alone is left out of training: it has no counterpart. All of a unit's perturbed cells are held out, of
     every condition but the control; where there are several conditions each is predicted and scored for itself, and the
     unit's scores are their means, so that a unit stays one replicate. Four disjoint sets of cells are used: see
     :class:`Cells`. With Δ = mean(truth) − mean(control) and Δ̂ = mean(prediction) − mean(source), the
-    primary metric is the skill over the mean shift Δ̄ of the training types (each type the same weight),
-    S = 1 − Σw(Δ − Δ̂)² / Σw(Δ − Δ̄)², w from the squared t statistics of half A. One is perfect, zero is what
-    the mean shift does, negative is worse.
+    primary metric is the skill over the mean shift Δ̄ of the training types (each with 20 cells or more in control and
+    condition the same weight, as the mean of fewer is mostly noise), S = 1 − Σw(Δ − Δ̂)² / Σw(Δ − Δ̄)², w from the
+    squared t statistics of half A. One is perfect, zero is what the mean shift does, negative is worse.
 
     The legacy r² (squared Pearson correlation of gene means over all genes) is shown beside its value for
     no change, since it is blind to the size of the shift.
     """
 
     name = "unseen-cell-type"
-    version = 1
+    version = 2
     tags = frozenset({"ood", "prediction"})
     reference = "Lotfollahi et al. 2019, Nature Methods 16:715 (scGen); skill score as in forecast verification"
     datasets = ("ifn-sim", "digits", "kang", "kang-full", "haber-infection", "morpho-mnist", "morpho-mnist-global")
@@ -101,10 +107,11 @@ class UnseenCellType(Task):
         "replicate": "replicate",
     }
 
-    def check(self, data: AnnData) -> None:
-        """Ask also for a control, for another condition, and for every cell type in two of them."""
-        from tasks.datasets.checks import check_crossed
+    #: How many cell types must be large enough: a held-out one has two to learn from, in an inner task one.
+    least_types = 3
 
+    def check(self, data: AnnData) -> None:
+        """Ask also for a control."""
         super().check(data)
         fields = self.dataset.fields
         if not fields.control:
@@ -112,42 +119,70 @@ class UnseenCellType(Task):
                 f"{self.dataset.name}: the control is not named; give its value in obs[{fields.environment!r}], with "
                 "--control for a file of yours"
             )
-        check_crossed(data, fields, self.dataset.name)
 
     def units(self) -> list[str]:
         """Return the cell types with enough cells in every condition; ``smoke`` takes two of them."""
-        types, conditions = self._contents, (self.fields.control, *self._targets)
-        named = [
-            str(t)
-            for t in np.unique(types)
-            if min(((self._conditions == c) & (types == t)).sum() for c in conditions) >= MIN_CELLS
-        ]
-        if len(named) < 3:
-            raise DataError(
-                f"{self.dataset.name}: obs[{self.fields.content!r}] has {len(named)} labels with {MIN_CELLS} or more "
-                "cells in every condition; at least 3 are needed, so that a held-out one has two to learn from"
-            )
+        large = self._sizes >= MIN_CELLS
+        named = [str(t) for t in large.index[large.all(axis=1)]]
+        if len(named) < self.least_types:
+            raise DataError(self._too_few(len(named)))
         return named[:2] if self.preset == "smoke" else named
+
+    def _too_few(self, n_types: int) -> str:
+        """Return that ``n_types`` are too few, which conditions are short, and which labels look misspelt."""
+        column = self.fields.environment
+        large = (self._sizes >= MIN_CELLS).sum()
+        totals = self.data.obs[column].astype(str).value_counts()
+        fewest = large[large < large.max()].sort_values(kind="stable").index
+        short = ", ".join(f"{c!r} ({totals[c]} cells, {large[c]} such labels)" for c in fewest[:5])
+        said = [
+            f"{self.dataset.name}: obs[{self.fields.content!r}] has {n_types} labels with {MIN_CELLS} or more cells in "
+            f"every condition of obs[{column!r}]; at least {self.least_types} are needed, so that a held-out one has "
+            "others to learn from",
+            *([f"short of cells: {short}; leave cells of such a condition out, or give it more"] if short else []),
+            *said_near_equal(self.data, self.fields),
+        ]
+        return "; ".join(said)
+
+    def notes(self) -> list[str]:
+        """Say also which cell types are left out, and which are too small for a shift."""
+        said, sizes = super().notes(), self._sizes
+        column, alone = f"obs[{self.fields.content!r}]", sizes[(sizes > 0).sum(axis=1) == 1].index
+        if len(alone):
+            n_cells = int(np.isin(self._contents, alone).sum())
+            said.append(
+                f"{len(alone)} labels of {column} ({n_cells} cells) occur in one obs[{self.fields.environment!r}] "
+                f"alone and are left out: {listed(alone)}"
+            )
+        small = sizes[(sizes < MIN_CELLS).any(axis=1)].index.difference(alone)
+        if len(small):
+            said.append(
+                f"{len(small)} labels of {column} have fewer than {MIN_CELLS} cells in a condition: they are not held "
+                f"out, and enter no shift to or from that condition: {listed(small)}"
+            )
+        return said
 
     def cells(self, unit: str, seed: int, target: str = "") -> Cells:
         """Return who plays what part when ``target`` is predicted, the first condition if it is not named."""
         rng = np.random.default_rng([seed, 77])
-        of_type = self._contents == unit
+        of_type, copies = self._contents == unit, copies_of(self.data)
         replicates = self.data.obs[self.fields.replicate].to_numpy(str) if self.fields.replicate else None
 
         def split(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             cells = np.flatnonzero(mask)
-            return halves(cells, None if replicates is None else replicates[cells], rng)
+            return halves(cells, None if replicates is None else replicates[cells], rng, copies)
 
         source, control = split(of_type & (self._conditions == self.fields.control))
         perturbed = {condition: split(of_type & (self._conditions == condition)) for condition in self._targets}
         return Cells(source, control, *perturbed[target or self._targets[0]])
 
     def training_data(self, unit: str, seed: int) -> AnnData:
-        """Return all cells but the type's perturbed ones and the control half that scores."""
+        """Return all cells but the type's perturbed ones, the control half that scores, and types of one condition."""
         seen = (self._contents != unit) | (self._conditions == self.fields.control)
         seen[self.cells(unit, seed).control] = False
-        return handed(self.data, seen)
+        alone = self._sizes.index[(self._sizes > 0).sum(axis=1) == 1]
+        seen = without_copies(seen, ~seen, copies_of(self.data))
+        return handed(self.data, seen & ~np.isin(self._contents, alone))
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, predict the held-out cells and score the shift, in each condition."""
@@ -205,7 +240,9 @@ class UnseenCellType(Task):
     def inner(self, unit: str) -> Task:
         """Return the task on all other cell types."""
         left = Memory(handed(self.data, self._contents != unit), f"{self.dataset.name} without {unit}")
-        return UnseenCellType(left, "default", primary_only=True)
+        others = type(self)(left, "default", primary_only=True)
+        others.least_types = 2
+        return others
 
     @property
     def _contents(self) -> np.ndarray:
@@ -214,6 +251,15 @@ class UnseenCellType(Task):
     @property
     def _conditions(self) -> np.ndarray:
         return self.data.obs[self.fields.environment].to_numpy(str)
+
+    @cached_property
+    def _sizes(self) -> pd.DataFrame:
+        """Numbers of cells, copies not counted, of each cell type (rows) in each condition (columns)."""
+        import pandas as pd
+
+        cells = pd.DataFrame({"type": self._contents, "condition": self._conditions, "copy": copies_of(self.data)})
+        cells = cells.drop_duplicates()
+        return pd.crosstab(cells["type"], cells["condition"])
 
     @property
     def _targets(self) -> list[str]:
@@ -228,7 +274,7 @@ class UnseenCellType(Task):
         perturbed, control = conditions == target, conditions == self.fields.control
         shifts = [
             _mean(x[perturbed & (types == t)]) - _mean(x[control & (types == t)])
-            for t in np.intersect1d(types[perturbed], types[control])
+            for t in contents_of_shift(types, perturbed, control)
         ]
         return np.mean(shifts, axis=0)
 
@@ -257,6 +303,22 @@ class _Ceiling:
         for source in np.unique(sources):
             out[sources == source] += (self.shifts[target_environment] - self.shifts[source]).astype(np.float32)
         return out
+
+
+def contents_of_shift(contents: np.ndarray, perturbed: np.ndarray, control: np.ndarray) -> np.ndarray:
+    """Return the contents that make a mean shift: those large enough on both sides; where there is none, all on both.
+
+    Parameters
+    ----------
+    contents
+        Labels (n_cells,).
+    perturbed, control
+        Masks (n_cells,) of the two sides.
+    """
+    both = np.intersect1d(contents[perturbed], contents[control])
+    sizes = [min(np.sum(side & (contents == c)) for side in (perturbed, control)) for c in both]
+    large = both[np.array(sizes, dtype=int) >= MIN_CELLS]
+    return large if len(large) else both
 
 
 def _mean(x: np.ndarray) -> np.ndarray:

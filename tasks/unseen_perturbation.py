@@ -14,9 +14,10 @@ from metrics.identifiability import match_latents
 from metrics.perturbation import deg_t_statistics
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
+from tasks.datasets.reading import copies_of
 from tasks.latent_recovery import LatentRecovery
 from tasks.paired import PAIRED, distance_score, paired_scores
-from tasks.splits import halves, handed
+from tasks.splits import dealt, halves, handed, without_copies
 from tasks.unseen_cell_type import Cells
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class UnseenPerturbation(Task):
         parts: list[np.ndarray] = []
         for number, perturbation in enumerate((self.fields.control, unit)):
             cells = np.flatnonzero(self._of_type & (self._perturbations == perturbation))
-            parts += halves(cells, None, np.random.default_rng([seed, 83, number]))
+            parts += halves(cells, None, np.random.default_rng([seed, 83, number]), copies_of(self.data))
         return Cells(*parts)
 
     def training_data(self, unit: str, seed: int) -> AnnData:
@@ -101,7 +102,7 @@ class UnseenPerturbation(Task):
         double = np.char.find(self._perturbations, "+") >= 0
         seen = self._of_type & ~double
         seen[self.cells(unit, seed).control] = False
-        return handed(self.data, seen)
+        return handed(self.data, without_copies(seen, self._of_type & ~seen, copies_of(self.data)))
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, predict the double from control cells and score the shift."""
@@ -225,8 +226,8 @@ class FewShotPerturbation(Task):
         """Return the cells of the unit that can be adapted to, the few first, and those that are scored."""
         cells = np.flatnonzero(self._perturbations == unit.partition(" n=")[0])
         cells = np.random.default_rng([seed, 85]).permutation(cells)
-        n_scored = min(MAX_SCORED, len(cells) // 2)
-        return cells[:-n_scored], np.sort(cells[-n_scored:])
+        known, scored = dealt(cells, len(cells) - min(MAX_SCORED, len(cells) // 2), copies_of(self.data))
+        return known, np.sort(scored)
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, adapt to few cells and to many, and score the predicted mean."""

@@ -7,12 +7,14 @@ where there is one, the line and the column.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import logging
 import lzma
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 logger = logging.getLogger(__name__)
+
+#: The unit of X where it was made of counts.
+OF_COUNTS = "log1p of counts per 10,000"
+#: The largest value that is plausible on a log scale: ln(1 + x) of it is an x of 5e21.
+MOST_LOG = 50.0
 
 # What the libraries raise when a file is cut off, damaged or of another format.
 _FAULTS = (
@@ -173,7 +180,11 @@ def read_h5ad(file: Path) -> AnnData:
 
     with reading(file, "an .h5ad file"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # anndata says of every element how old the file is
-        return anndata.read_h5ad(file)
+        data = anndata.read_h5ad(file)
+    data.X = summed(data.X)
+    for name in list(data.layers):
+        data.layers[name] = summed(data.layers[name])
+    return data
 
 
 def read_rda(file: Path) -> dict[str, Any]:
@@ -244,6 +255,17 @@ def read_idx(file: Path, n_dimensions: int) -> np.ndarray:
     return values.reshape(shape)
 
 
+def summed(matrix: Any) -> Any:
+    """Return ``matrix``; of a sparse one the values that are stored for one cell and gene are added up, in place.
+
+    A sparse file may hold several of them: the value is their sum, which neither a logarithm nor a look at the stored
+    values gives.
+    """
+    if hasattr(matrix, "sum_duplicates"):
+        matrix.sum_duplicates()
+    return matrix
+
+
 def are_counts(matrix: Any) -> bool:
     """Return whether every value, of a sparse or dense matrix, is a whole number and none is negative."""
     values = matrix.data if hasattr(matrix, "indptr") else np.asarray(matrix)
@@ -262,10 +284,10 @@ def log1p_cp10k(counts: csr_matrix) -> csr_matrix:
 
 def prepare_counts(built: AnnData) -> AnnData:
     """Move counts to ``layers["counts"]``; ``X`` is their log1p(CP10k). Both are sparse."""
-    counts = built.X
+    counts = summed(built.X)
     built.X = log1p_cp10k(counts)
     built.layers["counts"] = counts
-    built.uns["X_units"] = "log1p of counts per 10,000"
+    built.uns["X_units"] = OF_COUNTS
     return built
 
 
@@ -282,6 +304,7 @@ def dense(matrix: Any) -> np.ndarray:
 def of_genes(data: AnnData, genes: np.ndarray | None = None) -> AnnData:
     """Return ``data`` with some of its genes (indices; all by default), ``X``, counts and truth alike, all dense."""
     if genes is not None:
+        copies_of(data)  # cells that are alike in a few genes are no copies
         truth = {name: values[genes] for name, values in data.uns.get("truth", {}).items()}
         data = data[:, genes].copy()
         if truth:
@@ -321,3 +344,43 @@ def categories(columns: Mapping[str, Any], index: Any) -> pd.DataFrame:
 
     frame = {name: pd.Categorical(np.asarray(values).astype(str).astype(object)) for name, values in columns.items()}
     return pd.DataFrame(frame, index=pd.Index(np.asarray(index).astype(str).astype(object)))
+
+
+def copies_of(data: AnnData) -> np.ndarray:
+    """Return for each cell the position of the first cell that has the same expression and counts, (n_cells,).
+
+    Where no cell is a copy of another one that is its own position. The answer is kept in ``data.uns["copies"]``, so
+    that it stays that of all genes when some are chosen.
+    """
+    if "copies" not in data.uns:
+        first: dict[bytes, int] = {}
+        matrices = [data.X, *([data.layers["counts"]] if "counts" in data.layers else [])]
+        rows = zip(*map(_rows, matrices), strict=True)
+        data.uns["copies"] = np.array([first.setdefault(b"".join(row), at) for at, row in enumerate(rows)], dtype=int)
+    return data.uns["copies"]
+
+
+def _rows(matrix: Any) -> Iterator[bytes]:
+    """Yield a digest of each row's values; of a sparse matrix, whose values are summed, of those that are not 0."""
+    if not hasattr(matrix, "indptr"):
+        for row in np.asarray(matrix):
+            yield hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest()
+        return
+    matrix = matrix.tocsr()
+    for start, end in pairwise(matrix.indptr):
+        values, columns = matrix.data[start:end], matrix.indices[start:end]
+        order = np.argsort(columns, kind="stable")
+        order = order[values[order] != 0]
+        row = columns[order].astype(np.int64).tobytes() + values[order].tobytes()
+        yield hashlib.blake2b(row, digest_size=16).digest()
+
+
+def taken_for(data: AnnData) -> str:
+    """Return what X was taken for: "counts", "log scale, 0 to 8.3", "scaled, with negative values", or its unit."""
+    units = str(data.uns.get("X_units", ""))
+    if "counts" in data.layers and units.startswith(OF_COUNTS):
+        return "counts" + units.removeprefix(OF_COUNTS)
+    low, high = float(data.X.min()), float(data.X.max())
+    if units:
+        return f"{units}, {low:.3g} to {high:.3g}"
+    return "scaled, with negative values" if low < 0 else f"log scale, {low:.3g} to {high:.3g}"

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import nct
 
 from leaderboard import calibration
-from leaderboard.calibration import build, calibrated_range, judge, narrowness, to_markdown, write
+from leaderboard.calibration import always_above, build, calibrated_range, judge, narrowness, to_markdown, write
 
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: Mean score of a metric at each dose of the ladder, P first; N0 scores 0 and N1 .4 unless said otherwise.
@@ -84,6 +84,37 @@ def test_a_range_that_is_noise_is_too_narrow():
         assert narrowness(calibrated_range(floor, floor + 3 + 0.1 * ceiling, 1.0)) == "resolves"
         assert narrowness(calibrated_range(floor, floor - 3 + 0.1 * ceiling, 1.0)) == "too narrow"
         assert narrowness(calibrated_range(floor, floor - 3 + 0.1 * ceiling, -1.0)) == "resolves"
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_ranges_of_one_sign_are_never_too_narrow_however_they_differ(better):
+    sign = 1.0 if better == "higher" else -1.0
+    floor, ceiling = np.zeros(4), sign * np.array([4.3, 5.0, 6.0, 49.5])
+    span = calibrated_range(floor, ceiling, sign)
+    assert span.low < 0.2
+    assert narrowness(span) == "too narrow"
+    assert always_above(floor, ceiling, sign)
+    assert narrowness(span, above=True) == "resolves"
+    # one unit where the floor wins, or is equalled but for rounding, and the rule holds
+    for last in (-0.1, 0.0, 1e-12):
+        other = ceiling.copy()
+        other[0] = sign * last
+        assert not always_above(floor + 1, other + 1, sign)
+    assert always_above(np.array([np.nan, 0.0]), np.array([1.0, sign]), sign)
+    assert not always_above(np.array([np.nan]), np.array([1.0]), sign)
+
+
+def test_a_task_whose_ceiling_is_above_its_floor_in_every_unit_has_a_calibrated_metric():
+    found = rows({"perfect": SHAPES["perfect"]}, n_units=4, n_seeds=1, noise=0.0)
+    ceilings = dict(zip(("u0", "u1", "u2", "u3"), (4.3, 5.0, 6.0, 49.5), strict=True))
+    at_p = found["ladder"] == "P"
+    found.loc[at_p, "value"] = found.loc[at_p, "unit"].map(ceilings)
+    table = build(found)
+    assert table["calibrated_low"].iloc[0] < 0.2
+    assert table["narrow"].tolist() == ["resolves"]
+    assert table["flags"].tolist() == [""]
+    found.loc[at_p & (found["unit"] == "u0"), "value"] = -1.0
+    assert build(found)["narrow"].tolist() == ["too narrow"]
 
 
 def test_the_range_does_not_depend_on_the_metrics_scale():

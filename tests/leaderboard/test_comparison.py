@@ -191,6 +191,19 @@ def test_the_rule_of_the_calibrated_range():
     assert run(two).scored_on == ("skill",)
 
 
+def test_a_metric_is_kept_where_the_ceiling_is_above_the_floor_in_every_unit():
+    values = board([0.5, 0.7])[..., :1]
+    ranges = np.array([4.3, 5.0, 6.0, 49.5])
+    four = values[:, :4].copy()
+    four[4] = four[2] + ranges[:, None, None]
+    found = run(four)
+    assert found.scored_on == ("skill",)
+    assert found.frame["score"].notna().all()
+    assert any("skill is kept, as P is above N0 in every unit" in note for note in found.notes)
+    four[4, 0] = four[2, 0] - 0.1
+    assert run(four).scored_on == ()
+
+
 def tasks(n_tasks, levels=(0.2, 0.5, 0.8), **changes):
     rng = np.random.default_rng(1)
     return {

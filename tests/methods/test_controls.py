@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from methods import METHODS, CannotFit
+from methods.base import LEAST_CELLS
 
 PROFILES = np.array([[5.0, 1.0, 1.0, 1.0], [1.0, 5.0, 1.0, 1.0], [1.0, 1.0, 5.0, 1.0]])
 SHIFTS = np.array([[1.0, 0.0, 0.0, 2.0], [0.0, 2.0, 0.0, 4.0], [0.0, 0.0, 3.0, 6.0]])
@@ -32,8 +33,30 @@ def test_mean_shift_is_the_mean_of_the_types_shifts(crossed, queries):
 
 
 def test_mean_shift_weighs_types_equally_whatever_their_numbers_of_cells(crossed, queries):
-    shift = predicted_shift("mean-shift", crossed(PROFILES, SHIFTS, n_cells=[50, 3, 4]), queries)
+    shift = predicted_shift("mean-shift", crossed(PROFILES, SHIFTS, n_cells=[50, 20, 24]), queries)
     np.testing.assert_allclose(shift, np.tile(SHIFTS.mean(axis=0), (5, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mean-shift", "nearest-type-shift", "ridge-shift"])
+def test_a_type_of_few_cells_enters_no_shift_unless_all_are_so_small(crossed, queries, name):
+    with_small = predicted_shift(name, crossed(PROFILES, SHIFTS, n_cells=[50, LEAST_CELLS, LEAST_CELLS - 1]), queries)
+    without = predicted_shift(name, crossed(PROFILES[:2], SHIFTS[:2], n_cells=[50, LEAST_CELLS]), queries)
+    np.testing.assert_allclose(with_small, without, atol=1e-5)
+    all_small = predicted_shift("mean-shift", crossed(PROFILES, SHIFTS, n_cells=[LEAST_CELLS - 1, 3, 1]), queries)
+    np.testing.assert_allclose(all_small, np.tile(SHIFTS.mean(axis=0), (5, 1)), atol=1e-5)
+
+
+def test_a_new_environment_is_known_from_few_cells(crossed, labelled, queries):
+    fitted = METHODS["mean-shift"](METHODS["mean-shift"].configure()).fit(
+        crossed(PROFILES, SHIFTS, n_cells=[30] * 3), 0
+    )
+    few = labelled(np.tile(PROFILES[0] + 7.0, (3, 1)), ["novel"] * 3, ["type0"] * 3)
+    adapted = fitted.adapt(few)
+    np.testing.assert_allclose(adapted.shifts("control", "novel")[1], np.full((1, 4), 7.0), atol=1e-5)
+    restored = METHODS["mean-shift"](METHODS["mean-shift"].configure())
+    restored.restore(adapted.state())
+    assert restored.means.sizes == adapted.means.sizes
+    assert restored.means.sizes["novel", "type0"] == 3
 
 
 def test_types_in_one_condition_alone_do_not_count(crossed, queries):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from methods.base import CannotFit
+from methods.base import LEAST_CELLS, CannotFit
 from methods.latent_arithmetic import LatentArithmetic
 
 TO_GENES = np.array([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])
@@ -29,7 +29,7 @@ class Toy(LatentArithmetic):
 
 @pytest.fixture
 def training(crossed):
-    return crossed(PROFILES, CODE_SHIFTS @ TO_GENES, n_cells=[40, 5, 3])
+    return crossed(PROFILES, CODE_SHIFTS @ TO_GENES, n_cells=[40, 25, 20])
 
 
 @pytest.fixture
@@ -43,6 +43,14 @@ def test_shift_is_exact_and_every_type_weighs_the_same_with_unequal_cell_numbers
     np.testing.assert_allclose(toy.latent_shift("control", "stimulated"), [2.0, 1.0], atol=1e-5)
     np.testing.assert_allclose(toy.latent_shift("stimulated", "control"), [-2.0, -1.0], atol=1e-5)
     np.testing.assert_allclose(toy.latent_shift("control", "control"), 0.0, atol=1e-12)
+
+
+def test_a_type_of_few_cells_enters_no_shift(crossed):
+    toy = Toy().fit(crossed(PROFILES, CODE_SHIFTS @ TO_GENES, n_cells=[40, LEAST_CELLS, LEAST_CELLS - 1]), 0)
+    np.testing.assert_allclose(toy.latent_shift("control", "stimulated"), CODE_SHIFTS[:2].mean(axis=0), atol=1e-5)
+    # where no type is larger all of them count, and so do the few cells of a new environment
+    small = Toy().fit(crossed(PROFILES, CODE_SHIFTS @ TO_GENES, n_cells=[5, 3, 1]), 0)
+    np.testing.assert_allclose(small.latent_shift("control", "stimulated"), CODE_SHIFTS.mean(axis=0), atol=1e-5)
 
 
 def test_prediction_encodes_shifts_by_the_cells_own_environment_and_decodes(training, queries):

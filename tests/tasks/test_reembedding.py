@@ -35,7 +35,11 @@ def test_smoke_takes_two_and_paper_adds_families_and_strict_units():
     assert Reembedding(cohort(SIZES), "smoke").units() == ["BRCA", "COAD"]
     named = ["BRCA", "COAD", "LUAD", "READ"]
     # LUSC is too small to be held out with LUAD, and one cancer is no family
-    assert Reembedding(cohort(SIZES), "paper").units() == [*named, "COAD+READ", *(f"{name} strict" for name in named)]
+    assert Reembedding(cohort(SIZES), "paper").units() == [
+        *named,
+        "family:COAD+READ",
+        *(f"strict:{name}" for name in named),
+    ]
 
 
 def training_labels(unit):
@@ -46,8 +50,8 @@ def training_labels(unit):
 def test_a_cancers_normal_tissue_stays_unless_the_unit_is_strict():
     everything = {(cancer, tissue) for cancer in SIZES for tissue in ("tumor", "normal")}
     assert everything - training_labels("COAD") == {("COAD", "tumor")}
-    assert everything - training_labels("COAD strict") == {("COAD", "tumor"), ("COAD", "normal")}
-    assert everything - training_labels("COAD+READ") == {("COAD", "tumor"), ("READ", "tumor")}
+    assert everything - training_labels("strict:COAD") == {("COAD", "tumor"), ("COAD", "normal")}
+    assert everything - training_labels("family:COAD+READ") == {("COAD", "tumor"), ("READ", "tumor")}
 
 
 def queries_of(unit):
@@ -63,12 +67,12 @@ def queries_of(unit):
     return asked[0], scores
 
 
-@pytest.mark.parametrize(("unit", "n"), [("COAD", 25), ("COAD strict", 25), ("COAD+READ", 45)])
+@pytest.mark.parametrize(("unit", "n"), [("COAD", 25), ("strict:COAD", 25), ("family:COAD+READ", 45)])
 def test_scores_are_of_the_units_tumours_alone(unit, n):
     asked, scores = queries_of(unit)
     assert len(asked) == n
     assert set(asked["tissue"]) == {"tumor"}
-    assert set(asked["cancer"]) == set(unit.removesuffix(" strict").split("+"))
+    assert set(asked["cancer"]) == set(unit.rpartition(":")[2].split("+"))
     # the same codes from both fits
     assert scores["displacement"] == pytest.approx(0, abs=1e-12)
     assert scores["training_drift"] == pytest.approx(0, abs=1e-12)
@@ -77,8 +81,40 @@ def test_scores_are_of_the_units_tumours_alone(unit, n):
 
 def test_inner_units_of_a_family_lack_the_whole_family():
     task = Reembedding(cohort(SIZES), "paper")
-    assert set(task.inner("COAD+READ").data.obs["cancer"]) == {"BRCA", "LUAD", "LUSC"}
-    assert set(task.inner("COAD strict").data.obs["cancer"]) == {"BRCA", "READ", "LUAD", "LUSC"}
+    assert set(task.inner("family:COAD+READ").data.obs["cancer"]) == {"BRCA", "LUAD", "LUSC"}
+    assert set(task.inner("strict:COAD").data.obs["cancer"]) == {"BRCA", "READ", "LUAD", "LUSC"}
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_label_is_held_out_to_the_letter(preset):
+    task = Reembedding(cohort({"COAD": 25, "READ": 20, "COAD+READ": 30, "COAD strict": 22}), preset)
+    assert task.units()[:4] == ["COAD", "COAD strict", "COAD+READ", "READ"]
+    for unit in task.units()[:4]:
+        gone = task.data.obs.drop(task.training_data(unit, 0).obs_names)
+        assert set(gone["cancer"]) == {unit}
+        assert set(gone["tissue"]) == {"tumor"}
+        assert unit not in set(task.inner(unit).data.obs["cancer"])
+
+
+def test_labels_that_start_as_the_papers_own_units_are_refused_there_and_ordinary_elsewhere():
+    data = cohort({"COAD": 25, "strict:COAD": 30})
+    assert Reembedding(data).units() == ["COAD", "strict:COAD"]
+    gone = set(Reembedding(data).data.obs_names) - set(Reembedding(data).training_data("strict:COAD", 0).obs_names)
+    assert len(gone) == 30
+    with pytest.raises(DataError, match=r"cohort: obs\['cancer'\] has the label 'strict:COAD'"):
+        Reembedding(data, "paper").units()
+
+
+def test_cells_are_told_apart_though_their_names_repeat():
+    unique, repeated = cohort(SIZES), cohort(SIZES)
+    repeated.load().obs_names = ["sample"] * repeated.load().n_obs
+    for control in ("N0", "P"):
+        scores = []
+        for data in (unique, repeated):
+            task = Reembedding(data)
+            scores.append(task.evaluate(task.control_fit(control, "COAD", 0), "COAD", 0))
+        assert scores[0] == scores[1]
+    assert task.data.obs_names.is_unique
 
 
 def test_too_few_cancers_are_refused_naming_data_set_and_column():

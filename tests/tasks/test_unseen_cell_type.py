@@ -4,12 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from anndata import concat
 
 from methods import METHODS
+from methods.base import LEAST_CELLS
 from tasks.datasets.base import DataError, Fields
 from tasks.datasets.memory import Memory
 from tasks.simulate.ifn import IFN
-from tasks.unseen_cell_type import UnseenCellType
+from tasks.unseen_cell_type import MIN_CELLS, UnseenCellType, contents_of_shift
 
 
 def simulated(**changes):
@@ -161,11 +163,73 @@ def test_a_control_must_be_named():
         UnseenCellType(Memory(data, "x")).units()
 
 
-def test_a_type_in_one_condition_alone_is_refused():
+def test_a_type_in_one_condition_alone_is_left_out_and_said():
     data = simulated()
     gone = ((data.obs["cell_type"] == "type2") & (data.obs["condition"] == "control")).to_numpy()
-    with pytest.raises(DataError, match="type2"):
-        UnseenCellType(Memory(data[~gone].copy(), "x")).units()
+    task = UnseenCellType(Memory(data[~gone].copy(), "x"))
+    assert "type2" not in task.units()
+    assert "type2" not in set(task.training_data(task.units()[0], 0).obs["cell_type"])
+    (said,) = task.notes()
+    n_cells = int((task.data.obs["cell_type"] == "type2").sum())
+    assert f"1 labels of obs['cell_type'] ({n_cells} cells) occur in one obs['condition'] alone" in said
+    assert "'type2'" in said
+
+
+def with_rare_types(n_rare):
+    """Three cells of each of ``n_rare`` further types in each condition, whose shift is another one."""
+    data = simulated()
+    rng = np.random.default_rng(0)
+    rare = data[np.zeros(6 * n_rare, dtype=int)].copy()
+    rare.obs_names = [f"rare{i}" for i in range(rare.n_obs)]
+    rare.obs["cell_type"] = np.repeat([f"rare{i}" for i in range(n_rare)], 6)
+    rare.obs["condition"] = ["control", "stimulated"] * (3 * n_rare)
+    rare.X = rng.uniform(0, 8, rare.shape).astype(np.float32)
+    whole = concat([data, rare], merge="same")
+    return Fields.of(data).attach(whole)
+
+
+def test_types_of_few_cells_enter_no_mean_shift_and_are_said():
+    with_rare, without = (UnseenCellType(Memory(data, "x")) for data in (with_rare_types(5), simulated()))
+    assert with_rare.units() == without.units()
+    shifts = [task._mean_shift(task.training_data("type0", 0), "stimulated") for task in (with_rare, without)]
+    np.testing.assert_array_equal(*shifts)
+    (said,) = with_rare.notes()
+    assert said.startswith("5 labels of obs['cell_type'] have fewer than 20 cells in a condition")
+    assert "'rare0'" in said
+    # the limit is that of the methods' shifts
+    assert MIN_CELLS == LEAST_CELLS
+
+
+def test_where_no_type_has_enough_cells_all_of_them_make_the_shift():
+    contents = np.array(["a"] * 4 + ["b"] * 4)
+    control = np.array([True, True, False, False] * 2)
+    assert list(contents_of_shift(contents, ~control, control)) == ["a", "b"]
+
+
+def test_three_types_are_enough_and_the_inner_task_has_two():
+    data = simulated()
+    three = data[data.obs["cell_type"].isin(["type0", "type1", "type2"]).to_numpy()].copy()
+    task = UnseenCellType(Memory(three, "x"))
+    assert task.units() == ["type0", "type1", "type2"]
+    inner = task.inner("type1")
+    assert inner.units() == ["type0", "type2"]
+    scores = inner.evaluate(lambda training: METHODS["mean-shift"]().fit(training, 0), "type0", 0)
+    assert np.isfinite(scores["skill"])
+    two = data[data.obs["cell_type"].isin(["type0", "type1"]).to_numpy()].copy()
+    with pytest.raises(DataError, match="at least 3 are needed"):
+        UnseenCellType(Memory(two, "x")).units()
+
+
+def test_a_condition_that_is_short_of_cells_is_named():
+    data = simulated()
+    labels = data.obs["condition"].astype(str).to_numpy(copy=True)
+    labels[np.flatnonzero(labels == "control")[::9]] = "control "
+    data.obs["condition"] = labels
+    n_cells = (labels == "control ").sum()
+    with pytest.raises(DataError) as caught:
+        UnseenCellType(Memory(data, "x")).units()
+    assert f"'control ' ({n_cells} cells, 0 such labels)" in str(caught.value)
+    assert "differ by blanks or case alone: 'control' and 'control '" in str(caught.value)
 
 
 def test_ceiling_is_the_noiseless_shift_where_it_is_known_and_half_a_elsewhere(task):
