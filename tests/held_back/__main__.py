@@ -5,7 +5,7 @@ import importlib
 
 from bench.environment import limit_threads
 
-FAMILIES = ("sparse-shift",)
+FAMILIES = ("sparse-shift", "lord", "factor-vae")
 
 
 def numbers(text):
