@@ -1,10 +1,11 @@
 """The scripts themselves, at a size that takes seconds."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from methods import METHODS
-from tests.held_back import sparse_shift
+from tests.held_back import processors, sparse_shift
 from tests.held_back.scoring import fit_all, task_of
 
 
@@ -39,6 +40,24 @@ def test_a_table_has_scores_and_says_who_refused(task, capsys):
         task.evaluate(lambda data: METHODS["no-change"]().fit(data, 0), unit, 0)["skill"] for unit in task.units()
     ]
     assert float(score) == pytest.approx(np.mean(of_units), abs=1e-3)
+
+
+def test_moves_between_instruction_sets_stand_beside_the_spread_over_seeds(tmp_path):
+    def run(name, values):
+        rows = [
+            {"task": "t/d", "method": "m", "metric": "skill", "seed": seed, "value": value, "unit": unit}
+            | {"status": "ok", "primary": True, "role": "method"}
+            for seed, of_units in enumerate(values)
+            for unit, value in enumerate(of_units)
+        ]
+        (tmp_path / name).mkdir()
+        pd.DataFrame(rows).to_parquet(tmp_path / name / "results.parquet")
+        return tmp_path / name
+
+    own = run("own", [(1.0, 3.0), (4.0, 4.0)])
+    (row,) = processors.compare(own, [run("plain", [(1.5, 3.5)]), run("same", [(1.0, 3.0), (4.0, 4.0)])])
+    assert row[:3] == ["t/d", "m", "skill"]
+    np.testing.assert_allclose(row[3:], [3.0, np.sqrt(2), 0.5, 0.0])
 
 
 def test_varimax_undoes_a_rotation():
