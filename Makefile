@@ -1,17 +1,17 @@
-# Everything a fresh machine with Python 3.11 and make needs; a second call of any target starts at once.
+# Everything a fresh machine with Python 3.11, 3.12 or 3.13 and make needs; a second call of any target starts at once.
+# PYTHON=python3.13 takes another one than 3.11, which the suite is tested with.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PEERS := .venv-peers
 ARGS ?=
 # The methods of `make run`; METHODS=all runs every one.
 METHODS ?= baseline,vae,beta-vae,gamma-vae,trvae,dhsic-vae,svae-plus,multigroup-vi
 
-.PHONY: env run test check docs benchmark faults lock clean
+.PHONY: env run test check docs benchmark faults lock latest clean
 
 env: $(VENV)/.ready
 
-# The lock pins every package, torch's CPU build among them; the project itself is installed in place.
+# The lock pins every package, for Python 3.11 torch's CPU build among them; the project itself is installed in place.
 $(VENV)/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
@@ -36,15 +36,8 @@ docs: env
 
 # Time and memory against peers and limits: one table, and an error where a target is missed. Best on an idle machine.
 # ARGS=--main-job times the default run from nothing too, ARGS=--benchmark-json=FILE keeps every measurement.
-benchmark: $(PEERS)/.ready
-	$(PEERS)/bin/python -m pytest tests/benchmarks --timeout 0 $(ARGS)
-
-# The peers have an environment of their own, so that what `make run` finds installed does not depend on them.
-$(PEERS)/.ready: requirements.lock pyproject.toml
-	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --requirement requirements.lock
-	$(PEERS)/bin/python -m pip install --quiet --constraint requirements.lock --no-build-isolation --editable '.[peers]'
-	touch $@
+benchmark: env
+	$(BIN)/python -m pytest tests/benchmarks --timeout 0 $(ARGS)
 
 # Kills, corrupt files, full disks, memory hogs, a bad tracking server, 10,000 cells and every method twice: half an hour;
 # prints figures.
@@ -59,6 +52,15 @@ lock:
 	( echo '# Exact versions that the suite is tested with; made by `make lock`.'; \
 	  build/lock/bin/pip freeze --all --exclude disentanglement-ood-bench --exclude pip | sed 's/+cpu$$//' ) > requirements.lock
 	rm -rf build/lock
+
+# The newest of everything but torch, in a throw-away environment: a smoke run and the fast tests. ARGS is pytest's.
+latest:
+	rm -rf build/latest && $(PYTHON) -m venv build/latest
+	grep '^torch==' requirements.lock > build/latest/torch.txt
+	build/latest/bin/pip install --quiet --constraint build/latest/torch.txt '.[dev]'
+	build/latest/bin/python -m bench run --methods all --tasks ood --preset smoke --seeds 1 --out build/latest/runs
+	build/latest/bin/python -m pytest -n 2 -m 'not slow' \
+	  tests/contract tests/leaderboard tests/methods tests/metrics tests/tasks $(ARGS)
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

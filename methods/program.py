@@ -229,5 +229,14 @@ def _handed_over(data: AnnData) -> AnnData:
 
 
 def _write(data: AnnData, file: Path) -> None:
-    """Write an h5ad file that other languages' readers read: strings as arrays, no categories."""
+    """Write an h5ad file that other languages' readers read: strings as arrays, no categories.
+
+    The frames of ``data`` are changed in place: what has pandas 3's type for strings is no array in the file.
+    """
+    import pandas as pd
+
+    for frame in (data.obs, data.var):
+        for name in frame:
+            frame[name] = frame[name].astype(object)
+        frame.index = pd.Index(frame.index.to_numpy(object), dtype=object)
     data.write_h5ad(file, convert_strings_to_categoricals=False)

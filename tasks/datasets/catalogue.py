@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.command_line import command
 from tasks.datasets.base import DataError, Fields
-from tasks.datasets.built import is_there, is_whole, place
+from tasks.datasets.built import is_there, is_whole, place, write
 from tasks.datasets.checks import check_expression, check_fields
 from tasks.datasets.reading import of_genes
 
@@ -244,7 +244,7 @@ class RealDataset:
                 self.verify()
                 data = _function(self.builder)([source.place for source in self.sources])
                 with _replacing(built, place) as temporary:
-                    data.write_h5ad(temporary)
+                    write(data, temporary)
                 self._remove_all_but(built)
         return built
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.datasets.base import Fields
-from tasks.datasets.built import is_whole, place
+from tasks.datasets.built import is_whole, place, write
 from tasks.datasets.catalogue import built_directory
 from tasks.datasets.reading import of_genes
 
@@ -64,7 +64,7 @@ class Simulated:
                 if not is_whole(file):
                     temporary = file.with_suffix(f".{os.getpid()}.tmp")
                     try:
-                        self.make(preset, draw).write_h5ad(temporary)
+                        write(self.make(preset, draw), temporary)
                         place(temporary, file)
                     finally:
                         temporary.unlink(missing_ok=True)

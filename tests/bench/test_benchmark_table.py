@@ -46,7 +46,7 @@ def test_void(line):
 
 def test_without_peer(line):
     line.describe("without peer", faster=5)
-    line.needs("no_such_peer", "peers")
+    line.needs("no_such_peer", "scvi")
 
 
 def test_broken(line):
@@ -72,7 +72,7 @@ def session(tmp_path_factory):
         ("reached", None, "yes"),
         ("missed", "2.5 [2.25, 2.75]", "NO"),
         ("void; loss 10.01 and 10.11", "2", "void: not the same loss"),
-        ("without peer", "", "skipped: peer not installed, pip install '.[peers]'"),
+        ("without peer", "", "skipped: peer not installed, pip install '.[scvi]'"),
         ("broken", "", "not measured"),
     ],
 )

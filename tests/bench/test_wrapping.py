@@ -15,7 +15,7 @@ from bench.plan import PlanError, PluginError, choose_methods, choose_tasks, loa
 from methods import METHODS
 from methods.base import ConfigError
 from metrics import UnknownName
-from tests.bench.conftest import ROOT
+from tests.bench.conftest import ROOT, process_environment
 from tests.waiting import wait_for
 
 PAGE = (ROOT / "docs" / "wrapping.md").read_text()
@@ -126,9 +126,12 @@ def test_a_model_of_scvi_tools(cli, tmp_path):
     assert len(rows[0]["curves"]["elbo_train"]) == 20
 
 
-@pytest.mark.skipif(importlib.util.find_spec("scvi") is not None, reason="scvi-tools is installed")
 def test_without_scvi_tools_its_models_are_skipped(cli, tmp_path):
-    done = cli(*command(LINEAR), timeout=800)
+    hidden = tmp_path / "hidden" / "scvi.py"
+    hidden.parent.mkdir()
+    hidden.write_text("raise ModuleNotFoundError('hidden')")
+    path = f"{hidden.parent}:{process_environment(tmp_path)['PYTHONPATH']}"
+    done = cli(*command(LINEAR), timeout=800, PYTHONPATH=path)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = results(tmp_path)[f"{LINEAR}@max_epochs=20", IFN]
     assert {(row["status"], row["reason"]) for row in rows} == {

@@ -27,7 +27,7 @@ class CountVAE(ScviNetwork, VAE):
 
 def test_negative_binomial_step(line):
     line.describe("NB step, 6,000 × 2,000, 90 % zeros, minibatch 128, against scvi-tools SCVI", faster=5)
-    line.needs("scvi", "peers")
+    line.needs("scvi", "scvi")
     import scvi
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -112,7 +112,7 @@ def elbo_of(model, data):
 
 def test_svae_plus_epoch(line, simulation):
     line.describe("sVAE+ epoch, published simulation, 25,000 × 100, minibatch 128, against scvi-tools", faster=5)
-    line.needs("scvi", "peers")
+    line.needs("scvi", "scvi")
     import scvi
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -87,6 +87,11 @@ def data():
     return Fields("condition", "cell_type", "donor", "control").attach(out)
 
 
+def layers(data):
+    """Names of the layers; anndata 0.13 counts X among them, as None."""
+    return [name for name in data.layers if name is not None]
+
+
 @pytest.mark.parametrize("as_mask", [True, False])
 def test_handed_over_are_the_chosen_cells_without_anything_else(data, as_mask):
     cells = np.array([1, 4, 7])
@@ -98,7 +103,7 @@ def test_handed_over_are_the_chosen_cells_without_anything_else(data, as_mask):
     assert list(out.obs) == ["condition", "cell_type", "donor"]
     assert out.obs["donor"].tolist() == ["1", "0", "3"]
     assert all(type(value) is str for name in out.obs for value in out.obs[name])
-    assert list(out.layers) == ["counts"]
+    assert layers(out) == ["counts"]
     assert list(out.var) == []
     assert len(out.obsm) == len(out.varm) == 0
     assert set(out.uns) == {"fields", "X_units"}
@@ -123,7 +128,7 @@ def test_handed_over_of_sparse_counts_and_of_data_without_counts(data):
     data.layers["counts"] = csr_matrix(dense)
     np.testing.assert_array_equal(handed(data, np.array([3, 2])).layers["counts"].toarray(), dense[[3, 2]])
     del data.layers["counts"]
-    assert list(handed(data, np.array([3, 2])).layers) == []
+    assert layers(handed(data, np.array([3, 2]))) == []
 
 
 def test_handed_over_follow_the_order_of_indices(data):
