@@ -110,8 +110,8 @@ def without_copies(seen: np.ndarray, hidden: np.ndarray, copies: np.ndarray) -> 
     kept = seen & ~np.isin(copies, copies[hidden])
     if seen.any() and not kept.any():
         raise DataError(
-            f"each of {seen.sum()} training cells is an exact copy of a held-out one: none is left to learn from; leave "
-            "the copies out"
+            f"each of {seen.sum()} training cells is an exact copy of a held-out one: none is left to learn from; "
+            "leave the copies out"
         )
     return kept
 
