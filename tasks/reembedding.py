@@ -14,7 +14,7 @@ from tasks.datasets.base import DataError
 from tasks.datasets.memory import Memory
 from tasks.datasets.reading import copies_of
 from tasks.paired import PAIRED, distance_score, paired_scores
-from tasks.splits import handed, without_copies
+from tasks.splits import distinct, handed, without_copies
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,7 +33,7 @@ class Reembedding(Task):
     Units are cancers: the tumours (every environment but the control) of one cancer are held out while its
     normal tissue stays. The ``paper`` preset adds families ("family:LUAD+LUSC", held out together) and strict units
     ("strict:LUAD": the cancer's normal tissue is held out of training too). Scores are of tumours alone.
-    A cancer with under 20 tumours is no unit; it stays in training.
+    A cancer with under 20 tumours, copies not counted, is no unit; it stays in training.
 
     Primary, both needed: ``displacement`` between the two embeddings after a Procrustes map fitted on training
     samples, and ``knn_recall`` of the held-out samples' neighbours in gene space (Euclidean on X). Stability
@@ -75,8 +75,7 @@ class Reembedding(Task):
 
     def units(self) -> list[str]:
         """Return the cancers with enough tumours; ``smoke`` takes two of them."""
-        cancers, counts = np.unique(self._cancers[self._tumour], return_counts=True)
-        named = [str(cancer) for cancer, count in zip(cancers, counts, strict=True) if count >= MIN_TUMOURS]
+        named = self._large
         if len(named) < 2:
             raise DataError(
                 f"{self.dataset.name}: obs[{self.fields.content!r}] has {len(named)} labels with {MIN_TUMOURS} or "
@@ -160,10 +159,16 @@ class Reembedding(Task):
         return self.data.obs[self.fields.content].to_numpy(str)
 
     @cached_property
+    def _large(self) -> list[str]:
+        """Cancers with enough tumours, copies not counted."""
+        tumours = self._tumour & distinct(copies_of(self.data), self._cancers, self._tumour)
+        cancers, counts = np.unique(self._cancers[tumours], return_counts=True)
+        return [str(cancer) for cancer in cancers[counts >= MIN_TUMOURS]]
+
+    @cached_property
     def _families(self) -> dict[str, list[str]]:
         """Families of which two cancers or more have enough tumours, by the names of their units."""
-        cancers, counts = np.unique(self._cancers[self._tumour], return_counts=True)
-        families = [[name for name in family if name in cancers[counts >= MIN_TUMOURS]] for family in FAMILIES]
+        families = [[name for name in family if name in self._large] for family in FAMILIES]
         return {FAMILY + "+".join(family): family for family in families if len(family) > 1}
 
     @property

@@ -13,7 +13,7 @@ from metrics.blocks import MIN_PER_GROUP, Probe, probe_accuracy
 from tasks.base import Control, Fit, Task
 from tasks.datasets.base import DataError
 from tasks.datasets.reading import copies_of
-from tasks.splits import dealt, handed, once, without_copies
+from tasks.splits import dealt, distinct, handed, once, without_copies
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -84,7 +84,9 @@ class SharedPrivate(Task):
         if not fields.content:
             raise DataError(f"{self.dataset.name}: its fields name no column of cell types, which the blocks share")
         obs = data.obs[[fields.environment, fields.content]].astype(str)
-        sizes = obs.value_counts().rename_axis(["group", "type"])
+        sizes = (
+            obs[distinct(copies_of(data), *(obs[name] for name in obs))].value_counts().rename_axis(["group", "type"])
+        )
         enough = sizes[sizes >= MIN_CELLS].reset_index()
         if enough["type"].is_unique or enough["group"].is_unique:
             raise DataError(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.datasets.base import Fields
+from tasks.datasets.base import DataError, Fields
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -100,5 +100,24 @@ def once(cells: np.ndarray, copies: np.ndarray) -> np.ndarray:
 
 
 def without_copies(seen: np.ndarray, hidden: np.ndarray, copies: np.ndarray) -> np.ndarray:
-    """Return the mask ``seen`` without the cells of which a copy is ``hidden``, a mask, too, under whatever labels."""
-    return seen & ~np.isin(copies, copies[hidden])
+    """Return the mask ``seen`` without the cells of which a copy is ``hidden``, a mask, too, under whatever labels.
+
+    Raises
+    ------
+    tasks.datasets.base.DataError
+        None is left.
+    """
+    kept = seen & ~np.isin(copies, copies[hidden])
+    if seen.any() and not kept.any():
+        raise DataError(
+            f"each of {seen.sum()} training cells is an exact copy of a held-out one: none is left to learn from; "
+            "leave the copies out"
+        )
+    return kept
+
+
+def distinct(copies: np.ndarray, *labels: np.ndarray) -> np.ndarray:
+    """Return the mask (n_cells,) of the first of those copies of a cell that have the same ``labels`` (n_cells,)."""
+    import pandas as pd
+
+    return ~pd.MultiIndex.from_arrays([copies, *labels]).duplicated()

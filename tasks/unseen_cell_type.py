@@ -17,7 +17,7 @@ from tasks.datasets.checks import listed, said_near_equal
 from tasks.datasets.memory import Memory
 from tasks.datasets.reading import copies_of
 from tasks.paired import PAIRED, distance_score, paired_scores
-from tasks.splits import halves, handed, without_copies
+from tasks.splits import distinct, halves, handed, without_copies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -257,9 +257,9 @@ class UnseenCellType(Task):
         """Numbers of cells, copies not counted, of each cell type (rows) in each condition (columns)."""
         import pandas as pd
 
-        cells = pd.DataFrame({"type": self._contents, "condition": self._conditions, "copy": copies_of(self.data)})
-        cells = cells.drop_duplicates()
-        return pd.crosstab(cells["type"], cells["condition"])
+        types, conditions = self._contents, self._conditions
+        once_each = distinct(copies_of(self.data), types, conditions)
+        return pd.crosstab(types[once_each], conditions[once_each])
 
     @property
     def _targets(self) -> list[str]:

@@ -235,6 +235,25 @@ def test_copies_in_a_users_file_are_counted_and_never_on_both_sides(tmp_path, cl
             assert len(set(copies[probed])) == len(probed)
 
 
+@pytest.mark.parametrize("cls", [UnseenCellType, SharedPrivate, Reembedding])
+def test_copies_of_one_cell_make_no_type_large(tmp_path, cls):
+    data = cells(n_types=3)
+    for name in ("t0", "t1", "t2"):
+        for arm in ("ctrl", "stim"):
+            rows = np.flatnonzero((data.obs["type"] == name) & (data.obs["arm"] == arm))
+            data.X[rows] = data.X[rows[[0] * len(rows)]]
+    task = cls(read(written(data, tmp_path)))
+    with pytest.raises(DataError, match=r"has 0 labels with 20 or more|are needed; there are 0 pairs"):
+        _ = task.data, task.units()
+
+
+def test_a_file_whose_training_cells_are_all_copies_of_held_out_ones_is_refused(tmp_path):
+    data = cells(n_types=2)
+    data.X[48:] = data.X[:48]
+    with pytest.raises(DataError, match="each of 48 training cells is an exact copy of a held-out one"):
+        Reembedding(OwnData(str(written(data, tmp_path)), Fields("arm", "type"), 0)).training_data("t0", 0)
+
+
 # --- what X was taken for
 
 
