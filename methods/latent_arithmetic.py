@@ -17,7 +17,8 @@ class LatentArithmetic(Method):
     """Predict by encoding, adding a mean latent shift, and decoding (Lotfollahi et al. 2019, scGen, Eq. 1).
 
     The shift from environment a to b is the mean over content labels seen in both of
-    mean z(b, content) − mean z(a, content): every label weighs the same, as scGen balances its cell types.
+    mean z(b, content) − mean z(a, content): every label with 20 cells or more in both weighs the same (where there is
+    none, every label), as scGen balances its cell types.
     An environment "A+B" that was not trained, and whose parts all were, is composed: its shift from the control is the
     sum of A's and B's, as CPA adds the latent effects of perturbations (Lotfollahi et al. 2023, Mol Syst Biol
     19:e11517). So do all methods that predict by adding a latent shift, which this class is the base of; one that
