@@ -182,7 +182,7 @@ def read_h5ad(file: Path) -> AnnData:
         warnings.simplefilter("ignore")  # anndata says of every element how old the file is
         data = anndata.read_h5ad(file)
     data.X = summed(data.X)
-    for name in list(data.layers):
+    for name in filter(None, list(data.layers)):  # anndata 0.13 has X among them, under None
         data.layers[name] = summed(data.layers[name])
     return data
 
