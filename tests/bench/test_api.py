@@ -147,6 +147,7 @@ def test_failed_cells_are_rows_and_a_warning(tmp_path, plugin):
 
 def test_absent_data_are_a_warning(tmp_path, monkeypatch):
     monkeypatch.delenv("BENCH_DATA_DIR", raising=False)
+    monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path / "cache"))  # the machine's own may have what was built there
     asked = {"preset": "smoke", "out": tmp_path / "out", "data_dir": tmp_path, "executor": "inline"}
     with pytest.warns(UserWarning, match="unseen-cell-type/kang was not run: "):
         rows = bench.run("pca", [TASK, "unseen-cell-type/kang"], **asked)
