@@ -24,7 +24,7 @@ THREADS = {
     "NUMBA_THREADING_LAYER": "workqueue",
 }
 
-PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "anndata", "pandas", "igraph", "umap-learn", "mlflow")
+PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "anndata", "pandas", "scib-metrics", "jax", "mlflow")
 
 
 def limit_threads() -> None:

@@ -1,4 +1,4 @@
-"""What the metric families share: checks of their inputs, and correlation and ranking with defined edges.
+"""What the metric families share: conversion of their inputs, and correlation and ranking with defined edges.
 
 "Constant" means the same throughout this package: a spread below single precision, relative to the values.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 RESOLUTION = float(np.finfo(np.float32).eps)
 """Spread, relative to the values, under which numbers computed in single precision are constant: 1.2e-7."""
@@ -19,51 +21,27 @@ MAX_LEVELS = 20
 """Most distinct values that a discrete variable has; what has more is continuous."""
 
 
-def as_floats(name: str, values: ArrayLike, ndim: int) -> Floats:
-    """Give ``values`` as float64, or raise ValueError unless finite, not empty and of ``ndim`` dimensions."""
+def as_floats(name: str, values: NDArray[Any]) -> Floats:
+    """Return ``values`` as float64, or raise ValueError unless they are finite."""
     array = np.asarray(values, dtype=np.float64)
-    if array.ndim != ndim or array.size == 0:
-        raise ValueError(f"{name} has shape {array.shape}; a non-empty array of {ndim} dimension(s) is needed")
     bad = array.size - int(np.isfinite(array).sum())
     if bad:
         raise ValueError(f"{name} has {bad} of {array.size} values that are NaN or infinite")
     return array
 
 
-def as_mask(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Give ``values`` as booleans, or raise ValueError unless they are 0 or 1 and of this ``shape``."""
-    array = np.asarray(values)
-    if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}; {shape} is needed")
-    if not np.isin(array, (0, 1)).all():
-        raise ValueError(f"{name} must hold only 0 and 1, or booleans; got {np.unique(array)[:5]}")
-    return array.astype(bool)
+def as_labels(name: str, values: NDArray[Any]) -> Labels:
+    """Return labels of any kind as integers 0, 1, ..., or raise ValueError if any is NaN."""
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        raise ValueError(f"{name} has {int(np.isnan(values).sum())} of {len(values)} labels that are NaN")
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 
-def require_same_shape(**arrays: NDArray[Any]) -> None:
-    """Raise ValueError unless all arrays have one shape."""
-    if len({array.shape for array in arrays.values()}) > 1:
-        raise ValueError(f"shapes must agree; got {_shapes(arrays)}")
-
-
-def require_same_length(axis: int, **arrays: NDArray[Any]) -> None:
-    """Raise ValueError unless all arrays have the same length along ``axis``."""
-    if len({array.shape[axis] for array in arrays.values()}) > 1:
-        raise ValueError(f"lengths along axis {axis} must agree; got {_shapes(arrays)}")
-
-
-def _shapes(arrays: dict[str, NDArray[Any]]) -> str:
-    return ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-
-
-def as_labels(name: str, values: ArrayLike, n: int) -> NDArray[np.int64]:
-    """Give labels of any kind as integers 0, 1, ..., or raise ValueError unless there is one for each of n samples."""
-    labels = np.asarray(values)
-    if labels.shape != (n,):
-        raise ValueError(f"{name} has shape {labels.shape} for {n} samples; one label each is needed")
-    if labels.dtype.kind == "f" and np.isnan(labels).any():
-        raise ValueError(f"{name} has {int(np.isnan(labels).sum())} of {n} labels that are NaN")
-    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+def as_mask(name: str, values: NDArray[Any]) -> Mask:
+    """Return ``values`` as booleans, or raise ValueError unless they are 0 or 1."""
+    if not np.isin(values, (0, 1)).all():
+        raise ValueError(f"{name} must hold only 0 and 1, or booleans; got {np.unique(values)[:5]}")
+    return values.astype(bool)
 
 
 def is_discrete(values: NDArray[Any]) -> bool:

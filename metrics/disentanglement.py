@@ -13,27 +13,26 @@ a number. Information is in nats and plug-in; over B × B' bins it is about (B -
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from metrics.arrays import (
     MAX_LEVELS,
     RESOLUTION,
     Floats,
     adjusted_accuracy,
-    as_floats,
     halves,
     is_discrete,
     r2,
-    require_same_length,
     standardised,
 )
-from metrics.base import metric
+from metrics.base import family, metric, share
 
 Levels = NDArray[np.int64]
-Learner = Literal["boosting", "random_forest"]
+Codes = Annotated[Floats, "n_samples n_latent"]
+Factors = Annotated[Floats, "n_samples n_factors"]
 
 MAX_SAMPLES = 4_000
 """Samples beyond which ``dci`` takes a subsample: half of them to fit on, half to score on."""
@@ -45,8 +44,12 @@ IRS_QUANTILE = 0.99
 """The quantile of deviations that stands for their maximum, as in the authors' code."""
 WEAK_PENALTY = 1e4
 """Inverse strength C of the logistic regressions' penalty: there only to keep separable classes finite."""
+BETA_VOTES, BETA_PAIRS = 1_000, 64
+"""Votes that ``beta_vae_score`` fits on, as many that it scores on, and pairs of samples in a vote."""
+FACTOR_VOTES, FACTOR_GROUP = 800, 64
+"""Votes that ``factor_vae_score`` fits on, as many that it scores on, and most samples in a group."""
 
-_DCI = "Eastwood & Williams (2018), ICLR; learner and importances as named in the docstring"
+_DCI = "Eastwood & Williams (2018), ICLR; gradient boosting, impurity importances"
 _MODULARITY = "Ridgeway & Mozer (2018), NeurIPS 31"
 _INFOMEC = "Hsu et al. (2023), NeurIPS 36, Disentanglement via Latent Quantization"
 
@@ -54,94 +57,59 @@ _INFOMEC = "Hsu et al. (2023), NeurIPS 36, Disentanglement via Latent Quantizati
 # helpers
 
 
-def discretise(values: ArrayLike, n_bins: int = MAX_LEVELS) -> Levels:
+def discretise(values: Floats) -> Levels:
     """Turn every column into levels 0, 1, ...
 
-    A discrete column (see the module) keeps its levels; any other is cut at its quantiles 1/n_bins, 2/n_bins,
-    ...; equal values always share a bin. A column that is constant up to single precision has one level.
+    A discrete column (see the module) keeps its levels. Any other is cut at its ``MAX_LEVELS``-quantiles; equal values
+    always share a bin. A column that is constant up to single precision has one level.
 
     Parameters
     ----------
     values
-        Numbers, (n_samples, n_columns).
-    n_bins
-        Bins of equal frequency for a continuous column.
+        Finite numbers, (n_samples, n_columns).
 
     Returns
     -------
     levels
         (n_samples, n_columns).
-
-    Raises
-    ------
-    ValueError
-        If values are not finite, or ``n_bins`` is under 2.
     """
-    x = as_floats("values", values, 2)
-    if n_bins < 2:
-        raise ValueError(f"n_bins is {n_bins}; at least 2 are needed")
-    levels = np.zeros(x.shape, dtype=np.int64)
-    for i in np.flatnonzero(_varies(x)):
-        if is_discrete(x[:, i]):
-            levels[:, i] = np.unique(x[:, i], return_inverse=True)[1]
+    levels = np.zeros(values.shape, dtype=np.int64)
+    for i in np.flatnonzero(_varies(values)):
+        column = values[:, i]
+        if is_discrete(column):
+            levels[:, i] = np.unique(column, return_inverse=True)[1]
         else:
-            edges = np.unique(np.quantile(x[:, i], np.arange(1, n_bins) / n_bins))
-            levels[:, i] = np.searchsorted(edges, x[:, i], side="right")
+            edges = np.unique(np.quantile(column, np.arange(1, MAX_LEVELS) / MAX_LEVELS))
+            levels[:, i] = np.searchsorted(edges, column, side="right")
     return levels
 
 
-def mutual_information(codes: ArrayLike, factors: ArrayLike) -> Floats:
-    """Plug-in mutual information of every code with every factor, in nats.
+@family(
+    dci_disentanglement=share(_DCI, "Whether each code is used to predict one factor: DCI's D."),
+    dci_completeness=share(_DCI, "Whether each factor is predicted from one code: DCI's C."),
+    dci_informativeness=share(_DCI, "How well the factors are predicted from all codes together: DCI's I, as a score."),
+)
+def dci(codes: Codes, factors: Factors, seed: int = 0) -> dict[str, float]:
+    """Compute the three DCI scores from one set of fits.
 
-    ``I(z; f) = H(z) + H(f) - H(z, f)`` of the levels that ``discretise`` gives.
-
-    Parameters
-    ----------
-    codes, factors
-        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
-
-    Returns
-    -------
-    information
-        (n_latent, n_factors).
-
-    Raises
-    ------
-    ValueError
-        If the samples differ in number, or values are not finite.
-    """
-    z, f = as_floats("codes", codes, 2), as_floats("factors", factors, 2)
-    require_same_length(0, codes=z, factors=f)
-    return _information(discretise(z), discretise(f))
-
-
-def dci(
-    codes: ArrayLike, factors: ArrayLike, learner: Learner = "boosting", seed: int = 0
-) -> dict[Literal["disentanglement", "completeness", "informativeness"], float]:
-    """The three DCI scores from one set of fits; ``dci_disentanglement`` and the others give one of them each.
-
-    For each factor j the learner predicts it from all codes, on a random half of at most ``MAX_SAMPLES``
-    samples: a classifier if the factor is discrete, a regressor if continuous. Its impurity importances
-    (scikit-learn's ``feature_importances_``, which sum to 1) are column j of R, (n_latent, n_factors).
+    For each factor j gradient boosting predicts it from all codes, on a random half of at most ``MAX_SAMPLES``
+    samples: a classifier if the factor is discrete, a regressor if continuous (scikit-learn's, 100 stages of depth 3,
+    rate .1, as disentanglement_lib). Its impurity importances (``feature_importances_``, which sum to 1) are column j
+    of R, (n_latent, n_factors).
 
     - disentanglement: ``Σ_i ρ_i (1 - H(P_i) / log n_factors)``, ``P_ij = R_ij / Σ_j R_ij``, ``ρ_i = Σ_j R_ij / Σ R``
     - completeness: ``mean_j (1 - H(Q_j) / log n_latent)``, ``Q_ij = R_ij / Σ_i R_ij`` (one latent: as if two)
     - informativeness: mean over factors of the score on the other half, R² or chance-adjusted balanced
       accuracy, at least 0
 
-    The scores depend on the learner as much as on the code: never compare across learners. A factor that cannot be
-    predicted has importances all the same, of noise: read the first two with the third.
-
-    - "boosting": GradientBoostingClassifier / Regressor, 100 stages of depth 3, rate .1, as disentanglement_lib.
-    - "random_forest": RandomForestClassifier / Regressor, 100 fully grown trees, all codes tried at every
-      split. It overfits noise codes, so that its disentanglement and completeness are far lower.
+    The scores depend on the learner as much as on the code: never compare them with those of another learner. A factor
+    that cannot be predicted has importances all the same, of noise: read the first two with the third. A code with two
+    copies of each of m latents loses log 2 / log 2m of the completeness.
 
     Parameters
     ----------
     codes, factors
         The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
-    learner
-        "boosting" or "random_forest".
     seed
         Seed of the subsample, the split and the learner.
 
@@ -153,35 +121,36 @@ def dci(
     Raises
     ------
     ValueError
-        If the samples differ in number or are fewer than 4, values are not finite, or the learner is unknown.
+        If the samples differ in number or are fewer than 4, or values are not finite.
     """
-    if learner not in ("boosting", "random_forest"):
-        raise ValueError(f"learner is {learner!r}; 'boosting' or 'random_forest' is needed")
-    z, f = _paired(codes, factors)
-    if not f.shape[1]:
-        return {"disentanglement": float("nan"), "completeness": float("nan"), "informativeness": float("nan")}
-    fit, score = halves(len(z), seed)
+    from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
+
+    factors = _varying(factors)
+    if not factors.shape[1]:
+        return dict.fromkeys(("dci_disentanglement", "dci_completeness", "dci_informativeness"), float("nan"))
+    fit, score = halves(len(codes), seed)
     fit, score = fit[: MAX_SAMPLES // 2], score[: MAX_SAMPLES // 2]
-    importance = np.zeros((z.shape[1], f.shape[1]))
-    held_out = np.zeros(f.shape[1])
-    for j, column in enumerate(f.T):
+    importance = np.zeros((codes.shape[1], factors.shape[1]))
+    held_out = np.zeros(factors.shape[1])
+    for j, column in enumerate(factors.T):
         discrete = is_discrete(column)
         if not _varies(column[fit, None])[0]:  # nothing to learn
             continue
-        model = _learner(learner, discrete, seed).fit(z[fit], column[fit])
+        boosting = GradientBoostingClassifier if discrete else GradientBoostingRegressor
+        model = boosting(n_estimators=100, max_depth=3, learning_rate=0.1, random_state=seed)
+        model.fit(codes[fit], column[fit])
         importance[:, j] = model.feature_importances_
-        predicted = model.predict(z[score])
-        held_out[j] = _clipped((adjusted_accuracy if discrete else r2)(column[score], predicted))
+        held_out[j] = _clipped((adjusted_accuracy if discrete else r2)(column[score], model.predict(codes[score])))
     weight = importance.sum(axis=1)
     disentanglement = float("nan")
-    if f.shape[1] > 1:
-        certainty = 1.0 - _entropies(importance.T) / np.log(f.shape[1])
+    if factors.shape[1] > 1:
+        certainty = 1.0 - _entropies(importance.T) / np.log(factors.shape[1])
         disentanglement = float(certainty @ weight / weight.sum()) if weight.any() else 0.0
     certainty = 1.0 - _entropies(importance) / np.log(max(2, len(weight)))
     return {
-        "disentanglement": disentanglement,
-        "completeness": float(np.mean(certainty * importance.any(axis=0))),
-        "informativeness": float(held_out.mean()),
+        "dci_disentanglement": disentanglement,
+        "dci_completeness": float(np.mean(certainty * importance.any(axis=0))),
+        "dci_informativeness": float(held_out.mean()),
     }
 
 
@@ -189,7 +158,7 @@ def dci(
 
 
 @metric(better="higher", low=0.0, high=1.0, reference="Chen et al. (2018), NeurIPS 31, β-TCVAE; equal-frequency bins")
-def mig(codes: ArrayLike, factors: ArrayLike) -> float:
+def mig(codes: Codes, factors: Factors) -> float:
     """Mutual information gap: how far the best code for a factor is ahead of the second best.
 
     ``mean_j (I(z_(1); f_j) - I(z_(2); f_j)) / H(f_j)``, with (1) and (2) the two codes that share most with
@@ -207,7 +176,7 @@ def mig(codes: ArrayLike, factors: ArrayLike) -> float:
     ValueError
         If the samples differ in number, or values are not finite.
     """
-    z, f = _paired(codes, factors)
+    z, f = codes, _varying(factors)
     if not f.shape[1]:
         return float("nan")
     levels = discretise(f)
@@ -220,7 +189,7 @@ def mig(codes: ArrayLike, factors: ArrayLike) -> float:
     high=1.0,
     reference="Kumar et al. (2018), ICLR, DIP-VAE, SAP score; held out and chance-adjusted",
 )
-def sap(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
+def sap(codes: Codes, factors: Factors, seed: int = 0) -> float:
     """Separated attribute predictability: by how much one code predicts a factor better than any other.
 
     ``mean_j (S_(1)j - S_(2)j)``, with (1) and (2) the two codes that alone predict factor j best; the second of
@@ -247,7 +216,7 @@ def sap(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
     from sklearn.linear_model import LinearRegression
     from sklearn.tree import DecisionTreeClassifier
 
-    z, f = _paired(codes, factors)
+    z, f = codes, _varying(factors)
     if not f.shape[1]:
         return float("nan")
     z = standardised(z)
@@ -269,33 +238,8 @@ def sap(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
     return float(np.mean(_gap(scores)))
 
 
-@metric(better="higher", low=0.0, high=1.0, reference=_DCI)
-def dci_completeness(codes: ArrayLike, factors: ArrayLike, learner: Learner = "boosting", seed: int = 0) -> float:
-    """Whether each factor is predicted from one code: DCI's C.
-
-    ``mean_j (1 - H(Q_j) / log n_latent)`` of the share ``Q_ij`` of code i in predicting factor j; learners and
-    importances are those of ``dci``, which gives all three scores at the price of one. 0 for a constant code; a
-    code with two copies of each of m latents loses log 2 / log 2m.
-
-    Parameters
-    ----------
-    codes, factors
-        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
-    learner
-        "boosting" (gradient boosting, impurity importances) or "random_forest"; never compare across them.
-    seed
-        Seed of the subsample, the split and the learner.
-
-    Raises
-    ------
-    ValueError
-        If the samples differ in number or are fewer than 4, values are not finite, or the learner is unknown.
-    """
-    return dci(codes, factors, learner, seed)["completeness"]
-
-
 @metric(better="higher", low=0.0, high=1.0, reference=f"{_INFOMEC}; chance-corrected plug-in information")
-def infoc(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
+def infoc(codes: Codes, factors: Factors, seed: int = 0) -> float:
     """InfoCompactness: the share of a factor's information that sits in one code.
 
     ``mean_j (max_i U_ij / Σ_i U_ij - 1/d) / (1 - 1/d)`` over factors, with U as in ``infom`` and d the number of
@@ -314,7 +258,7 @@ def infoc(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
     ValueError
         If the samples differ in number, or values are not finite.
     """
-    z, f = _paired(codes, factors)
+    z, f = codes, _varying(factors)
     if not f.shape[1]:
         return float("nan")
     shared = _beyond_chance(z, f, seed, normalised=True)
@@ -324,33 +268,8 @@ def infoc(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
 # modularity
 
 
-@metric(better="higher", low=0.0, high=1.0, reference=_DCI)
-def dci_disentanglement(codes: ArrayLike, factors: ArrayLike, learner: Learner = "boosting", seed: int = 0) -> float:
-    """Whether each code is used to predict one factor: DCI's D.
-
-    ``Σ_i ρ_i (1 - H(P_i) / log n_factors)`` of the shares ``P_ij`` of factor j in the uses of code i, weighted by
-    use; learners and importances are those of ``dci``, which gives all three scores at the price of one. 0 for a
-    constant code; not a number for a single factor.
-
-    Parameters
-    ----------
-    codes, factors
-        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
-    learner
-        "boosting" (gradient boosting, impurity importances) or "random_forest"; never compare across them.
-    seed
-        Seed of the subsample, the split and the learner.
-
-    Raises
-    ------
-    ValueError
-        If the samples differ in number or are fewer than 4, values are not finite, or the learner is unknown.
-    """
-    return dci(codes, factors, learner, seed)["disentanglement"]
-
-
 @metric(better="higher", low=0.0, high=1.0, reference=f"{_MODULARITY}; chance-corrected information")
-def modularity(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
+def modularity(codes: Codes, factors: Factors, seed: int = 0) -> float:
     """Whether each code shares information with one factor only.
 
     ``mean_i (1 - Σ_{j≠m} I_ij² / ((n_factors - 1) I_im²))``, with m the factor that code i shares most with. I is
@@ -371,7 +290,7 @@ def modularity(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
     ValueError
         If the samples differ in number, or values are not finite.
     """
-    z, f = _paired(codes, factors)
+    z, f = codes, _varying(factors)
     if f.shape[1] < 2:
         return float("nan")
     squared = _beyond_chance(z, f, seed, normalised=False) ** 2
@@ -381,7 +300,7 @@ def modularity(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=f"{_INFOMEC}; chance-corrected plug-in information")
-def infom(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
+def infom(codes: Codes, factors: Factors, seed: int = 0) -> float:
     """InfoModularity: the share of a code's information that is about one factor.
 
     ``mean_i (max_j U_ij / Σ_j U_ij - 1/k) / (1 - 1/k)`` over the codes that inform any of the k factors; 0 if none
@@ -404,7 +323,7 @@ def infom(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
     ValueError
         If the samples differ in number, or values are not finite.
     """
-    z, f = _paired(codes, factors)
+    z, f = codes, _varying(factors)
     if f.shape[1] < 2:
         return float("nan")
     shared = _beyond_chance(z, f, seed, normalised=True)
@@ -415,32 +334,8 @@ def infom(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
 # explicitness
 
 
-@metric(better="higher", low=0.0, high=1.0, reference=_DCI)
-def dci_informativeness(codes: ArrayLike, factors: ArrayLike, learner: Learner = "boosting", seed: int = 0) -> float:
-    """How well the factors are predicted from all codes together: DCI's I, as a score rather than an error.
-
-    Mean over factors of the score on held-out samples, at least 0: R² of a continuous factor, chance-adjusted
-    balanced accuracy of a discrete one. 0 for a constant code. See ``dci``.
-
-    Parameters
-    ----------
-    codes, factors
-        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
-    learner
-        "boosting" (gradient boosting) or "random_forest".
-    seed
-        Seed of the subsample, the split and the learner.
-
-    Raises
-    ------
-    ValueError
-        If the samples differ in number or are fewer than 4, values are not finite, or the learner is unknown.
-    """
-    return dci(codes, factors, learner, seed)["informativeness"]
-
-
 @metric(better="higher", low=0.0, high=1.0, reference=f"{_MODULARITY}; held out, one multinomial model")
-def explicitness(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
+def explicitness(codes: Codes, factors: Factors, seed: int = 0) -> float:
     """How well the levels of the factors are told apart by a linear classifier on all codes.
 
     ``mean_j mean_c (2 AUC_jc - 1)``, at least 0: the area under the ROC curve with which the probability of level
@@ -464,8 +359,7 @@ def explicitness(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
     """
     from sklearn.metrics import roc_auc_score
 
-    z, f = _paired(codes, factors)
-    z = standardised(z)
+    z, f = standardised(codes), _varying(factors)
     fit, score = halves(len(z), seed)
     scores = []
     for levels in discretise(f).T if f.shape[1] else ():
@@ -482,7 +376,7 @@ def explicitness(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=f"{_INFOMEC}; held out")
-def infoe(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
+def infoe(codes: Codes, factors: Factors, seed: int = 0) -> float:
     """InfoExplicitness: the share of the factors' uncertainty that a linear model of all codes takes away.
 
     ``mean_j (H(f_j) - H(f_j | z)) / H(f_j)``, at least 0 each: predictive information within a family of models,
@@ -509,8 +403,7 @@ def infoe(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
     """
     from sklearn.linear_model import LinearRegression
 
-    z, f = _paired(codes, factors)
-    z = standardised(z)
+    z, f = standardised(codes), _varying(factors)
     fit, score = halves(len(z), seed)
     scores = []
     for column in f.T:
@@ -533,14 +426,12 @@ def infoe(codes: ArrayLike, factors: ArrayLike, seed: int = 0) -> float:
 
 
 @metric(better="higher", low=0.0, high=1.0, reference="Higgins et al. (2017), ICLR, β-VAE; pairs from a finite set")
-def beta_vae_score(
-    codes: ArrayLike, factors: ArrayLike, n_votes: int = 1_000, n_pairs: int = 64, seed: int = 0
-) -> float:
+def beta_vae_score(codes: Codes, factors: Factors, seed: int = 0) -> float:
     """Accuracy with which a linear classifier tells which factor pairs of samples share.
 
-    One vote: for a factor, all factors having equally many votes, ``n_pairs`` pairs of different samples are drawn
+    One vote: for a factor, all factors having equally many votes, ``BETA_PAIRS`` pairs of different samples are drawn
     that agree on it (each pair on a value of its own); the mean over pairs of ``|z - z'|`` is the input, the
-    factor the label. A logistic regression is fitted on ``n_votes`` votes and scored on as many others. Codes are
+    factor the label. A logistic regression is fitted on ``BETA_VOTES`` votes and scored on as many others. Codes are
     standardised first (the paper's are not).
 
     Chance is 1 / n_factors, which is what a constant code scores. Easily at 1: it only asks that some
@@ -551,10 +442,6 @@ def beta_vae_score(
     ----------
     codes, factors
         The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
-    n_votes
-        Votes to fit on, and to score on.
-    n_pairs
-        Pairs of samples in a vote.
     seed
         Seed of the draws.
 
@@ -563,37 +450,35 @@ def beta_vae_score(
     ValueError
         If the samples differ in number, or values are not finite.
     """
-    z, f = _paired(codes, factors)
+    z, f = codes, _varying(factors)
     groups = _groups(f)
     if len(groups) < 2:
         return float("nan")
     z = standardised(z)
     rng = np.random.default_rng(seed)
-    label = np.tile(np.arange(len(groups)), -(-2 * n_votes // len(groups)))[: 2 * n_votes]
+    label = np.tile(np.arange(len(groups)), -(-2 * BETA_VOTES // len(groups)))[: 2 * BETA_VOTES]
     rng.shuffle(label)
-    features = np.zeros((2 * n_votes, z.shape[1]))
+    features = np.zeros((2 * BETA_VOTES, z.shape[1]))
     for j, (members, start, size) in enumerate(groups):
         votes = np.flatnonzero(label == j)
-        anchor = rng.integers(len(members), size=(len(votes), n_pairs))
+        anchor = rng.integers(len(members), size=(len(votes), BETA_PAIRS))
         # Another place of the same group: what is at or after the anchor's own place moves on by one.
         other = start[anchor] + rng.integers(size[anchor] - 1)
         other += other >= anchor
         features[votes] = np.abs(z[members[anchor]] - z[members[other]]).mean(axis=1)
     features = standardised(features)
-    names, probabilities = _probabilities(features[:n_votes], label[:n_votes], features[n_votes:])
-    return float(np.mean(names[probabilities.argmax(axis=1)] == label[n_votes:]))
+    names, probabilities = _probabilities(features[:BETA_VOTES], label[:BETA_VOTES], features[BETA_VOTES:])
+    return float(np.mean(names[probabilities.argmax(axis=1)] == label[BETA_VOTES:]))
 
 
 @metric(better="higher", low=0.0, high=1.0, reference="Kim & Mnih (2018), ICML, FactorVAE; groups from a finite set")
-def factor_vae_score(
-    codes: ArrayLike, factors: ArrayLike, n_votes: int = 800, n_group: int = 64, seed: int = 0
-) -> float:
+def factor_vae_score(codes: Codes, factors: Factors, seed: int = 0) -> float:
     """Accuracy with which the steadiest code in a group of samples tells which factor they share.
 
     One vote: for a factor, taken in turn, one of its values is drawn (that of a random sample, so that frequent
-    values come more often) and up to ``n_group`` of the samples that have it; the code whose variance in the
+    values come more often) and up to ``FACTOR_GROUP`` of the samples that have it; the code whose variance in the
     group is the smallest share of its variance over all samples is the input, the factor the label. The
-    majority label of each code, from ``n_votes`` votes, is scored on as many others.
+    majority label of each code, from ``FACTOR_VOTES`` votes, is scored on as many others.
 
     Chance is about 1 / n_factors. A constant code is never the steadiest; 0 if all are constant. Blind to
     duplicated codes and to what else a code holds. Values that a single sample has are not drawn. Not a
@@ -603,10 +488,6 @@ def factor_vae_score(
     ----------
     codes, factors
         The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
-    n_votes
-        Votes to fit on, and to score on.
-    n_group
-        Samples in a group.
     seed
         Seed of the draws.
 
@@ -615,7 +496,7 @@ def factor_vae_score(
     ValueError
         If the samples differ in number, or values are not finite.
     """
-    z, f = _paired(codes, factors)
+    z, f = codes, _varying(factors)
     groups = _groups(f)
     if len(groups) < 2:
         return float("nan")
@@ -624,15 +505,15 @@ def factor_vae_score(
         return 0.0
     rng = np.random.default_rng(seed)
     votes = np.zeros((2, z.shape[1], len(groups)), dtype=np.int64)
-    for vote in range(2 * n_votes):
+    for vote in range(2 * FACTOR_VOTES):
         j = vote % len(groups)
         members, start, size = groups[j]
         place = rng.integers(len(members))
         first, n_members = start[place], size[place]
-        chosen = members[first + rng.choice(n_members, min(n_group, n_members), replace=False)]
-        votes[int(vote >= n_votes), z[chosen].var(axis=0, ddof=1).argmin(), j] += 1
+        chosen = members[first + rng.choice(n_members, min(FACTOR_GROUP, n_members), replace=False)]
+        votes[int(vote >= FACTOR_VOTES), z[chosen].var(axis=0, ddof=1).argmin(), j] += 1
     majority = votes[0].argmax(axis=1)
-    return float(votes[1][np.arange(z.shape[1]), majority].sum() / n_votes)
+    return float(votes[1][np.arange(z.shape[1]), majority].sum() / FACTOR_VOTES)
 
 
 @metric(
@@ -641,7 +522,7 @@ def factor_vae_score(
     high=1.0,
     reference="Suter et al. (2019), ICML, PMLR 97:6056; one quantile for both deviations",
 )
-def irs(codes: ArrayLike, factors: ArrayLike) -> float:
+def irs(codes: Codes, factors: Factors) -> float:
     """Interventional robustness: how little a code moves when all factors but its own change.
 
     ``Σ_i D_i max_j max(0, 1 - Σ_v p(v) D_ijv / D_i) / Σ_i D_i``: ``D_ijv`` is the .99 quantile of ``|z_i - mean|``
@@ -662,7 +543,7 @@ def irs(codes: ArrayLike, factors: ArrayLike) -> float:
     ValueError
         If the samples differ in number, or values are not finite.
     """
-    z, f = _paired(codes, factors)
+    z, f = codes, _varying(factors)
     if not f.shape[1]:
         return float("nan")
     z = z[:, _varies(z)]
@@ -677,8 +558,8 @@ def irs(codes: ArrayLike, factors: ArrayLike) -> float:
     for levels in discretise(f).T:
         moved = np.zeros(z.shape[1])
         for level in np.unique(levels):
-            own = levels == level
-            moved += own.mean() * deviation(z[own])
+            group = levels == level
+            moved += group.mean() * deviation(z[group])
         robust = np.maximum(robust, 1.0 - moved / np.where(overall > 0, overall, 1.0))
     return float(robust @ overall / overall.sum()) if overall.any() else 0.0
 
@@ -686,15 +567,13 @@ def irs(codes: ArrayLike, factors: ArrayLike) -> float:
 # private
 
 
-def _paired(codes: ArrayLike, factors: ArrayLike) -> tuple[Floats, Floats]:
-    """The codes, and the factors that are not constant, the levels of discrete ones as 0, 1, ..."""
-    z, f = as_floats("codes", codes, 2), as_floats("factors", factors, 2)
-    require_same_length(0, codes=z, factors=f)
-    f = f[:, _varies(f)]
+def _varying(factors: Floats) -> Floats:
+    """The factors that are not constant, the levels of discrete ones as 0, 1, ..."""
+    f = factors[:, _varies(factors)]
     for j in range(f.shape[1]):
         if is_discrete(f[:, j]):
             f[:, j] = np.unique(f[:, j], return_inverse=True)[1]
-    return z, f
+    return f
 
 
 def _varies(x: Floats) -> NDArray[np.bool_]:
@@ -786,18 +665,3 @@ def _probabilities(x_fit: Floats, labels: NDArray[Any], x_score: Floats) -> tupl
         warnings.simplefilter("ignore")  # it may stop before it has converged: what counts is the held-out half
         model = LogisticRegression(C=WEAK_PENALTY, max_iter=1_000).fit(x_fit, labels)
     return names, np.asarray(model.predict_proba(x_score))
-
-
-def _learner(learner: Learner, discrete: bool, seed: int) -> Any:
-    from sklearn.ensemble import (
-        GradientBoostingClassifier,
-        GradientBoostingRegressor,
-        RandomForestClassifier,
-        RandomForestRegressor,
-    )
-
-    if learner == "boosting":
-        boosting = GradientBoostingClassifier if discrete else GradientBoostingRegressor
-        return boosting(n_estimators=100, max_depth=3, learning_rate=0.1, random_state=seed)
-    forest = RandomForestClassifier if discrete else RandomForestRegressor
-    return forest(n_estimators=100, max_features=1.0, random_state=seed)

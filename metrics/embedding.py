@@ -10,20 +10,18 @@ scores exactly what chance does, and never by the order of the samples. Neighbou
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from metrics.arrays import (
-    RESOLUTION,
-    Floats,
-    as_floats,
-    pearson,
-    require_same_length,
-    require_same_shape,
-)
-from metrics.base import metric
+from metrics.arrays import RESOLUTION, Floats, pearson
+from metrics.base import checked, metric
 from metrics.neighbours import neighbours
+
+Reference = Annotated[Floats, "n_samples>=3 n_genes"]
+Codes = Annotated[Floats, "n_samples n_latent"]
+Expression = Annotated[Floats, "n_samples n_genes"]
 
 CHUNK_ENTRIES = 4_000_000
 """Distances computed at once; a chunk of them takes 32 MB."""
@@ -33,7 +31,10 @@ TIE = 1e-12
 """Squared distances closer than this share of the squared norms involved are ties."""
 
 
-def procrustes(source: ArrayLike, target: ArrayLike) -> tuple[Floats, float, Floats, Floats]:
+@checked
+def procrustes(
+    source: Annotated[Floats, "n_samples d_source"], target: Annotated[Floats, "n_samples d_target"]
+) -> tuple[Floats, float, Floats, Floats]:
     """Fit the similarity that takes ``source`` closest to ``target``.
 
     ``min Σ‖(target - target_mean) - scale · (source - source_mean) rotation‖²``, the rotation being
@@ -62,8 +63,6 @@ def procrustes(source: ArrayLike, target: ArrayLike) -> tuple[Floats, float, Flo
     ----------
     Schönemann & Carroll (1970), Psychometrika 35:245.
     """
-    source, target = as_floats("source", source, 2), as_floats("target", target, 2)
-    require_same_length(0, source=source, target=target)
     width = max(source.shape[1], target.shape[1])
     source, target = _pad(source, width), _pad(target, width)
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
@@ -80,7 +79,12 @@ def procrustes(source: ArrayLike, target: ArrayLike) -> tuple[Floats, float, Flo
     high=np.inf,
     reference="Procrustes residual: Schönemann & Carroll (1970), Psychometrika 35:245; task reembedding",
 )
-def displacement(z_in: ArrayLike, z_out: ArrayLike, train_in: ArrayLike, train_out: ArrayLike) -> float:
+def displacement(
+    z_in: Annotated[Floats, "n_held_out n_latent_in"],
+    z_out: Annotated[Floats, "n_held_out n_latent_out"],
+    train_in: Annotated[Floats, "n_train n_latent_in"],
+    train_out: Annotated[Floats, "n_train n_latent_out"],
+) -> float:
     """How far held-out samples move when their unit is left out of the fit.
 
     ``ε = Σ‖z_in - T z_out‖² / Σ‖z_in - mean(z_in)‖²``, where T is the Procrustes map (rotation, reflection,
@@ -104,11 +108,6 @@ def displacement(z_in: ArrayLike, z_out: ArrayLike, train_in: ArrayLike, train_o
         If samples are not paired, an embedding's width differs between held-out and training samples, or
         values are not finite.
     """
-    z_in, z_out = as_floats("z_in", z_in, 2), as_floats("z_out", z_out, 2)
-    train_in, train_out = as_floats("train_in", train_in, 2), as_floats("train_out", train_out, 2)
-    require_same_length(0, z_in=z_in, z_out=z_out)
-    require_same_length(1, z_in=z_in, train_in=train_in)
-    require_same_length(1, z_out=z_out, train_out=train_out)
     if _is_constant(z_in):
         return float("nan")
     rotation, scale, source_mean, target_mean = procrustes(train_out, train_in)
@@ -123,7 +122,9 @@ def displacement(z_in: ArrayLike, z_out: ArrayLike, train_in: ArrayLike, train_o
     high=1.0,
     reference="Procrustes residual: Schönemann & Carroll (1970), Psychometrika 35:245; task reembedding",
 )
-def training_drift(train_in: ArrayLike, train_out: ArrayLike) -> float:
+def training_drift(
+    train_in: Annotated[Floats, "n_train n_latent_in"], train_out: Annotated[Floats, "n_train n_latent_out"]
+) -> float:
     """How far the training samples themselves move when the unit is left out of the fit.
 
     ``displacement`` with the training samples in the place of the held-out ones: what two fits differ by
@@ -150,10 +151,10 @@ def training_drift(train_in: ArrayLike, train_out: ArrayLike) -> float:
     reference="Neighbourhood preservation: Lee & Verleysen (2009), Neurocomputing 72:1431, Q_NX; task reembedding",
 )
 def knn_recall(
-    reference_held_out: ArrayLike,
-    reference_train: ArrayLike,
-    z_held_out: ArrayLike,
-    z_train: ArrayLike,
+    reference_held_out: Annotated[Floats, "n_held_out n_genes"],
+    reference_train: Annotated[Floats, "n_train n_genes"],
+    z_held_out: Annotated[Floats, "n_held_out n_latent"],
+    z_train: Annotated[Floats, "n_train n_latent"],
     k: int = 15,
 ) -> float:
     """Share of a held-out sample's nearest neighbours in gene space that are neighbours in latent space.
@@ -177,13 +178,6 @@ def knn_recall(
     ValueError
         If samples are not paired, widths differ within a space, values are not finite, or k is under 1.
     """
-    reference_held_out = as_floats("reference_held_out", reference_held_out, 2)
-    reference_train = as_floats("reference_train", reference_train, 2)
-    z_held_out, z_train = as_floats("z_held_out", z_held_out, 2), as_floats("z_train", z_train, 2)
-    require_same_length(1, reference_held_out=reference_held_out, reference_train=reference_train)
-    require_same_length(1, z_held_out=z_held_out, z_train=z_train)
-    require_same_length(0, reference_held_out=reference_held_out, z_held_out=z_held_out)
-    require_same_length(0, reference_train=reference_train, z_train=z_train)
     n_held_out = len(z_held_out)
     k = _neighbours_of(k, n_held_out + len(z_train) - 1)
     spaces = (np.vstack([reference_held_out, reference_train]), np.vstack([z_held_out, z_train]))
@@ -197,7 +191,7 @@ def knn_recall(
     high=1.0,
     reference="Venna & Kaski (2001), ICANN, 485-491",
 )
-def trustworthiness(reference: ArrayLike, z: ArrayLike, k: int = 15) -> float:
+def trustworthiness(reference: Reference, z: Codes, k: int = 15) -> float:
     """Whether samples that are near in latent space are near in the reference space.
 
     ``1 - 2 / (n k (2n - 3k - 1)) · Σ_i Σ_{j among the k nearest of i in z} max(0, r(i, j) - k)``, where r is
@@ -219,11 +213,7 @@ def trustworthiness(reference: ArrayLike, z: ArrayLike, k: int = 15) -> float:
     ValueError
         If samples are not paired, fewer than 3, values are not finite, or k is under 1.
     """
-    reference, z = as_floats("reference", reference, 2), as_floats("z", z, 2)
-    require_same_length(0, reference=reference, z=z)
     n = len(z)
-    if n < 3:
-        raise ValueError(f"{n} samples; at least 3 are needed for a rank beyond the nearest neighbour")
     k = _neighbours_of(k, (n - 1) // 2)
     penalty = 0.0
     chunks = zip(_squared_distances(reference, np.arange(n)), _neighbourhoods(z, n, k), strict=True)
@@ -240,7 +230,7 @@ def trustworthiness(reference: ArrayLike, z: ArrayLike, k: int = 15) -> float:
     high=1.0,
     reference="Venna & Kaski (2001), ICANN, 485-491",
 )
-def continuity(reference: ArrayLike, z: ArrayLike, k: int = 15) -> float:
+def continuity(reference: Reference, z: Codes, k: int = 15) -> float:
     """Whether samples that are near in the reference space stay near in latent space.
 
     ``trustworthiness`` with the two spaces swapped: it counts neighbours torn apart, where trustworthiness
@@ -269,7 +259,7 @@ def continuity(reference: ArrayLike, z: ArrayLike, k: int = 15) -> float:
     high=1.0,
     reference="Spearman (1904), Am. J. Psychol. 15:72, on pairwise distances; task reembedding",
 )
-def distance_spearman(reference: ArrayLike, z: ArrayLike) -> float:
+def distance_spearman(reference: Reference, z: Codes) -> float:
     """Rank correlation of the pairwise Euclidean distances in the reference space and in latent space.
 
     Beyond 2,000 samples a fixed random subsample of 2,000 is used. Tied distances share their mean rank. 0
@@ -289,10 +279,6 @@ def distance_spearman(reference: ArrayLike, z: ArrayLike) -> float:
     """
     from scipy.stats import rankdata
 
-    reference, z = as_floats("reference", reference, 2), as_floats("z", z, 2)
-    require_same_length(0, reference=reference, z=z)
-    if len(z) < 3:
-        raise ValueError(f"{len(z)} samples; at least 3 are needed for more than one distance")
     if len(z) > MAX_PAIRWISE:
         chosen = np.random.default_rng(0).choice(len(z), MAX_PAIRWISE, replace=False)
         reference, z = reference[chosen], z[chosen]
@@ -310,7 +296,7 @@ def distance_spearman(reference: ArrayLike, z: ArrayLike) -> float:
     high=np.inf,
     reference="Fraction of variance unexplained, as in PCA; task reembedding",
 )
-def reconstruction_error(x: ArrayLike, x_hat: ArrayLike) -> float:
+def reconstruction_error(x: Expression, x_hat: Expression) -> float:
     """Fraction of the held-out samples' variance that the reconstruction leaves.
 
     ``Σ(x - x̂)² / Σ(x - mean of its gene)²``, summed over samples and genes. 0 is exact, 1 is no better than
@@ -326,8 +312,6 @@ def reconstruction_error(x: ArrayLike, x_hat: ArrayLike) -> float:
     ValueError
         If shapes differ, or values are not finite.
     """
-    x, x_hat = as_floats("x", x, 2), as_floats("x_hat", x_hat, 2)
-    require_same_shape(x=x, x_hat=x_hat)
     if _is_constant(x):
         return float("nan")
     return float(np.sum((x - x_hat) ** 2) / np.sum((x - x.mean(axis=0)) ** 2))
@@ -339,7 +323,7 @@ def reconstruction_error(x: ArrayLike, x_hat: ArrayLike) -> float:
     high=np.inf,
     reference="Fraction of variance unexplained, as in PCA; what a fit keeps, whatever it is asked later",
 )
-def training_reconstruction_error(x: ArrayLike, x_hat: ArrayLike) -> float:
+def training_reconstruction_error(x: Expression, x_hat: Expression) -> float:
     """:func:`reconstruction_error` of training samples, by which methods of unlike capacity are told apart.
 
     Parameters
@@ -362,10 +346,10 @@ def training_reconstruction_error(x: ArrayLike, x_hat: ArrayLike) -> float:
     reference="kNN classifier: Cover & Hart (1967), IEEE Trans. Inf. Theory 13:21; task reembedding",
 )
 def label_transfer(
-    z_train: ArrayLike,
-    labels_train: ArrayLike,
-    z_held_out: ArrayLike,
-    labels_held_out: ArrayLike,
+    z_train: Annotated[Floats, "n_train n_latent"],
+    labels_train: Annotated[NDArray[Any], "n_train"],
+    z_held_out: Annotated[Floats, "n_held_out n_latent"],
+    labels_held_out: Annotated[NDArray[Any], "n_held_out"],
     k: int = 15,
 ) -> float:
     """Balanced accuracy of labels carried over from the k nearest training samples.
@@ -391,12 +375,6 @@ def label_transfer(
     ValueError
         If shapes do not agree, values are not finite, or k is under 1.
     """
-    z_train, z_held_out = as_floats("z_train", z_train, 2), as_floats("z_held_out", z_held_out, 2)
-    labels_train, labels_held_out = np.asarray(labels_train), np.asarray(labels_held_out)
-    require_same_length(1, z_train=z_train, z_held_out=z_held_out)
-    for z, labels in ((z_train, labels_train), (z_held_out, labels_held_out)):
-        if labels.shape != (len(z),):
-            raise ValueError(f"labels have shape {labels.shape} for {len(z)} samples; one label each is needed")
     k = _neighbours_of(k, len(z_train))
     names, codes = np.unique(labels_train, return_inverse=True)
     one_hot = np.eye(len(names))[codes]
@@ -411,6 +389,47 @@ def label_transfer(
     is_own_label = labels_held_out[:, None] == names[None, :]
     right = np.sum(winners & is_own_label, axis=1) / winners.sum(axis=1)
     return float(np.mean([right[labels_held_out == name].mean() for name in np.unique(labels_held_out)]))
+
+
+@metric(
+    better="lower",
+    low=0.0,
+    high=np.inf,
+    reference="distance to the k nearest training samples: Sun et al. (2022), ICML, arXiv 2204.06507, relative here",
+)
+def ood_distance(
+    held_out: Annotated[Floats, "n_held_out n_features"],
+    training: Annotated[Floats, "n_training>=2 n_features"],
+    k: int = 15,
+) -> float:
+    """How far held-out samples are from the training samples, as a multiple of how far these are from each other.
+
+    ``median over held-out samples of d_k / median over training samples of d_k``, d_k the Euclidean distance to the
+    k-th nearest training sample but itself: 1 where the held-out samples are draws of the same distribution. It says
+    how hard a unit is, not how good a method is. Not a number where half of the training samples or more have k
+    duplicates. k is at most the number of training samples less 1.
+
+    Parameters
+    ----------
+    held_out, training
+        (n_held_out, n_features) and (n_training, n_features).
+    k
+        Which neighbour.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of features differ, values are not finite, there is no held-out sample or fewer than 2 training
+        samples, or k is under 1.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    k = _neighbours_of(k, len(training) - 1)
+    index = NearestNeighbors(n_neighbors=k).fit(training)
+    usual = float(np.median(index.kneighbors()[0][:, -1]))
+    if usual <= RESOLUTION * np.linalg.norm(training, axis=1).mean():
+        return float("nan")
+    return float(np.median(index.kneighbors(held_out)[0][:, -1])) / usual
 
 
 def _pad(x: Floats, width: int) -> Floats:

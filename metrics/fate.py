@@ -12,13 +12,13 @@ chosen on inner folds of clones, so that a code that knows nothing scores chance
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from metrics.arrays import RESOLUTION, Floats, as_floats, require_same_length
-from metrics.base import metric
+from metrics.arrays import RESOLUTION, Floats
+from metrics.base import MetricInfo, family, share
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """C of the linear probe, from the strongest penalty."""
@@ -29,25 +29,36 @@ N_FOLDS = 5
 """Inner folds of clones, dealt within each fate."""
 
 Probe = Literal["linear", "knn"]
+TrainCodes = Annotated[Floats, "n_train n_latent"]
+TrainLabels = Annotated[NDArray[Any], "n_train"]
+Codes = Annotated[Floats, "n_cells n_latent"]
+CellLabels = Annotated[NDArray[Any], "n_cells"]
 
 _SKILL = "Log-loss skill as in forecast verification (Benedetti 2010, Mon. Weather Rev. 138:203); task fate"
 _AUROC = "Hand & Till (2001), Machine Learning 45:171, one against the rest; fates: Weinreb et al. (2020), Science 367"
 
 
-@metric(better="higher", low=-np.inf, high=1.0, reference=_SKILL)
-def fate_skill(
-    train_codes: ArrayLike,
-    train_fates: ArrayLike,
-    train_clones: ArrayLike,
-    codes: ArrayLike,
-    fates: ArrayLike,
-    clones: ArrayLike,
-) -> float:
-    """Log-loss skill of the linear probe over the base rates.
+@family(
+    fate_skill=MetricInfo("higher", -np.inf, 1.0, _SKILL, "Log-loss skill of the linear probe over the base rates."),
+    fate_auroc=share(_AUROC, "AUROC of the linear probe, each fate against the rest, averaged over fates."),
+)
+def linear_fates(
+    train_codes: TrainCodes,
+    train_fates: TrainLabels,
+    train_clones: TrainLabels,
+    codes: Codes,
+    fates: CellLabels,
+    clones: CellLabels,
+) -> dict[str, float]:
+    """Score the fates of clones that the linear probe predicts.
 
-    ``1 - Σ_c log p_c(fate of c) / Σ_c log b(fate of c)`` over the scored clones c, b the share of each fate among
-    the training clones: 1 is certain and right, 0 is what the base rates give, negative is worse. Scored clones
-    of a fate that no training clone has are left out; not a number if none is left, or training has one fate.
+    - ``fate_skill``: ``1 - Σ_c log p_c(fate of c) / Σ_c log b(fate of c)`` over the scored clones c, b the share of
+      each fate among the training clones: 1 is certain and right, 0 is what the base rates give, negative is worse.
+      Scored clones of a fate that no training clone has are left out; not a number if none is left, or training has
+      one fate.
+    - ``fate_auroc``: the chance that a clone of the fate has a higher predicted probability of it than another clone,
+      ties counting half. 0.5 knows nothing. Fates that all or none of the scored clones have are left out; not a
+      number if none is left.
 
     Parameters
     ----------
@@ -62,49 +73,23 @@ def fate_skill(
         If shapes do not fit, values are not finite, a clone has two fates or is on both sides, or a training
         fate has a single clone.
     """
-    return _skill("linear", train_codes, train_fates, train_clones, codes, fates, clones)
+    predicted = clone_probabilities("linear", train_codes, train_fates, train_clones, codes, fates, clones)
+    return {"fate_skill": _skill(*predicted), "fate_auroc": _auroc(*predicted)}
 
 
-@metric(better="higher", low=0.0, high=1.0, reference=_AUROC)
-def fate_auroc(
-    train_codes: ArrayLike,
-    train_fates: ArrayLike,
-    train_clones: ArrayLike,
-    codes: ArrayLike,
-    fates: ArrayLike,
-    clones: ArrayLike,
-) -> float:
-    """AUROC of the linear probe, each fate against the rest, averaged over fates.
-
-    The chance that a clone of the fate has a higher predicted probability of it than another clone, ties counting
-    half. 0.5 knows nothing. Fates that all or none of the scored clones have are left out; not a number if
-    none is left.
-
-    Parameters
-    ----------
-    train_codes, train_fates, train_clones
-        Early cells that the probe is fitted on: codes (n_train, n_latent), labels (n_train,).
-    codes, fates, clones
-        Early cells that are scored: codes (n_cells, n_latent), labels (n_cells,).
-
-    Raises
-    ------
-    ValueError
-        As ``fate_skill``.
-    """
-    return _auroc("linear", train_codes, train_fates, train_clones, codes, fates, clones)
-
-
-@metric(better="higher", low=-np.inf, high=1.0, reference=_SKILL)
-def fate_skill_knn(
-    train_codes: ArrayLike,
-    train_fates: ArrayLike,
-    train_clones: ArrayLike,
-    codes: ArrayLike,
-    fates: ArrayLike,
-    clones: ArrayLike,
-) -> float:
-    """``fate_skill`` of the kNN probe.
+@family(
+    fate_skill_knn=MetricInfo("higher", -np.inf, 1.0, _SKILL, "``fate_skill`` of the kNN probe."),
+    fate_auroc_knn=share(_AUROC, "``fate_auroc`` of the kNN probe."),
+)
+def knn_fates(
+    train_codes: TrainCodes,
+    train_fates: TrainLabels,
+    train_clones: TrainLabels,
+    codes: Codes,
+    fates: CellLabels,
+    clones: CellLabels,
+) -> dict[str, float]:
+    """Score the fates of clones that the kNN probe predicts, as :func:`linear_fates` scores those of the linear one.
 
     It asks for neighbours of one fate, which a direction of small variance does not give, however clear it is to
     a linear probe.
@@ -119,50 +104,23 @@ def fate_skill_knn(
     Raises
     ------
     ValueError
-        As ``fate_skill``.
+        As :func:`linear_fates`.
     """
-    return _skill("knn", train_codes, train_fates, train_clones, codes, fates, clones)
+    predicted = clone_probabilities("knn", train_codes, train_fates, train_clones, codes, fates, clones)
+    return {"fate_skill_knn": _skill(*predicted), "fate_auroc_knn": _auroc(*predicted)}
 
 
-@metric(better="higher", low=0.0, high=1.0, reference=_AUROC)
-def fate_auroc_knn(
-    train_codes: ArrayLike,
-    train_fates: ArrayLike,
-    train_clones: ArrayLike,
-    codes: ArrayLike,
-    fates: ArrayLike,
-    clones: ArrayLike,
-) -> float:
-    """``fate_auroc`` of the kNN probe.
-
-    Parameters
-    ----------
-    train_codes, train_fates, train_clones
-        Early cells that the probe is fitted on: codes (n_train, n_latent), labels (n_train,).
-    codes, fates, clones
-        Early cells that are scored: codes (n_cells, n_latent), labels (n_cells,).
-
-    Raises
-    ------
-    ValueError
-        As ``fate_skill``.
-    """
-    return _auroc("knn", train_codes, train_fates, train_clones, codes, fates, clones)
-
-
-def _skill(probe: Probe, *cells: ArrayLike) -> float:
-    probabilities, base_rates, truth = clone_probabilities(probe, *cells)
+def _skill(probabilities: Floats, base_rates: Floats, truth: NDArray[np.intp]) -> float:
     known = truth >= 0
     base = base_rates[truth[known]]
     if not known.any() or (base == 1.0).all():
         return float("nan")
-    return 1.0 - float(np.log(_own(probabilities[known], truth[known])).sum() / np.log(base).sum())
+    return 1.0 - float(np.log(_of_fate(probabilities[known], truth[known])).sum() / np.log(base).sum())
 
 
-def _auroc(probe: Probe, *cells: ArrayLike) -> float:
+def _auroc(probabilities: Floats, base_rates: Floats, truth: NDArray[np.intp]) -> float:
     from scipy.stats import rankdata
 
-    probabilities, _, truth = clone_probabilities(probe, *cells)
     areas = []
     for fate, scores in enumerate(probabilities.T):
         has = truth == fate
@@ -174,12 +132,12 @@ def _auroc(probe: Probe, *cells: ArrayLike) -> float:
 
 def clone_probabilities(
     probe: Probe,
-    train_codes: ArrayLike,
-    train_fates: ArrayLike,
-    train_clones: ArrayLike,
-    codes: ArrayLike,
-    fates: ArrayLike,
-    clones: ArrayLike,
+    train_codes: Floats,
+    train_fates: NDArray[Any],
+    train_clones: NDArray[Any],
+    codes: Floats,
+    fates: NDArray[Any],
+    clones: NDArray[Any],
 ) -> tuple[Floats, Floats, NDArray[np.intp]]:
     """Predict the fate of each scored clone from the codes of its early cells.
 
@@ -188,7 +146,7 @@ def clone_probabilities(
     probe
         "linear" or "knn".
     train_codes, train_fates, train_clones, codes, fates, clones
-        As ``fate_skill``.
+        As :func:`linear_fates`.
 
     Returns
     -------
@@ -200,17 +158,16 @@ def clone_probabilities(
     Raises
     ------
     ValueError
-        As ``fate_skill``.
+        As :func:`linear_fates`.
     """
-    z_train, z = as_floats("train_codes", train_codes, 2), as_floats("codes", codes, 2)
-    require_same_length(1, train_codes=z_train, codes=z)
-    train_names, train_labels, train_group = _clones("train", train_fates, train_clones, len(z_train))
-    scored_names, labels, group = _clones("scored", fates, clones, len(z))
+    train_names, train_labels, train_group = _clones("train", train_fates, train_clones)
+    scored_names, labels, group = _clones("scored", fates, clones)
     if both := sorted(set(train_names) & set(scored_names)):
         raise ValueError(f"{len(both)} clones are fitted and scored, such as {both[0]!r}; each belongs to one side")
     names, fate_of_clone, counts = np.unique(train_labels, return_inverse=True, return_counts=True)
     if counts.min() < 2:
         raise ValueError(f"fate {names.tolist()[counts.argmin()]!r} has 1 training clone; at least 2 are needed")
+    z_train, z = train_codes, codes
     if probe == "linear":
         spread = z_train.std(axis=0)
         spread[spread <= RESOLUTION * np.abs(z_train).max(axis=0)] = np.inf
@@ -229,7 +186,7 @@ def clone_probabilities(
         cells = (z_train[~left_out], y[~left_out], weights[~left_out], z_train[left_out])
         for i, strength in enumerate(strengths):
             right = _clone_means(_predict(probe, strength, *cells), asked)
-            losses[i] -= np.log(_own(right, fate_of_clone[fold_of_clone == fold])).sum()
+            losses[i] -= np.log(_of_fate(right, fate_of_clone[fold_of_clone == fold])).sum()
     predicted = _predict(probe, strengths[int(np.argmin(losses))], z_train, y, weights, z)
     position = {name: i for i, name in enumerate(names.tolist())}
     truth = np.array([position.get(label, -1) for label in labels.tolist()], dtype=np.intp)
@@ -255,11 +212,8 @@ def _predict(probe: Probe, strength: float, z_train: Floats, y: NDArray[np.intp]
     return votes / votes.sum(axis=1, keepdims=True)
 
 
-def _clones(side: str, fates: ArrayLike, clones: ArrayLike, n: int) -> tuple[list[Any], NDArray[Any], NDArray[np.intp]]:
-    """Names of the clones, sorted, the fate of each, and the clone of each of the n cells."""
-    labels, ids = np.asarray(fates), np.asarray(clones)
-    if labels.shape != (n,) or ids.shape != (n,):
-        raise ValueError(f"{side} fates {labels.shape} and clones {ids.shape} for {n} cells; one each is needed")
+def _clones(side: str, labels: NDArray[Any], ids: NDArray[Any]) -> tuple[list[Any], NDArray[Any], NDArray[np.intp]]:
+    """Names of the clones, sorted, the fate of each, and the clone of each cell."""
     names, first, group = np.unique(ids, return_index=True, return_inverse=True)
     two = names[np.unique(group[labels != labels[first][group]])]
     if len(two):
@@ -274,7 +228,7 @@ def _clone_means(probabilities: Floats, group: NDArray[np.intp]) -> Floats:
     return means
 
 
-def _own(probabilities: Floats, fates: NDArray[np.intp]) -> Floats:
-    """The probability of each clone's own fate; a logarithm needs it above zero."""
-    own: Floats = np.maximum(probabilities[np.arange(len(fates)), fates], np.finfo(np.float64).tiny)
-    return own
+def _of_fate(probabilities: Floats, fates: NDArray[np.intp]) -> Floats:
+    """The probability of each clone's true fate; a logarithm needs it above zero."""
+    chosen: Floats = np.maximum(probabilities[np.arange(len(fates)), fates], np.finfo(np.float64).tiny)
+    return chosen

@@ -7,25 +7,28 @@ knows only each perturbation's mean has a high ``mcc`` and nothing within pertur
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import Annotated
 
-from metrics.arrays import (
-    RESOLUTION,
-    Floats,
-    as_floats,
-    as_mask,
-    average_precision,
-    require_same_length,
-    unit_columns,
-)
-from metrics.base import metric
+import numpy as np
+from numpy.typing import NDArray
+
+from metrics.arrays import RESOLUTION, Floats, Labels, Mask, average_precision, halves, unit_columns
+from metrics.base import checked, metric
+
+TrueLatents = Annotated[Floats, "n_cells n_true"]
+Codes = Annotated[Floats, "n_cells n_latent"]
+Targets = Annotated[Mask, "n_perturbations n_true"]
+Scores = Annotated[Floats, "n_perturbations n_true"]
+
+THRESHOLD = 0.5
+"""Score above which a perturbation is said to target a latent."""
 
 _MCC = "Hyvärinen & Morioka (2016), NeurIPS 29, mean correlation coefficient"
 _TARGETS = "Lopez et al. (2023), CLeaR, PMLR 213:662, sparse mechanism shift; task latent-recovery"
 
 
-def match_latents(z_true: ArrayLike, z: ArrayLike) -> NDArray[np.int64]:
+@checked
+def match_latents(z_true: TrueLatents, z: Codes) -> NDArray[np.int64]:
     """Find the learned latent that stands for each true one.
 
     The one-to-one assignment with the greatest sum of absolute Pearson correlations (Hungarian algorithm).
@@ -46,13 +49,12 @@ def match_latents(z_true: ArrayLike, z: ArrayLike) -> NDArray[np.int64]:
     ValueError
         If the cells differ in number, or values are not finite.
     """
-    z_true, z = _paired(z_true, z)
     match, _ = _match(unit_columns(z_true), unit_columns(z))
     return match
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=_MCC)
-def mcc(z_true: ArrayLike, z: ArrayLike) -> float:
+def mcc(z_true: TrueLatents, z: Codes) -> float:
     """Mean absolute correlation of the true latents with the learned ones matched to them.
 
     ``Σ_{i matched} |corr(z_true_i, z_{m(i)})| / n_true`` with ``match_latents``' m. A true latent left
@@ -68,12 +70,11 @@ def mcc(z_true: ArrayLike, z: ArrayLike) -> float:
     ValueError
         If the cells differ in number, or values are not finite.
     """
-    z_true, z = _paired(z_true, z)
     return float(_match(unit_columns(z_true), unit_columns(z))[1].mean())
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=f"{_MCC}, on residuals; task latent-recovery")
-def mcc_within(z_true: ArrayLike, z: ArrayLike, groups: ArrayLike) -> float:
+def mcc_within(z_true: TrueLatents, z: Codes, groups: Annotated[Labels, "n_cells"]) -> float:
     """``mcc`` of what the latents do within groups: both are centred in every group, residuals pooled.
 
     Centring takes away what the group labels give for free. A latent that is constant within every group
@@ -91,13 +92,8 @@ def mcc_within(z_true: ArrayLike, z: ArrayLike, groups: ArrayLike) -> float:
     ValueError
         If the cells differ in number, or values are not finite.
     """
-    z_true, z = _paired(z_true, z)
-    labels = np.asarray(groups)
-    if labels.shape != (len(z),):
-        raise ValueError(f"groups has shape {labels.shape} for {len(z)} cells; one label each is needed")
-    codes = np.unique(labels, return_inverse=True)[1]
     residuals = (
-        unit_columns(_centred_within(latents, codes), np.linalg.norm(latents, axis=0)) for latents in (z_true, z)
+        unit_columns(_centred_within(latents, groups), np.linalg.norm(latents, axis=0)) for latents in (z_true, z)
     )
     return float(_match(*residuals)[1].mean())
 
@@ -108,7 +104,7 @@ def mcc_within(z_true: ArrayLike, z: ArrayLike, groups: ArrayLike) -> float:
     high=1.0,
     reference="Linear identifiability; Lopez et al. (2023), CLeaR, PMLR 213:662, R² here on held-out cells",
 )
-def latent_r2(z_true: ArrayLike, z: ArrayLike, seed: int = 0) -> float:
+def latent_r2(z_true: TrueLatents, z: Codes, seed: int = 0) -> float:
     """Held-out R² of the true latents, regressed linearly on the learned ones.
 
     Ordinary least squares with an intercept on a random half of the cells; on the other half
@@ -128,11 +124,7 @@ def latent_r2(z_true: ArrayLike, z: ArrayLike, seed: int = 0) -> float:
     ValueError
         If the cells differ in number or are fewer than 4, or values are not finite.
     """
-    z_true, z = _paired(z_true, z)
-    if len(z) < 4:
-        raise ValueError(f"{len(z)} cells; at least 4 are needed, 2 to fit and 2 to score")
-    order = np.random.default_rng(seed).permutation(len(z))
-    fit, score = order[: len(z) // 2], order[len(z) // 2 :]
+    fit, score = halves(len(z), seed)
     mean, mean_true = z[fit].mean(axis=0), z_true[fit].mean(axis=0)
     coefficients = np.linalg.lstsq(z[fit] - mean, z_true[fit] - mean_true, rcond=None)[0]
     predicted = (z[score] - mean) @ coefficients + mean_true
@@ -145,7 +137,7 @@ def latent_r2(z_true: ArrayLike, z: ArrayLike, seed: int = 0) -> float:
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=_TARGETS)
-def target_auprc(targets: ArrayLike, scores: ArrayLike) -> float:
+def target_auprc(targets: Targets, scores: Scores) -> float:
     """Average precision with which the learned targets find the true ones.
 
     Over all (perturbation, latent) entries at once, tied scores entering together; a constant score gives
@@ -164,13 +156,12 @@ def target_auprc(targets: ArrayLike, scores: ArrayLike) -> float:
     ValueError
         If shapes differ, ``targets`` is not binary, or ``scores`` are not finite.
     """
-    truth, belief = _targets(targets, scores)
-    return average_precision(truth.ravel(), belief.ravel())
+    return average_precision(targets.ravel(), scores.ravel())
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=_TARGETS)
-def target_f1(targets: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> float:
-    """F1 of the targets named by scores *above* the threshold.
+def target_f1(targets: Targets, scores: Scores) -> float:
+    """F1 of the targets named by scores above ``THRESHOLD``.
 
     ``2 TP / (2 TP + FP + FN)`` over all (perturbation, latent) entries at once. A score equal to the
     threshold names no target. Not a number if there are no targets and none is named.
@@ -181,29 +172,15 @@ def target_f1(targets: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> 
         1 where the perturbation acts on the true latent, (n_perturbations, n_true).
     scores
         The method's belief in it, (n_perturbations, n_true), matched as for ``target_auprc``.
-    threshold
-        What a score must exceed.
 
     Raises
     ------
     ValueError
         If shapes differ, ``targets`` is not binary, or ``scores`` are not finite.
     """
-    truth, belief = _targets(targets, scores)
-    named = belief > threshold
-    counted = int(truth.sum() + named.sum())
-    return 2.0 * int((truth & named).sum()) / counted if counted else float("nan")
-
-
-def _paired(z_true: ArrayLike, z: ArrayLike) -> tuple[Floats, Floats]:
-    true, learned = as_floats("z_true", z_true, 2), as_floats("z", z, 2)
-    require_same_length(0, z_true=true, z=learned)
-    return true, learned
-
-
-def _targets(targets: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
-    belief = as_floats("scores", scores, 2)
-    return as_mask("targets", targets, belief.shape), belief
+    named = scores > THRESHOLD
+    counted = int(targets.sum() + named.sum())
+    return 2.0 * int((targets & named).sum()) / counted if counted else float("nan")
 
 
 def _match(unit_true: Floats, unit: Floats) -> tuple[NDArray[np.int64], Floats]:
@@ -220,8 +197,8 @@ def _match(unit_true: Floats, unit: Floats) -> tuple[NDArray[np.int64], Floats]:
     return match, strength
 
 
-def _centred_within(latents: Floats, codes: NDArray[np.intp]) -> Floats:
-    sums = np.zeros((codes.max() + 1, latents.shape[1]))
-    np.add.at(sums, codes, latents)
-    centred: Floats = latents - (sums / np.bincount(codes)[:, None])[codes]
+def _centred_within(latents: Floats, groups: Labels) -> Floats:
+    sums = np.zeros((groups.max() + 1, latents.shape[1]))
+    np.add.at(sums, groups, latents)
+    centred: Floats = latents - (sums / np.bincount(groups)[:, None])[groups]
     return centred

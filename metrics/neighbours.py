@@ -1,33 +1,31 @@
 """Nearest neighbours, searched once for all metrics of an evaluation that ask for those of the same codes.
 
-Metrics stay functions of their arrays: each calls ``neighbours``. Within ``sharing``, a search (or whatever else is
-marked ``shared``) is looked up by the *content* of the arrays, so that an array that was changed in place is another
-one and an address that is used again is none. What was found is forgotten at the end of ``sharing``.
+Metrics stay functions of their arrays: each calls ``neighbours``. Within ``sharing``, a search is looked up by the
+*content* of the codes: codes that were changed in place are searched again, and equal codes at another address are not.
+At the end of ``sharing`` all searches are forgotten.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, TypeVar
+from typing import Annotated
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from metrics.arrays import RESOLUTION, Floats, as_floats, standardised
+from metrics.arrays import RESOLUTION, Floats, standardised
+from metrics.base import checked
 
 EXACT = 20_000
 """Cells beyond which the search is approximate."""
 K_USUAL = 90
 """Neighbours that are searched for at least, the cell itself included: the most that any metric asks for."""
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-_found: ContextVar[dict[bytes, Any] | None] = ContextVar("found", default=None)
+_searches: ContextVar[dict[bytes, Neighbours] | None] = ContextVar("searches", default=None)
 
 
 @dataclass(frozen=True)
@@ -46,36 +44,21 @@ class Neighbours:
 
 @contextmanager
 def sharing() -> Iterator[None]:
-    """Within it, and in this thread alone, what is ``shared`` is computed once for the same arguments."""
-    token = _found.set({})
+    """Within it, and in this thread alone, the same codes are searched once."""
+    token = _searches.set({})
     try:
         yield
     finally:
-        _found.reset(token)
+        _searches.reset(token)
 
 
-def shared(function: F) -> F:
-    """Mark a function of arrays and numbers, whose result nobody changes, as one to be remembered in ``sharing``."""
-
-    @wraps(function)
-    def remembered(*arguments: Any) -> Any:
-        found = _found.get()
-        if found is None:
-            return function(*arguments)
-        key = _digest(function.__qualname__, *arguments)
-        if key not in found:
-            found[key] = function(*arguments)
-        return found[key]
-
-    return remembered  # type: ignore[return-value]
-
-
-def neighbours(codes: ArrayLike, k: int = K_USUAL) -> Neighbours:
+@checked
+def neighbours(codes: Annotated[Floats, "n_cells>=3 n_latent"], k: int = K_USUAL) -> Neighbours:
     """Find the nearest neighbours (Euclidean) of each cell.
 
-    Exact up to ``EXACT`` cells; beyond, by nearest neighbour descent (pynndescent, one seed), which misses less than
-    one neighbour of twenty. Ties are broken at random, by a fixed seed, never by the order of the cells, which may be
-    sorted by batch. In a constant code all cells tie: each has neighbours drawn at random.
+    The search is exact up to ``EXACT`` cells; beyond, nearest neighbour descent (pynndescent, a fixed seed) misses
+    fewer than one neighbour in twenty. Ties are broken at random, by a fixed seed, never by the order of the cells,
+    which may be sorted by batch. In a constant code all cells tie: each has neighbours drawn at random.
 
     Parameters
     ----------
@@ -94,14 +77,22 @@ def neighbours(codes: ArrayLike, k: int = K_USUAL) -> Neighbours:
     ValueError
         If there are fewer than 3 cells, values are not finite, or k is under 2.
     """
-    z = as_floats("codes", codes, 2)
-    if k < 2 or len(z) < 3:
-        raise ValueError(f"k is {k} for {len(z)} cell(s); at least 2, the cell itself included, and 3 cells are needed")
-    graph = _search(z, min(max(k, K_USUAL), len(z) - 1))
+    if k < 2:
+        raise ValueError(f"k is {k}; at least 2 are needed, the cell itself included")
+    n_searched = min(max(k, K_USUAL), len(codes) - 1)
+    searches = _searches.get()
+    if searches is None:
+        graph = _search(codes, n_searched)
+    else:
+        digest = hashlib.blake2b(f"{codes.shape} {n_searched}".encode())
+        digest.update(np.ascontiguousarray(codes).data)
+        key = digest.digest()
+        if key not in searches:
+            searches[key] = _search(codes, n_searched)
+        graph = searches[key]
     return Neighbours(graph.indices[:, :k], graph.distances[:, :k])
 
 
-@shared
 def _search(z: Floats, k: int) -> Neighbours:
     rng = np.random.default_rng(0)
     indices = np.empty((len(z), k), dtype=np.int64)
@@ -114,9 +105,9 @@ def _search(z: Floats, k: int) -> Neighbours:
     else:
         order = rng.permutation(len(z))
         points = z[order] - z.mean(axis=0)  # far from the origin, squares would lose the distances
-        found, distances[order, 1:] = (_exact if len(z) <= EXACT else _approximate)(points, k - 1)
-        indices[order, 1:] = order[found]
-        # what coincides is found at rounding's distance
+        nearest, distances[order, 1:] = (_exact if len(z) <= EXACT else _approximate)(points, k - 1)
+        indices[order, 1:] = order[nearest]
+        # cells that coincide are as far apart as rounding makes them
         distances[distances <= RESOLUTION * np.linalg.norm(z - z.mean(axis=0), axis=1)[:, None]] = 0.0
     indices.flags.writeable = distances.flags.writeable = False
     return Neighbours(indices, distances)
@@ -157,14 +148,3 @@ def _approximate(points: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
     distances[indices == np.arange(n)[:, None]] = np.inf  # the point itself, mostly but not always found
     order = np.argsort(distances, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(indices, order, axis=1), np.take_along_axis(distances, order, axis=1)
-
-
-def _digest(*values: Any) -> bytes:
-    hashed = hashlib.blake2b()
-    for value in values:
-        if isinstance(value, np.ndarray):
-            hashed.update(f"{value.dtype} {value.shape} ".encode())
-            hashed.update(np.ascontiguousarray(value).data)
-        else:
-            hashed.update(f"{value!r} ".encode())
-    return hashed.digest()

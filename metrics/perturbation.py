@@ -1,4 +1,4 @@
-"""Metrics of a predicted response to a perturbation: its mean, its genes, its cells.
+"""Metrics of a predicted response to a perturbation: its mean, its genes, its cells; and of adapting to few cells.
 
 Means are vectors over genes; Δ = mean of perturbed cells − mean of control cells. Genes are weighted and
 DEGs named by one half of the held-out cells, and predictions scored on the other half.
@@ -6,21 +6,21 @@ DEGs named by one half of the held-out cells, and predictions scored on the othe
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import Annotated, Any
 
-from metrics.arrays import (
-    RESOLUTION,
-    Floats,
-    as_floats,
-    as_mask,
-    average_precision,
-    pearson,
-    require_same_length,
-    require_same_shape,
-    unit_columns,
-)
-from metrics.base import metric
+import numpy as np
+from numpy.typing import NDArray
+
+from metrics.arrays import RESOLUTION, Floats, Mask, average_precision, pearson, unit_columns
+from metrics.base import checked, family, metric, share
+
+Genes = Annotated[Floats, "n_genes"]
+GeneMask = Annotated[Mask, "n_genes"]
+Perturbed = Annotated[Floats, "n_perturbed>=2 n_genes"]
+Control = Annotated[Floats, "n_control>=2 n_genes"]
+TrueCells = Annotated[Floats, "n_true>=2 n_features"]
+PredictedCells = Annotated[Floats, "n_predicted>=2 n_features"]
+TopGenes = Annotated[NDArray[Any], "n_top>=2"]
 
 NO_CHANGE = 1e-5
 """A Δ smaller than this share of the Δ it is compared with is the rounding noise of no change."""
@@ -30,10 +30,12 @@ BANDWIDTHS = (0.5, 1.0, 2.0)
 """Kernel widths of ``mmd``, in units of the median distance."""
 
 _LEGACY = "Lotfollahi et al. (2019), Nat. Methods 16:715, scGen's R², squared Pearson of gene means"
+_SPARSE_SHIFT = "Lopez et al. (2023), CLeaR, PMLR 213:662, transfer to unseen interventions"
 _GEARS = "GEARS: Roohani et al. (2024), Nat. Biotechnol. 42:927"
 
 
-def deg_t_statistics(perturbed: ArrayLike, control: ArrayLike) -> Floats:
+@checked
+def deg_t_statistics(perturbed: Perturbed, control: Control) -> Floats:
     """Welch's t of every gene, perturbed against control.
 
     ``t = (mean_p - mean_c) / sqrt(var_p / n_p + var_c / n_c)``, variances with ddof 1. A gene constant in
@@ -57,7 +59,7 @@ def deg_t_statistics(perturbed: ArrayLike, control: ArrayLike) -> Floats:
     return _welch(perturbed, control)[0]
 
 
-def deg_weights(perturbed_a: ArrayLike, control_a: ArrayLike) -> Floats:
+def deg_weights(perturbed_a: NDArray[Any], control_a: NDArray[Any]) -> Floats:
     """Weights of the genes by how clearly they are differentially expressed.
 
     ``u = (|t| - min|t|) / (max|t| - min|t|)``, ``w = u² / Σu²`` with Welch's t, in this order as published.
@@ -94,7 +96,8 @@ def deg_weights(perturbed_a: ArrayLike, control_a: ArrayLike) -> Floats:
     return weights
 
 
-def deg_mask(perturbed: ArrayLike, control: ArrayLike, alpha: float = 0.05) -> NDArray[np.bool_]:
+@checked
+def deg_mask(perturbed: Perturbed, control: Control, alpha: float = 0.05) -> NDArray[np.bool_]:
     """Which genes are differentially expressed: two-sided Welch tests, Benjamini–Hochberg at ``alpha``.
 
     Parameters
@@ -131,7 +134,7 @@ def deg_mask(perturbed: ArrayLike, control: ArrayLike, alpha: float = 0.05) -> N
     high=1.0,
     reference="task unseen-cell-type; weights and weighted R² of Δ: Mejia et al. (2025), arXiv:2506.22641",
 )
-def skill(delta_true: ArrayLike, delta_predicted: ArrayLike, delta_mean_shift: ArrayLike, weights: ArrayLike) -> float:
+def skill(delta_true: Genes, delta_predicted: Genes, delta_mean_shift: Genes, weights: Genes) -> float:
     """Skill over the mean shift of the training cell types.
 
     ``S = 1 - Σ_g w_g (Δ_g - Δ̂_g)² / Σ_g w_g (Δ_g - Δ̄_g)²``: 1 is perfect, 0 is what the mean shift Δ̄ does,
@@ -149,19 +152,16 @@ def skill(delta_true: ArrayLike, delta_predicted: ArrayLike, delta_mean_shift: A
     ValueError
         If shapes differ, values are not finite, or a weight is negative.
     """
-    true, predicted = _gene_vectors(delta_true=delta_true, delta_predicted=delta_predicted)
-    mean_shift, w = _gene_vectors(delta_mean_shift=delta_mean_shift, weights=weights)
-    require_same_shape(delta_true=true, delta_mean_shift=mean_shift)
-    if w.min() < 0:
-        raise ValueError(f"weights must not be negative; the lowest is {w.min()}")
-    baseline = float(np.sum(w * (true - mean_shift) ** 2))
+    if weights.min() < 0:
+        raise ValueError(f"weights must not be negative; the lowest is {weights.min()}")
+    baseline = float(np.sum(weights * (delta_true - delta_mean_shift) ** 2))
     if baseline == 0.0:
         return float("nan")
-    return 1.0 - float(np.sum(w * (true - predicted) ** 2)) / baseline
+    return 1.0 - float(np.sum(weights * (delta_true - delta_predicted) ** 2)) / baseline
 
 
 @metric(better="higher", low=-1.0, high=1.0, reference="task unseen-cell-type")
-def delta_cosine(delta_true: ArrayLike, delta_predicted: ArrayLike) -> float:
+def delta_cosine(delta_true: Genes, delta_predicted: Genes) -> float:
     """Cosine of the true and the predicted Δ; blind to the size of the response.
 
     ``Δ·Δ̂ / (‖Δ‖ ‖Δ̂‖)``. 0 if either is zero, which it also counts as if its norm is below 1e-5 of the
@@ -177,15 +177,14 @@ def delta_cosine(delta_true: ArrayLike, delta_predicted: ArrayLike) -> float:
     ValueError
         If shapes differ, or values are not finite.
     """
-    true, predicted = _gene_vectors(delta_true=delta_true, delta_predicted=delta_predicted)
-    if _one_is_no_change(true, predicted):
+    if _one_is_no_change(delta_true, delta_predicted):
         return 0.0
-    true, predicted = true / np.linalg.norm(true), predicted / np.linalg.norm(predicted)
+    true, predicted = delta_true / np.linalg.norm(delta_true), delta_predicted / np.linalg.norm(delta_predicted)
     return float(np.clip(true @ predicted, -1.0, 1.0))
 
 
 @metric(better="higher", low=-1.0, high=1.0, reference=f"{_GEARS}, Pearson of Δ")
-def delta_pearson(delta_true: ArrayLike, delta_predicted: ArrayLike) -> float:
+def delta_pearson(delta_true: Genes, delta_predicted: Genes) -> float:
     """Pearson correlation of the true and the predicted Δ; blind to the response's size and to its mean.
 
     0 if either is zero, in the sense of ``delta_cosine``, or the same for all genes.
@@ -200,12 +199,11 @@ def delta_pearson(delta_true: ArrayLike, delta_predicted: ArrayLike) -> float:
     ValueError
         If shapes differ, or values are not finite.
     """
-    true, predicted = _gene_vectors(delta_true=delta_true, delta_predicted=delta_predicted)
-    return 0.0 if _one_is_no_change(true, predicted) else pearson(true, predicted)
+    return 0.0 if _one_is_no_change(delta_true, delta_predicted) else pearson(delta_true, delta_predicted)
 
 
 @metric(better="higher", low=0.0, high=1.0, reference=f"{_GEARS}, share of opposite directions")
-def deg_sign_accuracy(delta_true: ArrayLike, delta_predicted: ArrayLike, degs: ArrayLike) -> float:
+def deg_sign_accuracy(delta_true: Genes, delta_predicted: Genes, degs: GeneMask) -> float:
     """Share of the DEGs predicted to change in the right direction.
 
     ``mean over DEGs of [sign Δ̂ = sign Δ]``. A predicted 0 is wrong. DEGs whose Δ is exactly 0 have no
@@ -223,15 +221,14 @@ def deg_sign_accuracy(delta_true: ArrayLike, delta_predicted: ArrayLike, degs: A
     ValueError
         If shapes differ, values are not finite, or ``degs`` is not boolean.
     """
-    true, predicted = _gene_vectors(delta_true=delta_true, delta_predicted=delta_predicted)
-    counted = as_mask("degs", degs, true.shape) & (true != 0)
+    counted = degs & (delta_true != 0)
     if not counted.any():
         return float("nan")
-    return float(np.mean(np.sign(predicted[counted]) == np.sign(true[counted])))
+    return float(np.mean(np.sign(delta_predicted[counted]) == np.sign(delta_true[counted])))
 
 
 @metric(better="higher", low=0.0, high=1.0, reference="Average precision; task unseen-cell-type")
-def deg_auprc(delta_predicted: ArrayLike, degs: ArrayLike) -> float:
+def deg_auprc(delta_predicted: Genes, degs: GeneMask) -> float:
     """Average precision with which the size of the predicted Δ finds the DEGs.
 
     Genes ranked by |Δ̂|, tied ones entering together, so a constant |Δ̂| gives the share of DEGs. Not a
@@ -249,12 +246,11 @@ def deg_auprc(delta_predicted: ArrayLike, degs: ArrayLike) -> float:
     ValueError
         If shapes differ, values are not finite, or ``degs`` is not boolean.
     """
-    predicted = as_floats("delta_predicted", delta_predicted, 1)
-    return average_precision(as_mask("degs", degs, predicted.shape), np.abs(predicted))
+    return average_precision(degs, np.abs(delta_predicted))
 
 
 @metric(better="lower", low=0.0, high=np.inf, reference="task unseen-cell-type")
-def log_variance_error(x_true: ArrayLike, x_predicted: ArrayLike) -> float:
+def log_variance_error(x_true: TrueCells, x_predicted: PredictedCells) -> float:
     """How far the predicted cells' variance of a gene is from the truth's, as a log ratio.
 
     ``mean over genes of |log(var_true + 0.001) - log(var_predicted + 0.001)|``, variances with ddof 1, over
@@ -271,8 +267,7 @@ def log_variance_error(x_true: ArrayLike, x_predicted: ArrayLike) -> float:
     ValueError
         If a group has fewer than 2 cells, the genes differ in number, or values are not finite.
     """
-    true, predicted = _cell_groups(x_true=x_true, x_predicted=x_predicted)
-    variance_true, variance_predicted = _moments(true)[1], _moments(predicted)[1]
+    variance_true, variance_predicted = _moments(x_true)[1], _moments(x_predicted)[1]
     varies = (variance_true > 0) | (variance_predicted > 0)
     if not varies.any():
         return float("nan")
@@ -281,7 +276,9 @@ def log_variance_error(x_true: ArrayLike, x_predicted: ArrayLike) -> float:
 
 
 @metric(better="lower", low=0.0, high=2.0, reference="task unseen-cell-type")
-def correlation_error(x_true: ArrayLike, x_predicted: ArrayLike) -> float:
+def correlation_error(
+    x_true: Annotated[Floats, "n_true>=2 n_genes>=2"], x_predicted: Annotated[Floats, "n_predicted>=2 n_genes>=2"]
+) -> float:
     """How far the predicted cells' gene–gene correlations are from the truth's.
 
     ``sqrt(mean over gene pairs g < h of (ρ_true - ρ_predicted)²)`` with Pearson's ρ over cells. A constant
@@ -298,10 +295,7 @@ def correlation_error(x_true: ArrayLike, x_predicted: ArrayLike) -> float:
     ValueError
         If there are fewer than 2 cells or genes, the genes differ in number, or values are not finite.
     """
-    true, predicted = _cell_groups(x_true=x_true, x_predicted=x_predicted)
-    if true.shape[1] < 2:
-        raise ValueError(f"x_true has {true.shape[1]} gene; at least 2 are needed for a correlation")
-    unit_true, unit_predicted = unit_columns(true), unit_columns(predicted)
+    unit_true, unit_predicted = unit_columns(x_true), unit_columns(x_predicted)
     difference = unit_true.T @ unit_true - unit_predicted.T @ unit_predicted
     pairs = np.triu_indices(len(difference), k=1)
     return float(np.sqrt(np.mean(difference[pairs] ** 2)))
@@ -313,7 +307,7 @@ def correlation_error(x_true: ArrayLike, x_predicted: ArrayLike) -> float:
     high=np.inf,
     reference="Székely & Rizzo (2013), J. Stat. Plan. Inference 143:1249; U-statistic, Euclidean distance",
 )
-def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
+def energy_distance(cells_true: TrueCells, cells_predicted: PredictedCells) -> float:
     """Unbiased energy distance of two samples of cells.
 
     ``2 E‖X - Y‖ - E‖X - X'‖ - E‖Y - Y'‖``, with pairs of a cell with itself left out of the last two. The
@@ -323,9 +317,9 @@ def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
 
     Parameters
     ----------
-    x, y
-        True and predicted cells, (n_x, n_features), (n_y, n_features), in a space fitted on training cells;
-        at least 2 cells each, in equal numbers for comparable noise.
+    cells_true, cells_predicted
+        Cells in a space fitted on training cells, (n_true, n_features), (n_predicted, n_features); at least 2 each,
+        in equal numbers for comparable noise.
 
     Raises
     ------
@@ -334,8 +328,8 @@ def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
     """
     from scipy.spatial.distance import cdist, pdist
 
-    x, y = _cell_groups(x=x, y=y)
-    return float(2.0 * cdist(x, y).mean() - pdist(x).mean() - pdist(y).mean())
+    between = cdist(cells_true, cells_predicted).mean()
+    return float(2.0 * between - pdist(cells_true).mean() - pdist(cells_predicted).mean())
 
 
 @metric(
@@ -344,7 +338,7 @@ def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
     high=2.0,
     reference="Gretton et al. (2012), JMLR 13:723, unbiased MMD² (eq. 3) with the median heuristic",
 )
-def mmd(x: ArrayLike, y: ArrayLike) -> float:
+def mmd(cells_true: TrueCells, cells_predicted: PredictedCells) -> float:
     """Unbiased squared maximum mean discrepancy of two samples of cells, RBF kernel.
 
     ``E k(X, X') + E k(Y, Y') - 2 E k(X, Y)``, pairs of a cell with itself left out, where k is the mean of
@@ -353,9 +347,9 @@ def mmd(x: ArrayLike, y: ArrayLike) -> float:
 
     Parameters
     ----------
-    x, y
-        True and predicted cells, (n_x, n_features), (n_y, n_features), in a space fitted on training cells;
-        at least 2 cells each, in equal numbers for comparable noise.
+    cells_true, cells_predicted
+        Cells in a space fitted on training cells, (n_true, n_features), (n_predicted, n_features); at least 2 each,
+        in equal numbers for comparable noise.
 
     Raises
     ------
@@ -364,14 +358,13 @@ def mmd(x: ArrayLike, y: ArrayLike) -> float:
     """
     from scipy.spatial.distance import pdist, squareform
 
-    x, y = _cell_groups(x=x, y=y)
-    distances = pdist(np.vstack([x, y]))
+    distances = pdist(np.vstack([cells_true, cells_predicted]))
     if not distances.any():
         return 0.0
     median = np.median(distances[distances > 0])
     exponent = -0.5 * (distances / median) ** 2
     kernel = squareform(np.mean([np.exp(exponent / c**2) for c in BANDWIDTHS], axis=0))
-    n_x, n_y = len(x), len(y)
+    n_x, n_y = len(cells_true), len(cells_predicted)
     # squareform leaves the diagonal, a cell with itself, at zero.
     within_x = kernel[:n_x, :n_x].sum() / (n_x * (n_x - 1))
     within_y = kernel[n_x:, n_x:].sum() / (n_y * (n_y - 1))
@@ -384,7 +377,7 @@ def mmd(x: ArrayLike, y: ArrayLike) -> float:
     high=1.0,
     reference="Coefficient of determination; task unseen-cell-type",
 )
-def mean_r2(mean_true: ArrayLike, mean_predicted: ArrayLike) -> float:
+def mean_r2(mean_true: Genes, mean_predicted: Genes) -> float:
     """R² of the predicted gene means, which unlike ``legacy_r2`` asks for the values themselves.
 
     ``1 - Σ(m - m̂)² / Σ(m - mean m)²`` over genes; negative if worse than one value for all genes. Not a
@@ -400,60 +393,29 @@ def mean_r2(mean_true: ArrayLike, mean_predicted: ArrayLike) -> float:
     ValueError
         If shapes differ, or values are not finite.
     """
-    true, predicted = _gene_vectors(mean_true=mean_true, mean_predicted=mean_predicted)
-    spread = true - true.mean()
-    if np.linalg.norm(spread) <= RESOLUTION * np.linalg.norm(true):
+    spread = mean_true - mean_true.mean()
+    if np.linalg.norm(spread) <= RESOLUTION * np.linalg.norm(mean_true):
         return float("nan")
-    return 1.0 - float(np.sum((true - predicted) ** 2) / np.sum(spread**2))
+    return 1.0 - float(np.sum((mean_true - mean_predicted) ** 2) / np.sum(spread**2))
 
 
-@metric(better="higher", low=0.0, high=1.0, reference=_LEGACY)
-def legacy_r2(mean_true: ArrayLike, mean_predicted: ArrayLike) -> float:
-    """Squared Pearson correlation of gene means: the field's "R²", for comparison with papers only.
+@family(
+    legacy_r2=share(_LEGACY, 'Squared Pearson correlation of gene means: the field\'s "R²".'),
+    legacy_r2_no_change=share(
+        _LEGACY, "``legacy_r2`` of predicting no change: the control cells' means as the prediction."
+    ),
+    legacy_r2_top_degs=share(_LEGACY, "``legacy_r2`` over the top DEGs alone."),
+)
+def legacy(mean_true: Genes, mean_predicted: Genes, mean_control: Genes, top: TopGenes) -> dict[str, float]:
+    """Compute the field's "R²" of gene means, for comparison with papers only.
 
-    Blind to scale and offset (half the truth scores 1) and to the sign, and high for no change at all: read
-    it beside ``legacy_r2_no_change``. 0 if either is the same for all genes.
-
-    Parameters
-    ----------
-    mean_true, mean_predicted
-        Gene means of the true and the predicted perturbed cells, (n_genes,).
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, or values are not finite.
-    """
-    true, predicted = _gene_vectors(mean_true=mean_true, mean_predicted=mean_predicted)
-    return pearson(true, predicted) ** 2
-
-
-@metric(better="higher", low=0.0, high=1.0, reference=_LEGACY)
-def legacy_r2_no_change(mean_true: ArrayLike, mean_control: ArrayLike) -> float:
-    """What ``legacy_r2`` gives to predicting no change: the control cells' means in place of a prediction.
+    It is blind to scale and offset (half the truth scores 1) and to the sign, and high for no change at all: read
+    ``legacy_r2`` beside ``legacy_r2_no_change``. 0 if either is the same for all genes.
 
     Parameters
     ----------
-    mean_true, mean_control
-        Gene means of the true perturbed cells and of the control cells, (n_genes,).
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, or values are not finite.
-    """
-    true, control = _gene_vectors(mean_true=mean_true, mean_control=mean_control)
-    return legacy_r2(true, control)
-
-
-@metric(better="higher", low=0.0, high=1.0, reference=_LEGACY)
-def legacy_r2_top_degs(mean_true: ArrayLike, mean_predicted: ArrayLike, top: ArrayLike) -> float:
-    """``legacy_r2`` over the top DEGs alone.
-
-    Parameters
-    ----------
-    mean_true, mean_predicted
-        Gene means of the true and the predicted perturbed cells, (n_genes,).
+    mean_true, mean_predicted, mean_control
+        Gene means of the true and the predicted perturbed cells and of the control cells, (n_genes,).
     top
         Indices of the top DEGs, (n_top,), at least 2.
 
@@ -462,28 +424,85 @@ def legacy_r2_top_degs(mean_true: ArrayLike, mean_predicted: ArrayLike, top: Arr
     ValueError
         If shapes differ, values are not finite, or ``top`` does not hold at least 2 indices of genes.
     """
-    true, predicted = _gene_vectors(mean_true=mean_true, mean_predicted=mean_predicted)
-    indices = np.asarray(top)
-    if indices.ndim != 1 or indices.size < 2 or not np.issubdtype(indices.dtype, np.integer):
-        raise ValueError(f"top has shape {indices.shape} and dtype {indices.dtype}; at least 2 integers are needed")
-    if indices.min() < 0 or indices.max() >= len(true):
-        raise ValueError(f"top runs from {indices.min()} to {indices.max()}; there are {len(true)} genes, from 0")
-    return legacy_r2(true[indices], predicted[indices])
+    return {
+        "legacy_r2": pearson(mean_true, mean_predicted) ** 2,
+        "legacy_r2_no_change": pearson(mean_true, mean_control) ** 2,
+        "legacy_r2_top_degs": pearson(*_of_top(top, mean_true, mean_predicted)) ** 2,
+    }
 
 
-def _gene_vectors(**vectors: ArrayLike) -> list[Floats]:
-    arrays = {name: as_floats(name, values, 1) for name, values in vectors.items()}
-    require_same_shape(**arrays)
-    return list(arrays.values())
+@metric(better="higher", low=-np.inf, high=1.0, reference="task few-shot-perturbation")
+def skill_half(mean_true: Genes, mean_predicted: Genes, mean_half: Genes) -> float:
+    """Skill over the mean of one half of a perturbation's cells, scored on the other half.
+
+    ``S = 1 - Σ_g (m_g - m̂_g)² / Σ_g (m_g - h_g)²`` over genes: 0 is what the half's own mean h does, and, both halves
+    being as noisy, 1/2 is what the noiseless mean would get. Not a number if h is exact.
+
+    Parameters
+    ----------
+    mean_true, mean_predicted, mean_half
+        m, m̂ and h, (n_genes,).
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, or values are not finite.
+    """
+    return skill(mean_true, mean_predicted, mean_half, np.ones(np.shape(mean_true)))
 
 
-def _cell_groups(**groups: ArrayLike) -> list[Floats]:
-    arrays = {name: as_floats(name, values, 2) for name, values in groups.items()}
-    require_same_length(1, **arrays)
-    for name, array in arrays.items():
-        if len(array) < 2:
-            raise ValueError(f"{name} has {len(array)} cell; at least 2 are needed")
-    return list(arrays.values())
+@metric(better="higher", low=-np.inf, high=np.inf, reference=_SPARSE_SHIFT)
+def likelihood_gain(
+    adapted: Annotated[Floats, "n_cells"], unadapted: Annotated[Floats, "n_cells"], n_genes: int
+) -> float:
+    """Gain in log-likelihood, per cell and gene, from adapting to a perturbation.
+
+    ``mean over cells of (log p_adapted - log p_unadapted) / n_genes``, nats. 0 is a model that learned nothing
+    from the adaptation cells. It compares a model with itself, so that likelihoods of different kinds (counts,
+    log-normalised) are never compared.
+
+    Parameters
+    ----------
+    adapted, unadapted
+        Log-likelihood of each scored cell before and after adapting, (n_cells,).
+    n_genes
+        Number of genes.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, values are not finite, or there is no gene.
+    """
+    if n_genes < 1:
+        raise ValueError(f"n_genes is {n_genes}; at least 1 is needed")
+    return float(np.mean(adapted - unadapted) / n_genes)
+
+
+@metric(better="higher", low=-1.0, high=1.0, reference="GEARS: Roohani et al. (2024), Nat. Biotechnol. 42:927, top 20")
+def delta_pearson_top_degs(delta_true: Genes, delta_predicted: Genes, top: TopGenes) -> float:
+    """``delta_pearson`` over the top DEGs alone.
+
+    Parameters
+    ----------
+    delta_true, delta_predicted
+        Δ and Δ̂, (n_genes,).
+    top
+        Indices of the top DEGs, (n_top,), at least 2.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, values are not finite, or ``top`` does not hold at least 2 indices of genes.
+    """
+    return delta_pearson(*_of_top(top, delta_true, delta_predicted))
+
+
+def _of_top(top: NDArray[Any], *vectors: Floats) -> list[Floats]:
+    """The entries of vectors over genes at the indices ``top``."""
+    n_genes = len(vectors[0])
+    if not np.issubdtype(top.dtype, np.integer) or top.min() < 0 or top.max() >= n_genes:
+        raise ValueError(f"top is {top}; indices of genes from 0 to {n_genes - 1} are needed")
+    return [vector[top] for vector in vectors]
 
 
 def _one_is_no_change(a: Floats, b: Floats) -> bool:
@@ -499,9 +518,8 @@ def _moments(x: Floats) -> tuple[Floats, Floats]:
     return mean, variance
 
 
-def _welch(perturbed: ArrayLike, control: ArrayLike) -> tuple[Floats, Floats]:
+def _welch(p: Floats, c: Floats) -> tuple[Floats, Floats]:
     """Welch's t and its degrees of freedom, (n_genes,) each."""
-    p, c = _cell_groups(perturbed=perturbed, control=control)
     (mean_p, variance_p), (mean_c, variance_c) = _moments(p), _moments(c)
     share_p, share_c = variance_p / len(p), variance_c / len(c)
     squared_error = share_p + share_c

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 
@@ -45,7 +46,7 @@ class Registry(Mapping[str, Any]):
         entry = self._entries[name]
         if isinstance(entry, str):
             module, _, attribute = entry.partition(":")
-            entry = self._entries[name] = getattr(import_module(module), attribute)
+            entry = self._entries[name] = attrgetter(attribute)(import_module(module))
         return entry
 
     def __contains__(self, name: object) -> bool:

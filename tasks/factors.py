@@ -81,13 +81,13 @@ class Factors(Task):
         fitted = fit(training)
         codes = fitted.embed(handed(self._draw(unit), test))
         factors = self._draw(unit).obsm["factors"][test]
-        found = dci(codes, factors, "boosting", seed)
-        scores = {"mig": METRICS["mig"](codes, factors), "dci_disentanglement": found["disentanglement"]}
+        found = dci(codes, factors, seed)
+        scores = {"mig": METRICS["mig"](codes, factors), "dci_disentanglement": found["dci_disentanglement"]}
         if self.primary_only:
             return scores
         return scores | {
-            "dci_completeness": found["completeness"],
-            "dci_informativeness": found["informativeness"],
+            "dci_completeness": found["dci_completeness"],
+            "dci_informativeness": found["dci_informativeness"],
             **{name: METRICS[name](codes, factors, seed=seed) for name in SEEDED},
             "irs": METRICS["irs"](codes, factors),
             **curvature_scores(fitted, training),

@@ -23,6 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from metrics.cache import cache_directory, user_cache
 from tasks.command_line import command
 from tasks.datasets.base import DataError, Fields
 from tasks.datasets.built import is_there, is_whole, place, write
@@ -33,30 +34,21 @@ if TYPE_CHECKING:
     import numpy as np
     from anndata import AnnData
 
-APPLICATION = "disentanglement-ood-bench"
-
 #: How often a failed download is tried again, with a pause that grows by a second each time.
 RETRIES = 3
 
 _SHARED = "tasks.datasets.reading:"  # the module that all loaders use
 
 
-def _cache_directory() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir(APPLICATION))
-
-
 def data_directory() -> Path:
     """Return where the original files are: ``BENCH_DATA_DIR``, else ``data`` in the user's cache."""
     chosen = os.environ.get("BENCH_DATA_DIR")
-    return Path(chosen).expanduser() if chosen else _cache_directory() / "data"
+    return Path(chosen).expanduser() if chosen else user_cache() / "data"
 
 
 def built_directory() -> Path:
     """Return where built data sets are kept: ``built`` in ``BENCH_CACHE_DIR``, else in the user's cache."""
-    chosen = os.environ.get("BENCH_CACHE_DIR")
-    return (Path(chosen).expanduser() if chosen else _cache_directory()) / "built"
+    return cache_directory("built")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from metrics.curvature import extrinsic_curvature, parameter_effects_curvature
+from metrics.curvature import curvature
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def polar(r, phi):
 
 
 def both(gram, n_latent):
-    return extrinsic_curvature(gram, n_latent), parameter_effects_curvature(gram, n_latent)
+    return tuple(curvature(gram, n_latent).values())
 
 
 def test_sphere(rng):
@@ -108,7 +108,7 @@ def test_units_and_layout_of_the_latent_space(rng):
 def test_one_wild_point_does_not_rule(rng):
     theta = np.append(np.full(20, 1.0), 0.05)  # next to the pole P² is 430 times as large
     expected = 3 / np.tan(1.0) ** 2
-    assert parameter_effects_curvature(sphere(1.0, theta, np.zeros(21)), 2) == pytest.approx(expected)
+    assert both(sphere(1.0, theta, np.zeros(21)), 2)[1] == pytest.approx(expected)
 
 
 def test_a_collapsed_latent_counts_as_none(rng):
@@ -126,19 +126,19 @@ def test_a_collapsed_latent_counts_as_none(rng):
 def test_points_where_the_decoder_stands_still_are_left_out():
     gram = sphere(2.0, np.full(5, 1.0), np.zeros(5))
     gram[:3] = 0
-    assert extrinsic_curvature(gram, 2) == pytest.approx(0.5)
+    assert both(gram, 2)[0] == pytest.approx(0.5)
     assert np.isnan(both(np.zeros((4, 5, 5)), 2)).all()
 
 
 def test_rounding_makes_no_negative_curvature():
     # J and H are one vector, but for the last digit of |H|²
-    assert extrinsic_curvature([[[1, 1], [1, 1 - 1e-7]]], 1) == 0
+    assert both([[[1, 1], [1, 1 - 1e-7]]], 1)[0] == 0
 
 
 def test_errors_quote_what_was_got():
     with pytest.raises(ValueError, match=r"gram has shape \(4, 5, 5\); \(n_points, 9, 9\) is needed for n_latent=3"):
-        extrinsic_curvature(np.zeros((4, 5, 5)), 3)
+        curvature(np.zeros((4, 5, 5)), 3)
     with pytest.raises(ValueError, match="n_latent=0"):
-        parameter_effects_curvature(np.zeros((4, 5, 5)), 0)
+        curvature(np.zeros((4, 5, 5)), 0)
     with pytest.raises(ValueError, match="1 of 25 values that are NaN"):
-        extrinsic_curvature(np.where(np.eye(5) * np.arange(5) == 4, np.nan, 0)[None], 2)
+        curvature(np.where(np.eye(5) * np.arange(5) == 4, np.nan, 0)[None], 2)

@@ -16,6 +16,7 @@ from metrics.embedding import (
     distance_spearman,
     knn_recall,
     label_transfer,
+    ood_distance,
     procrustes,
     reconstruction_error,
     training_drift,
@@ -320,12 +321,48 @@ def test_label_transfer_counts_an_unseen_label_as_wrong(rng):
     assert score == 0.5
 
 
+# ood_distance
+
+
+def test_ood_distance_agrees_with_all_pairs(rng):
+    x = rng.normal(size=(200, 4))
+    new = rng.normal(size=(30, 4)) + 2
+    among = np.sort(np.linalg.norm(x[:, None] - x[None], axis=-1), axis=1)[:, 5]  # the first is the sample itself
+    to_new = np.sort(np.linalg.norm(new[:, None] - x[None], axis=-1), axis=1)[:, 4]
+    assert_allclose(ood_distance(new, x, k=5), np.median(to_new) / np.median(among), rtol=1e-6)
+
+
+def test_ood_distance_known_answers(rng):
+    x = rng.normal(size=(200, 4))
+    # a unit apart on a line the 2nd neighbour of most points is 1 away; that of a point 10 beyond the last is 11 away
+    line = np.arange(9.0)[:, None]
+    assert ood_distance([[18.0]], line, k=2) == pytest.approx(11)
+    draws = rng.normal(size=(2000, 3))
+    assert ood_distance(draws[:1000], draws[1000:]) == pytest.approx(1, abs=0.05)
+    far = [ood_distance(x + shift * np.eye(4)[0], x) for shift in (0, 5, 10, 20)]
+    assert (np.diff(far) > 0).all()
+    assert_allclose(ood_distance(3 * x + 22, 3 * x + 2), ood_distance(x + 20 / 3, x), rtol=1e-6)  # no unit
+
+
+def test_ood_distance_is_not_defined_among_duplicates_and_refuses_nothing(rng):
+    x = rng.normal(size=(200, 4))
+    assert np.isnan(ood_distance(x, np.ones((20, 4))))
+    with pytest.raises(ValueError, match="n_training must be at least 2"):
+        ood_distance(x, x[:1])
+    with pytest.raises(ValueError, match="k is 0"):
+        ood_distance(x, x, k=0)
+    with pytest.raises(ValueError, match="held_out has shape"):
+        ood_distance(x[:0], x)
+    with pytest.raises(ValueError, match="n_features is 4, but 2 in held_out"):
+        ood_distance(x[:, :2], x)
+
+
 # errors
 
 
 def test_errors_quote_what_was_got(rng):
     z = rng.normal(size=(5, 2))
-    with pytest.raises(ValueError, match=r"z_in \(5, 2\), z_out \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"z_out has shape \(4, 2\); n_held_out is 4, but 5 in z_in"):
         displacement(z, z[:4], z, z)
     with pytest.raises(ValueError, match=r"z_in has shape \(5,\)"):
         displacement(z[:, 0], z, z, z)
@@ -333,9 +370,9 @@ def test_errors_quote_what_was_got(rng):
         reconstruction_error(z, np.where(z == z[0, 0], np.nan, z))
     with pytest.raises(ValueError, match="k is 0"):
         knn_recall(z, z, z, z, k=0)
-    with pytest.raises(ValueError, match="2 samples"):
+    with pytest.raises(ValueError, match="n_samples must be at least 3"):
         trustworthiness(z[:2], z[:2])
-    with pytest.raises(ValueError, match="2 samples"):
+    with pytest.raises(ValueError, match="n_samples must be at least 3"):
         distance_spearman(z[:2], z[:2])
-    with pytest.raises(ValueError, match=r"labels have shape \(4,\) for 5 samples"):
+    with pytest.raises(ValueError, match="n_train is 4, but 5 in z_train"):
         label_transfer(z, np.zeros(4), z, np.zeros(5))

@@ -155,7 +155,6 @@ def test_target_scores_agree_with_scikit_learn(rng):
     expected = average_precision_score(targets.ravel(), scores.ravel())
     assert_allclose(target_auprc(targets, scores), expected, atol=1e-6)
     assert_allclose(target_f1(targets, scores), f1_score(targets.ravel(), scores.ravel() > 0.5), atol=1e-6)
-    assert_allclose(target_f1(targets, scores, 0.7), f1_score(targets.ravel(), scores.ravel() > 0.7), atol=1e-6)
 
 
 @pytest.mark.parametrize("score", [target_auprc, target_f1])
@@ -189,11 +188,11 @@ def test_targets_of_a_rotated_code_are_found_after_matching(z, rng):
 
 
 def test_errors_quote_what_was_got(z):
-    with pytest.raises(ValueError, match=r"z_true \(500, 5\), z \(499, 5\)"):
+    with pytest.raises(ValueError, match=r"z has shape \(499, 5\); n_cells is 499, but 500 in z_true"):
         mcc(z, z[1:])
-    with pytest.raises(ValueError, match=r"groups has shape \(3,\) for 500 cells"):
+    with pytest.raises(ValueError, match="n_cells is 3, but 500 in z_true"):
         mcc_within(z, z, np.zeros(3))
-    with pytest.raises(ValueError, match="3 cells"):
+    with pytest.raises(ValueError, match="3 samples; at least 4"):
         latent_r2(z[:3], z[:3])
     with pytest.raises(ValueError, match="only 0 and 1"):
         target_auprc(z, z)

@@ -7,7 +7,8 @@ from scipy.spatial.distance import cdist
 
 from metrics import METRICS
 from metrics import neighbours as module
-from metrics.neighbours import neighbours, shared, sharing
+from metrics.integration import integration
+from metrics.neighbours import neighbours, sharing
 
 N = 240
 
@@ -78,9 +79,9 @@ def test_neighbours_of_a_constant_code_are_random():
 
 
 def test_errors_quote_what_was_got(codes):
-    with pytest.raises(ValueError, match=r"k is 1 for 240 cell\(s\)"):
+    with pytest.raises(ValueError, match="k is 1"):
         neighbours(codes, 1)
-    with pytest.raises(ValueError, match=r"k is 15 for 2 cell\(s\)"):
+    with pytest.raises(ValueError, match="n_cells must be at least 3"):
         neighbours(codes[:2], 15)
 
 
@@ -92,15 +93,13 @@ def test_one_search_serves_all_metrics_of_the_same_codes(codes, searches, rng):
 
     def all_scores():
         return {
-            **{name: METRICS[name](codes, labels) for name in ("clisi", "ari_leiden", "nmi_leiden")},
+            **integration(codes, batch, labels),
             **{name: METRICS[name](x, codes) for name in ("trustworthiness", "continuity")},
-            "ilisi": METRICS["ilisi"](codes, batch),
-            "graph_connectivity": METRICS["graph_connectivity"](codes, labels),
             "knn_recall": METRICS["knn_recall"](x[:40], x[40:], codes[:40], codes[40:]),
         }
 
     alone = all_scores()
-    assert searches.count((N, 4, 89)) == 7
+    assert searches.count((N, 4, 89)) == 3
     searches.clear()
     with sharing():
         assert all_scores() == alone
@@ -163,33 +162,12 @@ def test_a_shared_graph_cannot_be_changed(codes):
         neighbours(codes).indices[0, 0] = 3
 
 
-def test_shared_tells_functions_and_arguments_apart():
-    calls = []
-
-    @shared
-    def total(values, power):
-        calls.append("total")
-        return float((values**power).sum())
-
-    @shared
-    def most(values, power):
-        calls.append("most")
-        return float((values**power).max())
-
-    two, three = np.array([1.0, 2.0]), np.array([1.0, 2.0, 3.0])
-    with sharing():
-        got = [f(values, power) for f in (total, most) for values in (two, three) for power in (1, 2)]
-        again = [f(values, power) for f in (total, most) for values in (two, three) for power in (1, 2)]
-    assert got == again == [3, 5, 6, 14, 2, 4, 3, 9]
-    assert len(calls) == 8
-
-
 # beyond EXACT
 
 
 @pytest.mark.slow
 def test_the_approximate_search_finds_nearly_all(rng, monkeypatch):
-    n = 6_000
+    n = 4_000
     labels, batch = rng.integers(0, 6, n), rng.integers(0, 3, n)
     codes = 3 * rng.normal(size=(6, 10))[labels] + 0.3 * rng.normal(size=(3, 10))[batch] + rng.normal(size=(n, 10))
     x = codes @ rng.normal(size=(10, 30)) + rng.normal(size=(n, 30))
@@ -197,10 +175,10 @@ def test_the_approximate_search_finds_nearly_all(rng, monkeypatch):
 
     def scores():
         return [
-            METRICS["clisi"](codes, labels),
-            METRICS["ilisi"](codes, batch),
-            METRICS["graph_connectivity"](codes, labels),
-            METRICS["ari_leiden"](codes, labels),
+            *(
+                integration(codes, batch, labels)[name]
+                for name in ("clisi", "ilisi", "graph_connectivity", "ari_leiden")
+            ),
             METRICS["knn_recall"](x[:500], x[500:], codes[:500], codes[500:]),
             METRICS["trustworthiness"](x, codes),
         ]

@@ -6,6 +6,7 @@ from scipy.stats import false_discovery_control, ortho_group, pearsonr, ttest_in
 from sklearn.metrics import average_precision_score, r2_score
 from sklearn.metrics.pairwise import cosine_similarity, rbf_kernel
 
+from metrics import METRICS
 from metrics.perturbation import (
     correlation_error,
     deg_auprc,
@@ -16,9 +17,7 @@ from metrics.perturbation import (
     delta_cosine,
     delta_pearson,
     energy_distance,
-    legacy_r2,
-    legacy_r2_no_change,
-    legacy_r2_top_degs,
+    legacy,
     log_variance_error,
     mean_r2,
     mmd,
@@ -29,6 +28,14 @@ from metrics.perturbation import (
 @pytest.fixture
 def rng():
     return np.random.default_rng(11)
+
+
+def legacy_r2(true, predicted):
+    return legacy(true, predicted, true, np.arange(2))["legacy_r2"]
+
+
+def legacy_r2_top_degs(true, predicted, top):
+    return legacy(true, predicted, true, top)["legacy_r2_top_degs"]
 
 
 @pytest.fixture
@@ -338,8 +345,59 @@ def test_legacy_r2_is_blind_to_scale_and_high_for_no_change(rng):
     true = control + np.where(np.arange(1000) < 50, 0.5, 0)
     assert legacy_r2(true, true / 2) == pytest.approx(1)
     assert mean_r2(true, true / 2) < 0.75
-    assert legacy_r2_no_change(true, control) > 0.95
+    assert legacy(true, true, control, np.arange(2))["legacy_r2_no_change"] > 0.95
     assert skill(true - control, np.zeros(1000), np.full(1000, 0.025), np.ones(1000)) < 0
+
+
+# adapting
+
+
+@pytest.fixture
+def means():
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal(30)
+    return truth, truth + 0.3 * rng.standard_normal(30)
+
+
+def test_skill_half_is_one_for_the_truth_zero_for_the_half_and_quadratic_between(means):
+    truth, half = means
+    for share, score in ((0.0, 0.0), (0.5, 0.75), (1.0, 1.0), (-1.0, -3.0)):
+        assert METRICS["skill_half"](truth, half + share * (truth - half), half) == pytest.approx(score)
+    assert np.isnan(METRICS["skill_half"](truth, half, truth))
+    with pytest.raises(ValueError, match="n_genes is 29"):
+        METRICS["skill_half"](truth, half[1:], half)
+
+
+def test_the_noiseless_mean_gets_a_half():
+    rng = np.random.default_rng(1)
+    mean = rng.standard_normal(4000)
+    scored, half = (mean + 0.2 * rng.standard_normal(4000) for _ in range(2))
+    assert METRICS["skill_half"](scored, mean, half) == pytest.approx(0.5, abs=0.03)
+
+
+def test_likelihood_gain_is_the_mean_difference_per_gene():
+    before = np.array([-100.0, -120.0, -80.0])
+    assert METRICS["likelihood_gain"](before, before, 10) == 0.0
+    assert METRICS["likelihood_gain"](before + 5, before, 10) == pytest.approx(0.5)
+    assert METRICS["likelihood_gain"](before - [1, 2, 6], before, 3) == pytest.approx(-1.0)
+    with pytest.raises(ValueError, match="n_genes is 0"):
+        METRICS["likelihood_gain"](before, before, 0)
+    with pytest.raises(ValueError, match="n_cells is 3, but 2"):
+        METRICS["likelihood_gain"](before[1:], before, 3)
+    with pytest.raises(ValueError, match="1 of 3 values"):
+        METRICS["likelihood_gain"]([0.0, 1.0, np.inf], before, 3)
+
+
+def test_delta_pearson_of_the_top_genes(means):
+    truth, other = means
+    top = np.array([3, 7, 11, 20])
+    expected = np.corrcoef(truth[top], other[top])[0, 1]
+    assert_allclose(METRICS["delta_pearson_top_degs"](truth, other, top), expected, atol=1e-9)
+    assert METRICS["delta_pearson_top_degs"](truth, 2 * truth, top) == pytest.approx(1.0)
+    assert METRICS["delta_pearson_top_degs"](truth, np.zeros(30), top) == 0.0
+    for wrong, message in (([3], "at least 2"), ([0.5, 1.5], "indices of genes"), ([2, 30], "from 0 to 29")):
+        with pytest.raises(ValueError, match=message):
+            METRICS["delta_pearson_top_degs"](truth, other, np.array(wrong))
 
 
 # errors
@@ -347,17 +405,17 @@ def test_legacy_r2_is_blind_to_scale_and_high_for_no_change(rng):
 
 def test_errors_quote_what_was_got(delta, rng):
     x = rng.normal(size=(5, 3))
-    with pytest.raises(ValueError, match=r"delta_true \(200,\), delta_predicted \(199,\)"):
+    with pytest.raises(ValueError, match=r"delta_predicted has shape \(199,\); n_genes is 199, but 200 in delta_true"):
         delta_cosine(delta, delta[1:])
     with pytest.raises(ValueError, match="lowest is -1"):
         skill(delta, delta, delta, np.full(200, -1.0))
     with pytest.raises(ValueError, match="1 of 200 values"):
         delta_pearson(delta, np.where(delta == delta[0], np.inf, delta))
-    with pytest.raises(ValueError, match="x has 1 cell"):
+    with pytest.raises(ValueError, match="n_true must be at least 2"):
         energy_distance(x[:1], x)
-    with pytest.raises(ValueError, match=r"x_true \(5, 3\), x_predicted \(5, 2\)"):
+    with pytest.raises(ValueError, match="n_genes is 2, but 3 in x_true"):
         correlation_error(x, x[:, :2])
-    with pytest.raises(ValueError, match="1 gene"):
+    with pytest.raises(ValueError, match="n_genes must be at least 2"):
         correlation_error(x[:, :1], x[:, :1])
     with pytest.raises(ValueError, match=r"degs has shape \(3,\)"):
         deg_auprc(delta, np.ones(3, bool))
@@ -365,7 +423,7 @@ def test_errors_quote_what_was_got(delta, rng):
         deg_auprc(delta, delta)
     with pytest.raises(ValueError, match="alpha is 5"):
         deg_mask(x, x, alpha=5)
-    with pytest.raises(ValueError, match="runs from 0 to 200"):
+    with pytest.raises(ValueError, match="indices of genes from 0 to 199"):
         legacy_r2_top_degs(delta, delta, np.array([0, 200]))
-    with pytest.raises(ValueError, match="at least 2 integers"):
+    with pytest.raises(ValueError, match="n_top must be at least 2"):
         legacy_r2_top_degs(delta, delta, np.array([3]))
