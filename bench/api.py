@@ -28,7 +28,7 @@ class Tables(NamedTuple):
     Attributes
     ----------
     tasks
-        One row for each task, preset and method or control: raw metrics, score with its interval, difference to N1.
+        One row for each task, preset and method or reference: raw metrics, score with interval, difference to baseline.
     suites
         One row for each preset and method over all tasks; empty where there is one task.
     notes
@@ -64,14 +64,14 @@ def run(
 ) -> pd.DataFrame:
     """Run methods on tasks, as ``python -m bench run`` does, and return the rows of results.
 
-    Cells that have a result in ``out`` are not run again. Rows, leaderboard and MLflow store are written there too.
+    Jobs that have a result in ``out`` are not run again. Rows, leaderboard and MLflow store are written there too.
 
     Parameters
     ----------
     methods
         Names, tags, globs, ``file.py:Class``, or classes. A class of a file that can be imported is run as
         ``file.py:Class``. One that is defined in a notebook or in the script itself cannot be imported by the
-        processes that cells run in: it needs ``executor="inline"``, or a file of its own. Its cells are run anew
+        processes that jobs run in: it needs ``executor="inline"``, or a file of its own. Its jobs are run anew
         each time, as nobody can tell whether the code that it uses has changed, and cannot be replayed.
     tasks
         ``task/dataset`` names, tags or globs.
@@ -80,16 +80,16 @@ def run(
     out
         Directory of results.
     jobs, gpus
-        Cells at a time, else the number of cores; GPUs, which the cells with a network share.
+        Jobs at a time, else the number of cores; GPUs, which the jobs with a network share.
     settings
         What to change in configurations: ``{"vae": {"n_latent": 5}}``.
     plugins
         Python files that register methods, tasks or metrics.
     executor
-        ``local``: a process a cell, with limits. ``inline``: this process, one cell after another, without limits.
+        ``local``: a process a job, with limits. ``inline``: this process, one job after another, without limits.
         For SLURM there is the command line.
     time_limit, memory_limit
-        Minutes a cell may take, GiB it may hold (else its share of the machine).
+        Minutes a job may take, GiB it may hold (else its share of the machine).
     data, columns, n_genes, x
         An ``.h5ad`` or ``.zarr`` of your own for tasks named without a data set, what its columns are
         (``{"unit": "cancer_type", "environment": "study"}``), how many genes are chosen in each training split, and
@@ -104,8 +104,8 @@ def run(
     Returns
     -------
     pandas.DataFrame
-        The rows of ``results.parquet`` that are of this plan: one for each (cell, metric), also of controls and of
-        cells that failed or were skipped, with status and reason.
+        The rows of ``results.parquet`` that are of this plan: one for each (job, metric), also of references and of
+        jobs that failed or were skipped, with status and reason.
 
     Raises
     ------
@@ -117,18 +117,18 @@ def run(
     Warns
     -----
     UserWarning
-        Cells failed, a task's data are absent, MLflow could not be reached, or numerical libraries have more threads
+        Jobs failed, a task's data are absent, MLflow could not be reached, or numerical libraries have more threads
         than one in this process.
 
     Notes
     -----
-    Processes of cells have one thread each. So has this process from now on, unless numpy has been imported before:
-    then inline cells, and they alone, run with the threads that it has.
+    Processes of jobs have one thread each. So has this process from now on, unless numpy has been imported before:
+    then inline jobs, and they alone, run with the threads that it has.
     """
     in_time = _limited()
     if executor == "inline" and not in_time:
         warnings.warn(
-            "numpy was imported before bench.run, with threads of its own: inline cells may be slower, and differ by "
+            "numpy was imported before bench.run, with threads of its own: inline jobs may be slower, and differ by "
             "rounding; call bench.run first, or set OMP_NUM_THREADS=1 before Python starts",
             stacklevel=2,
         )
@@ -149,7 +149,7 @@ def run(
         stuck = [spec.name for spec in specs if METHODS[spec.name].__module__ == "__main__"]
         if stuck and executor != "inline":
             raise PlanError(
-                f"{', '.join(stuck)}: defined in a notebook or in the script itself, which the processes of cells "
+                f"{', '.join(stuck)}: defined in a notebook or in the script itself, which the processes of jobs "
                 "cannot import; put the class into a file and name it 'file.py:Class', or run it here, without limits "
                 "on time and memory, with executor='inline'"
             )
@@ -175,7 +175,7 @@ def run(
         done = carry_out(request, Console() if progress else Console(quiet=True))
         _warn(done)
         rows = done.store.gather().rows
-    return rows[rows["cell_id"].isin({cell.id for cell in done.plan.cells})].reset_index(drop=True)
+    return rows[rows["job_id"].isin({job.id for job in done.plan.jobs})].reset_index(drop=True)
 
 
 def leaderboard(results: pd.DataFrame | str | Path = "runs", tasks: str = "") -> Tables:
@@ -279,7 +279,7 @@ def _warn(done: Done) -> None:
     said = [f"{task} was not run: {reason}" for task, reason in done.plan.absent.items()]
     if done.outcome is not None and not done.outcome.ok:
         counts = ", ".join(f"{number} {status}" for status, number in sorted(done.outcome.counts.items()))
-        said.append(f"not every cell ended well ({counts}): see status and reason of the rows")
+        said.append(f"not every job ended well ({counts}): see status and reason of the rows")
     if done.outcome is not None and done.outcome.tracking_error:
         said.append(f"MLflow at {done.uri} failed ({done.outcome.tracking_error}); results are safe")
     for line in said:

@@ -1,6 +1,6 @@
 """Results in one file that moves between machines.
 
-An archive is a gzipped tar of ``manifest.json`` (format, and size and SHA-256 of every file), ``cells/<id>.json`` and,
+An archive is a gzipped tar of ``manifest.json`` (format, and size and SHA-256 of every file), ``jobs/<id>.json`` and,
 where asked for, ``fits/<key>.safetensors``. Nothing else is in it: Parquet and leaderboard are made anew from the
 results, and so are the rows of MLflow, by ``sync``; no database is moved. The same results make the same bytes.
 
@@ -27,14 +27,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench.cell import FORMAT
 from bench.files import replacing, unsealed
+from bench.job import FORMAT
 from bench.status import STATUSES
 from bench.store import FINISHED, Store, StoreError, gather
 
 MANIFEST = "manifest.json"
 #: What may be in an archive, and how large a file of that kind may be: results hold curves and pictures.
-KINDS = {re.compile(r"cells/[0-9a-f]{16}\.json"): 2**26, re.compile(r"fits/[0-9a-f]{32}\.safetensors"): 2**33}
+KINDS = {re.compile(r"jobs/[0-9a-f]{16}\.json"): 2**26, re.compile(r"fits/[0-9a-f]{32}\.safetensors"): 2**33}
 LARGEST_MANIFEST = 2**26
 CHUNK = 2**20
 #: What a tar file adds: a header of a block to every file, filled up to blocks, and two records at the end.
@@ -47,7 +47,7 @@ class ArchiveError(StoreError):
 
 @dataclass
 class Merged:
-    """What an import did: ids of cells that were new, that were here already, and that were here and differed."""
+    """What an import did: ids of jobs that were new, that were here already, and that were here and differed."""
 
     new: list[str] = field(default_factory=list)
     same: list[str] = field(default_factory=list)
@@ -64,8 +64,8 @@ def export(store: Store, file: Path, fits: bool = False) -> dict[str, int]:
     dict
         The size of each file in it.
     """
-    cells = [store.file(result["cell"]["id"]) for result in store.results()]
-    members = cells + (sorted(store.fits.glob("*.safetensors")) if fits else [])
+    jobs = [store.file(result["job"]["id"]) for result in store.results()]
+    members = jobs + (sorted(store.fits.glob("*.safetensors")) if fits else [])
     files = {str(member.relative_to(store.out)): member for member in members}
     about: dict[str, Any] = {
         name: {"bytes": member.stat().st_size, "sha256": _sha256(member)} for name, member in files.items()
@@ -104,7 +104,7 @@ def check(file: Path, out: Path) -> None:
     def results() -> Iterator[dict[str, Any]]:
         nonlocal reading
         for name, content in archive.members():
-            if name.startswith("cells/"):
+            if name.startswith("jobs/"):
                 text, reading = b"".join(content), name
                 yield _result(name, text)
             else:
@@ -126,7 +126,7 @@ def check(file: Path, out: Path) -> None:
 def merge(store: Store, file: Path) -> Merged:
     """Put the files of an archive that :func:`check` has passed into an out directory; the caller holds the lock.
 
-    Of a cell that is here already and differs, a result that ended well is kept before one that did not, and else
+    Of a job that is here already and differs, a result that ended well is kept before one that did not, and else
     the one that finished later.
     """
     done = Merged()
@@ -236,9 +236,7 @@ def _manifest(text: bytes) -> dict[str, Any]:
         for name, about in files.items():
             limit = next((limit for kind, limit in KINDS.items() if kind.fullmatch(name)), None)
             if limit is None:
-                raise ArchiveError(
-                    f"its manifest names {name!r}; only cells/<id>.json and fits/<key>.safetensors go in"
-                )
+                raise ArchiveError(f"its manifest names {name!r}; only jobs/<id>.json and fits/<key>.safetensors go in")
             size, sha256 = about["bytes"], about["sha256"]
             if not (type(size) is int and 0 <= size <= limit and re.fullmatch("[0-9a-f]{64}", sha256)):
                 raise ArchiveError(f"its manifest gives {name} {size!r} bytes (at most {limit}) and SHA-256 {sha256!r}")
@@ -250,11 +248,11 @@ def _manifest(text: bytes) -> dict[str, Any]:
 
 
 def _result(name: str, text: bytes) -> dict[str, Any]:
-    """Return the result that a file holds, which must be that of the cell that it is named after."""
+    """Return the result that a file holds, which must be that of the job that it is named after."""
     result = json.loads(text, parse_constant=_refuse)
     if unsealed(text) is None:
         raise ArchiveError(f"{name} is not as it was written: the SHA-256 in it is not that of the rest")
-    if result["format"] != FORMAT or f"cells/{result['cell']['id']}.json" != name:
+    if result["format"] != FORMAT or f"jobs/{result['job']['id']}.json" != name:
         raise ArchiveError(f"{name} is not the result that it is called")
     if result["status"] not in STATUSES:
         raise ArchiveError(f"{name} has status {result['status']!r}; one of {', '.join(STATUSES)} is known")

@@ -1,4 +1,4 @@
-"""Calibration of metrics: the controls of each task, and its ceiling corrupted by known doses.
+"""Calibration of metrics: the references of each task, and its ceiling corrupted by known doses.
 
 The corruption is put around what the ceiling's ``fit`` returns, so that a task scores it by the very code that scores
 methods. ``docs/calibration.md`` says what each ladder does and how the answers are judged.
@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from bench.cell import run_cell
 from bench.environment import describe
 from bench.fits import Fits
-from bench.plan import Cell, make_plan, method_config
+from bench.job import run_job
+from bench.plan import Job, make_plan, method_config
 from leaderboard.table import BASELINE, CEILING, FLOOR
 from metrics import METRICS
 from tasks import load_task
@@ -115,7 +115,7 @@ class Corrupted:
     fitted
         What is corrupted. The wrapper has the abilities that it has.
     floor
-        The fitted N0 that it is mixed with; used by ``mixing`` alone.
+        The fitted floor that it is mixed with; used by ``mixing`` alone.
     training
         The cells that both were fitted to.
     ladder, dose, seed
@@ -202,7 +202,7 @@ def corrupted(fit: Fit, floor: Fit, n_training: int, ladder: str, dose: float, s
     Parameters
     ----------
     fit, floor
-        Those of P and of N0. Dose 0 is P itself and dose 1 of ``mixing`` is N0 itself.
+        Those of ceiling and floor. Dose 0 is the ceiling itself and dose 1 of ``mixing`` the floor itself.
     n_training
         Number of cells without the held-out unit. A fit to other cells (``reembedding`` makes one with the unit, too)
         is the reference that the other is compared with, and is left alone.
@@ -261,7 +261,7 @@ def calibrate(
     from leaderboard import calibration
 
     plan = make_plan([], tasks, preset, n_seeds, (), {})
-    baselines = [cell for cell in plan.cells if cell.method == BASELINE]
+    baselines = [job for job in plan.jobs if job.method == BASELINE]
     found: list[dict[str, Any]] = []
     outcome = Outcome(pd.DataFrame(), absent=dict(plan.absent))
     bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console)
@@ -269,18 +269,18 @@ def calibrate(
     name, task = "", None
     with bar:
         shown = bar.add_task("", total=len(baselines))
-        for number, cell in enumerate(sorted(baselines, key=lambda cell: tasks.index(cell.task)), 1):
-            if task is None or cell.task != name:
-                name, task = cell.task, load_task(cell.task, preset)
-            where = f"{cell.task} · {cell.unit} · seed {cell.seed}"
+        for number, job in enumerate(sorted(baselines, key=lambda job: tasks.index(job.task)), 1):
+            if task is None or job.task != name:
+                name, task = job.task, load_task(job.task, preset)
+            where = f"{job.task} · {job.unit} · seed {job.seed}"
             bar.update(shown, description=where)
             clock = time.perf_counter()
-            for ladder, dose, scores, failure in _scores(task, cell):
+            for ladder, dose, scores, failure in _scores(task, job):
                 if failure:
                     outcome.failed.append(f"{where} · {ladder} {dose:g}: {failure}")
                     console.print(Text(f"failed: {outcome.failed[-1]}"), style="red", soft_wrap=True)
                 for metric, value in scores.items():
-                    found.append(_row(task, cell, metric, value) | {"ladder": ladder, "dose": dose})
+                    found.append(_row(task, job, metric, value) | {"ladder": ladder, "dose": dose})
             bar.advance(shown)
             if not console.is_terminal:
                 seconds = time.perf_counter() - clock
@@ -313,41 +313,41 @@ def say(outcome: Outcome, console: Console) -> None:
     console.print(Text(f"Calibration: {outcome.files[0]} (and .csv, .parquet, figures)"), soft_wrap=True)
 
 
-def _row(task: Task, cell: Cell, metric: str, value: float) -> dict[str, Any]:
+def _row(task: Task, job: Job, metric: str, value: float) -> dict[str, Any]:
     return {
-        "task": cell.task,
+        "task": job.task,
         "metric": metric,
         "primary": metric in task.primary,
         "better": METRICS[metric].info.better,
-        "unit": cell.unit,
-        "seed": cell.seed,
-        "preset": cell.preset,
+        "unit": job.unit,
+        "seed": job.seed,
+        "preset": job.preset,
         "value": value,
     }
 
 
-def _scores(task: Task, cell: Cell) -> Iterator[tuple[str, float, dict[str, float], str]]:
-    """Yield ladder, dose, scores and why there are none: of the three controls, then of P corrupted.
+def _scores(task: Task, job: Job) -> Iterator[tuple[str, float, dict[str, float], str]]:
+    """Yield ladder, dose, scores and why there are none: of the three references, then of the corrupted ceiling.
 
-    What ladders have in common is evaluated once: dose 0 is P, and dose 1 of ``mixing`` is N0.
+    What ladders have in common is evaluated once: dose 0 is the ceiling, and dose 1 of ``mixing`` the floor.
     """
-    baseline = run_cell(cell, None)
+    baseline = run_job(job, None)
     values = {name: float("nan") if value is None else value for name, value in baseline["scores"].items()}
-    yield cell.method, 0.0, values, baseline["reason"]
+    yield job.method, 0.0, values, baseline["reason"]
     try:
-        task = task.prepared(cell.unit, cell.seed)
-        n_training = task.training_data(cell.unit, cell.seed).n_obs
-        fit = _remembered(_control(task, CEILING, cell))
-    except Exception as error:  # noqa: BLE001 - as for a cell: it becomes the reason why there are no scores
+        task = task.prepared(job.unit, job.seed)
+        n_training = task.training_data(job.unit, job.seed).n_obs
+        fit = _remembered(_reference(task, CEILING, job))
+    except Exception as error:  # noqa: BLE001 - as for a job: it becomes the reason why there are no scores
         yield CEILING, 0.0, {}, f"{type(error).__name__}: {error}"
         return
 
     def evaluate(ladder: str, dose: float) -> tuple[dict[str, float], str]:
         try:
-            # N0 anew each time: its random generator moves with every call
-            floor = _control(task, FLOOR, cell)
-            one = corrupted(fit, floor, n_training, ladder, dose, cell.seed)
-            return task.evaluate(one, cell.unit, cell.seed), ""
+            # the floor anew each time: its random generator moves with every call
+            floor = _reference(task, FLOOR, job)
+            one = corrupted(fit, floor, n_training, ladder, dose, job.seed)
+            return task.evaluate(one, job.unit, job.seed), ""
         except Exception as error:  # noqa: BLE001 - as above
             return {}, f"{type(error).__name__}: {error}"
 
@@ -362,13 +362,13 @@ def _scores(task: Task, cell: Cell) -> Iterator[tuple[str, float, dict[str, floa
                 yield FLOOR, 0.0, scores, ""
 
 
-def _control(task: Task, name: str, cell: Cell) -> Fit:
-    """Return the ``fit`` of N0 or P; only for N1 do tasks name several methods to choose among."""
-    (control,) = (control for control in task.controls if control.name == name)
-    if not control.methods:
-        return task.control_fit(name, cell.unit, cell.seed)
-    (method,) = control.methods
-    return Fits(None).of(method, method_config(method, task, cell.preset), cell.seed)
+def _reference(task: Task, name: str, job: Job) -> Fit:
+    """Return the ``fit`` of floor or ceiling; only for the baseline do tasks name several methods to choose among."""
+    (reference,) = (reference for reference in task.references if reference.name == name)
+    if not reference.methods:
+        return task.reference_fit(name, job.unit, job.seed)
+    (method,) = reference.methods
+    return Fits(None).of(method, method_config(method, task, job.preset), job.seed)
 
 
 def _remembered(fit: Fit) -> Fit:

@@ -9,9 +9,9 @@ from bench.store import FINISHED, Store
 
 #: What can be removed, and what that costs.
 CHOICES = {
-    "fits": "fits kept between cells; a cell that needs one makes it again",
-    "logs": "what cells printed",
-    "failed": "results, with their logs, of cells that failed, timed out, ran out of memory or were killed; "
+    "fits": "fits kept between jobs; a job that needs one makes it again",
+    "logs": "what jobs printed",
+    "failed": "results, with their logs, of jobs that failed, timed out, ran out of memory or were killed; "
     "the next run tries them again, as it would anyway",
 }
 
@@ -31,8 +31,8 @@ class Rubbish:
 def find(store: Store, choice: str) -> Rubbish:
     """Return the files of a choice of :data:`CHOICES`; links are taken as they are, not followed."""
     if choice == "failed":
-        failed = [result["cell"]["id"] for result in store.results() if result["status"] not in FINISHED]
-        files = [file for cell in failed for file in (store.file(cell), store.out / "logs" / f"{cell}.log")]
+        failed = [result["job"]["id"] for result in store.results() if result["status"] not in FINISHED]
+        files = [file for job in failed for file in (store.file(job), store.out / "logs" / f"{job}.log")]
         return Rubbish(tuple(file for file in files if file.exists()))
     directory = store.out / choice
     return Rubbish(tuple(file for file in sorted(directory.glob("*")) if file.is_symlink() or file.is_file()))

@@ -52,7 +52,7 @@ class Preset(StrEnum):
 
 
 class ExecutorName(StrEnum):
-    """Where cells run."""
+    """Where jobs run."""
 
     local = "local"
     inline = "inline"
@@ -109,12 +109,12 @@ Tasks = Annotated[
 DatasetName = Annotated[str, typer.Argument(help="A data set.", autocompletion=complete.datasets)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Seeds = Annotated[Optional[int], typer.Option(min=1, help="Number of seeds; else the preset's.")]  # noqa: UP045
-Jobs = Annotated[Optional[int], typer.Option(min=1, help="Cells at a time; else the number of cores.")]  # noqa: UP045
+Jobs = Annotated[Optional[int], typer.Option(min=1, help="Jobs at a time; else the number of cores.")]  # noqa: UP045
 Plugins = Annotated[list[str], typer.Option(help="Python file that registers methods or tasks; repeatable.")]
 Settings = Annotated[list[str], typer.Option("--set", help="method.key=value; repeatable.")]
 MemoryLimit = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option(min=0.1, help="GiB a cell may hold (SLURM: at first); else its share."),
+    typer.Option(min=0.1, help="GiB a job may hold (SLURM: at first); else its share."),
 ]
 Data = Annotated[Optional[Path], typer.Option(help="Your own .h5ad or .zarr, for tasks named without a data set.")]  # noqa: UP045
 Unit = Annotated[str, typer.Option(help="With --data: column of what is held out (reembedding).")]
@@ -132,9 +132,9 @@ Expression = Annotated[
     Optional[Scale],  # noqa: UP045
     typer.Option("--x", help="With --data: what X is; auto looks, counts rounds decimals, log takes it as it is."),
 ]
-Gpus = Annotated[Optional[int], typer.Option(min=1, help="GPUs that cells with a network share.")]  # noqa: UP045
-TimeLimit = Annotated[float, typer.Option(min=0.1, help="Minutes a cell may take.")]
-Where = Annotated[ExecutorName, typer.Option(help="A process a cell, this process, or SLURM jobs.")]
+Gpus = Annotated[Optional[int], typer.Option(min=1, help="GPUs that jobs with a network share.")]  # noqa: UP045
+TimeLimit = Annotated[float, typer.Option(min=0.1, help="Minutes a job may take.")]
+Where = Annotated[ExecutorName, typer.Option(help="A process a job, this process, or SLURM jobs.")]
 Slurm = Annotated[str, typer.Option(help="partition=,account=,qos=,constraint=,time=,gpus=,array_parallelism=")]
 MlflowUri = Annotated[Optional[str], typer.Option(help="MLflow tracking address; else SQLite in --out.")]  # noqa: UP045
 
@@ -430,7 +430,7 @@ def preflight(
     from bench.execute import say_data
     from bench.executors.local import LocalExecutor
     from bench.plan import choose_methods, make_plan
-    from bench.preflight import PRESET, failures, first_cells, say, shortened
+    from bench.preflight import PRESET, failures, first_jobs, say, shortened
     from bench.preflight import preflight as fly
     from bench.progress import duration
     from bench.resources import share_mb
@@ -455,7 +455,7 @@ def preflight(
     whole, store = Store(out), Store(out / PREFLIGHT)
     with store.lock():
         index = store.index()
-        plan = first_cells(make_plan(shortened(specs), names, PRESET, 1, plugins, index, own))
+        plan = first_jobs(make_plan(shortened(specs), names, PRESET, 1, plugins, index, own))
         to_come = make_plan(specs, names, preset, seeds, plugins, index, own)
         store.write_index(index)
         say_data(plan, own, console)
@@ -468,9 +468,9 @@ def preflight(
             typer.echo("interrupted; run the same command again to go on", err=True)
             raise typer.Exit(130) from None
     say(results, plan, console)
-    left = [cell for cell in to_come.cells if not cell.skip and whole.finished(cell.id) is None]
+    left = [job for job in to_come.jobs if not job.skip and whole.finished(job.id) is None]
     seconds, basis = Estimate(whole.gather().rows, to_come.sizes, tried(whole.out)).total(left, n_jobs)
-    text = f"the run itself: {len(left)} cells, about {duration(seconds)} with {n_jobs} jobs ({basis})"
+    text = f"the run itself: {len(left)} jobs, about {duration(seconds)} with {n_jobs} jobs ({basis})"
     console.print(Text(text), soft_wrap=True)
     if failures(results):
         console.print(Text(f"traceback: {command('replay', 'CELL', '--out', out / PREFLIGHT)}"), soft_wrap=True)
@@ -478,17 +478,15 @@ def preflight(
 
 
 @app.command()
-def replay(
-    cell: Annotated[str, typer.Argument(help="A cell's id, or its beginning.")], out: Out = Path("runs")
-) -> None:
-    """Run one stored cell again, here, and say whether its scores agree."""
+def replay(job: Annotated[str, typer.Argument(help="A job's id, or its beginning.")], out: Out = Path("runs")) -> None:
+    """Run one stored job again, here, and say whether its scores agree."""
     from bench.replay import find
     from bench.replay import replay as again
     from bench.store import FINISHED
 
     console = _console()
-    stored = find(_existing(out), cell)
-    console.print(Text(f"{stored['cell']['id']}: {stored['status']} {stored['reason']}".rstrip()), soft_wrap=True)
+    stored = find(_existing(out), job)
+    console.print(Text(f"{stored['job']['id']}: {stored['status']} {stored['reason']}".rstrip()), soft_wrap=True)
     done = again(stored)
     for change in done.changes:
         console.print(Text(f"not as it was: {change}"), style="yellow", soft_wrap=True)
@@ -501,7 +499,7 @@ def replay(
         typer.echo(result["traceback"].rstrip())
     if done.stored["status"] != result["status"]:
         console.print(Text(f"now it is {result['status']} {result['reason']}".rstrip()), soft_wrap=True)
-    console.print(f"{done.cell.title}: {'agrees' if done.agrees else 'differs'}", highlight=False, soft_wrap=True)
+    console.print(f"{done.job.title}: {'agrees' if done.agrees else 'differs'}", highlight=False, soft_wrap=True)
     if not done.agrees or result["status"] not in FINISHED:
         raise typer.Exit(1)
 
@@ -559,12 +557,12 @@ def import_(
     with store.lock():
         done = merge(store, file)
         write_leaderboard([store.gather()], store.out, header_lines(command_line()))
-    for cells, why in (
+    for jobs, why in (
         (done.replaced, "replaced by the archive's"),
         (done.kept, "kept: the archive's is older or failed"),
     ):
-        for cell in cells:
-            console.print(Text(f"{cell} differs: {why}"), style="yellow", soft_wrap=True)
+        for job in jobs:
+            console.print(Text(f"{job} differs: {why}"), style="yellow", soft_wrap=True)
     text = f"{len(done.new)} new, {len(done.same)} here already, {len(done.replaced)} replaced, {len(done.kept)} kept"
     console.print(Text(text + (f"; {done.fits} fits" if done.fits else "")), soft_wrap=True)
     console.print(
@@ -576,9 +574,9 @@ def import_(
 @app.command()
 def clean(
     out: Out = Path("runs"),
-    fits: Annotated[bool, typer.Option("--fits", help="Fits kept between cells.")] = False,
-    logs: Annotated[bool, typer.Option("--logs", help="What cells printed.")] = False,
-    failed: Annotated[bool, typer.Option("--failed", help="Results of cells that failed.")] = False,
+    fits: Annotated[bool, typer.Option("--fits", help="Fits kept between jobs.")] = False,
+    logs: Annotated[bool, typer.Option("--logs", help="What jobs printed.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Results of jobs that failed.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this it is only shown.")] = False,
 ) -> None:
     """Show what can be removed from an out directory and how large it is; remove it with --yes."""
@@ -653,7 +651,7 @@ def doctor(data_dir: DataDir = None) -> None:
         *((name, version or "missing: run make env") for name, version in environment["versions"].items()),
         (
             "processor",
-            f"{environment['cpu']}, {len(os.sched_getaffinity(0))} cores; {environment['threads']} thread a cell",
+            f"{environment['cpu']}, {len(os.sched_getaffinity(0))} cores; {environment['threads']} thread a job",
         ),
         ("memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"),
         ("disk here", f"{disk.free / 2**30:.1f} GiB free"),
@@ -795,11 +793,11 @@ def main() -> None:
 
 
 def _end(outcome: Outcome, store: Store, out: Path, mlflow_uri: str | None, console: Console) -> None:
-    """Say how a run ended and where its results are; end with exit code 1 where a cell or MLflow failed."""
+    """Say how a run ended and where its results are; end with exit code 1 where a job or MLflow failed."""
     from bench.tracking import default_uri
 
     counts = ", ".join(f"{number} {status}" for status, number in sorted(outcome.counts.items()))
-    console.print(f"{counts or 'no cells'}", highlight=False)
+    console.print(f"{counts or 'no jobs'}", highlight=False)
     console.print(
         Text(f"Leaderboard: {store.out / 'leaderboard.html'} (and .md, .csv); rows: {store.parquet}"), soft_wrap=True
     )
@@ -863,5 +861,5 @@ def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
     console = _console()
     table = Table(*header, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(str(value)) for value in row))
     console.print(table)

@@ -1,4 +1,4 @@
-"""How long cells take: from what has been measured in the out directory, else scaled from a preflight, else a guess."""
+"""How long jobs take: from what has been measured in the out directory, else scaled from a preflight, else a guess."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.plan import Cell
+from bench.plan import Job
 from bench.resources import uses_gpu
 from bench.schedule import longest_first, makespan, passes
 from bench.store import FINISHED
@@ -16,30 +16,30 @@ from bench.store import FINISHED
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Seconds a cell and million values (cells × genes), of a trained network and of anything else: guesses, on the
+#: Seconds a job and million values (cells × genes), of a trained network and of anything else: guesses, on the
 #: long side (12 minutes were said for a default run that took 7), used until something has been measured.
 ROUGH = {"smoke": (1.5, 0.5), "default": (8.0, 0.8), "paper": (60.0, 2.0)}
 
-#: Where a preflight has its cells, in an out directory.
+#: Where a preflight has its jobs, in an out directory.
 PREFLIGHT = "preflight"
 #: Of a fit in a preflight so many seconds, and at most that part of it, go on what does not grow with data and epochs;
-#: early stopping ends a fit after so much of its epochs, as a rule. With these, the default cells of three autoencoders
+#: early stopping ends a fit after so much of its epochs, as a rule. With these, the default jobs of three autoencoders
 #: on two simulated tasks were said to take 1 to 4 times what they took.
 STARTUP, STARTUP_PART, EPOCHS_USED = 0.3, 0.75, 0.5
 
-#: Seconds of a run before its first cell and after its last, and between two cells until that has been measured.
+#: Seconds of a run before its first job and after its last, and between two jobs until that has been measured.
 AROUND, BETWEEN = 8.0, 0.05
 
-#: How well the time of some cells is known, from the best to the worst.
+#: How well the time of some jobs is known, from the best to the worst.
 MEASURED, TRIED, GUESSED = (
-    "from earlier cells here",
+    "from earlier jobs here",
     "from a preflight: rough",
     "rough: not all of it has been measured here yet",
 )
 
 
 class Estimate:
-    """Seconds that a cell is expected to take.
+    """Seconds that a job is expected to take.
 
     Parameters
     ----------
@@ -53,16 +53,16 @@ class Estimate:
 
     def __init__(self, rows: pd.DataFrame, sizes: Mapping[str, float], tried: pd.DataFrame | None = None):
         self.sizes = sizes
-        #: Seconds and number of cells by task, preset and method, and by these and the unit.
+        #: Seconds and number of jobs by task, preset and method, and by these and the unit.
         self._spent: dict[tuple[str, ...], tuple[float, int]] = {}
-        ended = rows[rows["status"].isin(FINISHED)].drop_duplicates("cell_id")
+        ended = rows[rows["status"].isin(FINISHED)].drop_duplicates("job_id")
         starts, ends = ([_moment(text) for text in ended[name]] for name in ("started", "finished"))
         for row, start, end in zip(ended.to_dict("records"), starts, ends, strict=True):
             self._add(row, (end - start) / row["replicas"])
         self.between = _between(starts, ends)
         self._tried: dict[tuple[str, str], Mapping[str, float]] = {}
         if tried is not None:
-            for row in tried[tried["status"] == "ok"].drop_duplicates("cell_id").to_dict("records"):
+            for row in tried[tried["status"] == "ok"].drop_duplicates("job_id").to_dict("records"):
                 self._tried[row["task"], row["method"]] = {
                     "fit": row["fit_seconds"],
                     "evaluate": row["evaluate_seconds"],
@@ -71,64 +71,64 @@ class Estimate:
                 }
 
     def learn(self, result: Mapping[str, Any]) -> None:
-        """Take in how long a cell took."""
+        """Take in how long a job took."""
         if result["status"] in FINISHED:
             spent = _moment(result["finished"]) - _moment(result["started"])
-            self._add(result["cell"], spent / max(1, len(result["cell"]["replicas"])))
+            self._add(result["job"], spent / max(1, len(result["job"]["replicas"])))
 
-    def _add(self, cell: Mapping[Any, Any], seconds: float) -> None:
-        kind = cell["task"], cell["preset"], cell["method"]
-        for key in (kind, (*kind, cell["unit"])):
+    def _add(self, job: Mapping[Any, Any], seconds: float) -> None:
+        kind = job["task"], job["preset"], job["method"]
+        for key in (kind, (*kind, job["unit"])):
             total, number = self._spent.get(key, (0.0, 0))
             self._spent[key] = total + seconds, number + 1
 
-    def seconds(self, cell: Cell) -> float:
-        """Return the mean of the method's cells on that unit, or task, else what a preflight or a guess says.
+    def seconds(self, job: Job) -> float:
+        """Return the mean of the method's jobs on that unit, or task, else what a preflight or a guess says.
 
-        That is of the time that went by, so that fits which other cells had made are in it as they were found.
+        That is of the time that went by, so that fits which other jobs had made are in it as they were found.
         """
-        for key in ((*_kind(cell), cell.unit), _kind(cell)):
+        for key in ((*_kind(job), job.unit), _kind(job)):
             if key in self._spent:
                 total, number = self._spent[key]
                 return total / number
-        tried = self._tried.get((cell.task, cell.method))
+        tried = self._tried.get((job.task, job.method))
         if tried is not None:
-            return self._scaled(cell, tried)
-        return ROUGH[cell.preset][0 if uses_gpu(cell) else 1] * max(1.0, self.sizes[cell.task])
+            return self._scaled(job, tried)
+        return ROUGH[job.preset][0 if uses_gpu(job) else 1] * max(1.0, self.sizes[job.task])
 
-    def costs(self, cells: Iterable[Cell]) -> dict[str, float]:
-        """Return the seconds of each cell by its id; those of a pass pay for all of its replicas."""
+    def costs(self, jobs: Iterable[Job]) -> dict[str, float]:
+        """Return the seconds of each job by its id; those of a pass pay for all of its replicas."""
         return {
-            cell.id: self.seconds(cell) * max(1, len(cell.replicas)) / len(together)
-            for together in passes(cells)
-            for cell in together
+            job.id: self.seconds(job) * max(1, len(job.replicas)) / len(together)
+            for together in passes(jobs)
+            for job in together
         }
 
-    def _scaled(self, cell: Cell, tried: Mapping[str, float]) -> float:
-        """Scale the smoke cell's fit by values and epochs.
+    def _scaled(self, job: Job, tried: Mapping[str, float]) -> float:
+        """Scale the smoke job's fit by values and epochs.
 
         Its evaluation is taken as it is: that of small data is mostly what does not grow, and real data are as large
         in a preflight as in a run.
         """
-        larger = max(1.0, self.sizes[cell.task] / tried["values"]) if tried["values"] else 1.0
-        longer = max(1.0, EPOCHS_USED * cell.config.get("max_epochs", 1) / tried["epochs"])
+        larger = max(1.0, self.sizes[job.task] / tried["values"]) if tried["values"] else 1.0
+        longer = max(1.0, EPOCHS_USED * job.config.get("max_epochs", 1) / tried["epochs"])
         growing = tried["fit"] - min(STARTUP, STARTUP_PART * tried["fit"])
         return tried["evaluate"] + tried["fit"] + growing * (larger * longer - 1)
 
-    def left(self, cells: Iterable[Cell], jobs: int) -> float:
-        """Return the seconds until the last of ``jobs`` processes ends, the longest cells first."""
-        cells = list(cells)
-        costs = self.costs(cells)
-        together = passes(longest_first(cells, costs))
-        return makespan([self.between + sum(costs[cell.id] for cell in one) for one in together], jobs)
+    def left(self, jobs: Iterable[Job], n_workers: int) -> float:
+        """Return the seconds until the last of ``n_workers`` processes ends, the longest jobs first."""
+        jobs = list(jobs)
+        costs = self.costs(jobs)
+        together = passes(longest_first(jobs, costs))
+        return makespan([self.between + sum(costs[job.id] for job in one) for one in together], n_workers)
 
-    def total(self, cells: Iterable[Cell], jobs: int) -> tuple[float, str]:
-        """Return the seconds of a run of all cells on ``jobs`` processes, and how well they are known."""
-        cells = list(cells)
-        unmeasured = [cell for cell in cells if _kind(cell) not in self._spent]
-        tried = all((cell.task, cell.method) in self._tried for cell in unmeasured)
+    def total(self, jobs: Iterable[Job], n_workers: int) -> tuple[float, str]:
+        """Return the seconds of a run of all jobs on ``n_workers`` processes, and how well they are known."""
+        jobs = list(jobs)
+        unmeasured = [job for job in jobs if _kind(job) not in self._spent]
+        tried = all((job.task, job.method) in self._tried for job in unmeasured)
         basis = MEASURED if not unmeasured else TRIED if tried else GUESSED
-        return AROUND + self.left(cells, jobs), basis
+        return AROUND + self.left(jobs, n_workers), basis
 
 
 def tried(out: Path) -> pd.DataFrame | None:
@@ -140,10 +140,10 @@ def tried(out: Path) -> pd.DataFrame | None:
 
 
 def _between(starts: Iterable[float], ends: Iterable[float]) -> float:
-    """Return the seconds from a cell's end to the start of the next in its place, as a rule.
+    """Return the seconds from a job's end to the start of the next in its place, as a rule.
 
     Each start is put to the last end before it that has no start yet. Of these gaps the lower quartile is taken: some
-    hold a pause between runs, or cells whose results are gone.
+    hold a pause between runs, or jobs whose results are gone.
     """
     free, gaps = list[float](), list[float]()
     for moment, is_start in sorted([*((one, 0) for one in ends), *((one, 1) for one in starts)]):
@@ -158,6 +158,6 @@ def _moment(iso: str) -> float:
     return datetime.fromisoformat(iso).timestamp()
 
 
-def _kind(cell: Cell) -> tuple[str, ...]:
-    """Return what cells have in common that take about as long."""
-    return cell.task, cell.preset, cell.method
+def _kind(job: Job) -> tuple[str, ...]:
+    """Return what jobs have in common that take about as long."""
+    return job.task, job.preset, job.method

@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.cell import result_of
 from bench.estimate import Estimate, tried
 from bench.executors import Executor
 from bench.executors.inline import InlineExecutor
 from bench.executors.local import LocalExecutor
 from bench.executors.slurm import SlurmExecutor, parse_settings
-from bench.plan import Cell, MethodSpec, Plan, PlanError, make_plan
+from bench.job import result_of
+from bench.plan import Job, MethodSpec, Plan, PlanError, make_plan
 from bench.progress import RunProgress, duration
 from bench.resources import devices, needs, share_mb
 from bench.results import header_lines, print_leaderboard, write_leaderboard
@@ -43,7 +43,7 @@ class Request:
     tasks, own
         What :func:`bench.plan.choose_tasks` and :func:`bench.plan.choose_own_tasks` return.
     time_limit, memory_limit
-        Minutes and GiB of a cell.
+        Minutes and GiB of a job.
     executor, slurm
         ``local``, ``inline`` or ``slurm``, and the settings of the last.
     """
@@ -79,12 +79,12 @@ class Request:
         if (self.jobs or self.gpus) and to_slurm:
             raise PlanError("--jobs and --gpus are of this machine; on SLURM: --slurm array_parallelism=…,gpus=…")
         if self.gpus and self.executor == "inline":
-            raise PlanError("--gpus needs --executor local: inline cells all run in this process")
+            raise PlanError("--gpus needs --executor local: inline jobs all run in this process")
         parse_settings(self.slurm)
 
     @property
-    def n_jobs(self) -> int:
-        """How many cells run at a time."""
+    def n_workers(self) -> int:
+        """How many jobs run at a time."""
         if self.executor == "slurm":
             return int(parse_settings(self.slurm)["array_parallelism"])
         return self.jobs or len(os.sched_getaffinity(0))
@@ -99,14 +99,14 @@ class Request:
         return make_plan(self.specs, self.tasks, self.preset, self.seeds, self.plugins, index, self.own)
 
     def executor_for(self, sizes: Mapping[str, float], estimate: Callable[[], Estimate], console: Console) -> Executor:
-        """Return where cells run.
+        """Return where jobs run.
 
         Parameters
         ----------
         sizes
             Million values of each task's data.
         estimate
-            Returns that of the time that cells take; called for SLURM alone, as it reads all results.
+            Returns that of the time that jobs take; called for SLURM alone, as it reads all results.
         console
             Where SLURM's answers go.
         """
@@ -117,24 +117,24 @@ class Request:
             seconds = estimate().seconds
             return SlurmExecutor(
                 parse_settings(self.slurm),
-                lambda cell: needs(cell, sizes[cell.task], seconds(cell), limit_mb),
+                lambda job: needs(job, sizes[job.task], seconds(job), limit_mb),
                 self.time_limit,
                 lambda line: console.print(Text(line), soft_wrap=True),
             )
-        jobs = self.n_jobs
-        return LocalExecutor(jobs, self.time_limit * 60, limit_mb or share_mb(jobs), devices(self.gpus))
+        n_workers = self.n_workers
+        return LocalExecutor(n_workers, self.time_limit * 60, limit_mb or share_mb(n_workers), devices(self.gpus))
 
 
 @dataclass
 class Outcome:
-    """How a run ended: statuses of all its cells, and what could not be logged."""
+    """How a run ended: statuses of all its jobs, and what could not be logged."""
 
     counts: Counter[str] = field(default_factory=Counter)
     tracking_error: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether no cell failed."""
+        """Whether no job failed."""
         return not (set(self.counts) - {"ok", "skipped"})
 
 
@@ -167,8 +167,8 @@ def carry_out(request: Request, console: Console, dry_run: bool = False) -> Done
             return Estimate(store.gather().rows, plan.sizes, tried(store.out))
 
         if dry_run:
-            todo = [cell for cell in plan.cells if not cell.skip and store.finished(cell.id) is None]
-            say_plan(plan, todo, estimate(), request.n_jobs, console)
+            todo = [job for job in plan.jobs if not job.skip and store.finished(job.id) is None]
+            say_plan(plan, todo, estimate(), request.n_workers, console)
             return Done(plan, store, request.uri, None)
         executor = request.executor_for(plan.sizes, estimate, console)
         return execute_request(request, plan, store, executor, console)
@@ -177,37 +177,37 @@ def carry_out(request: Request, console: Console, dry_run: bool = False) -> Done
 def execute_request(request: Request, plan: Plan, store: Store, executor: Executor, console: Console) -> Done:
     """Execute the plan of a request, under the title and at the MLflow address that the request gives."""
     tracker = Tracker(request.uri, store, plan.invocation, request.title, request.command)
-    outcome = execute(plan, store, executor, tracker, request.n_jobs, console, request.command)
+    outcome = execute(plan, store, executor, tracker, request.n_workers, console, request.command)
     return Done(plan, store, request.uri, outcome)
 
 
 def execute(
-    plan: Plan, store: Store, executor: Executor, tracker: Tracker, jobs: int, console: Console, command: str
+    plan: Plan, store: Store, executor: Executor, tracker: Tracker, n_workers: int, console: Console, command: str
 ) -> Outcome:
-    """Run the cells of a plan that have no result yet, log all of them, and write table and leaderboard."""
-    store.write_plan(plan.cells, {"invocation": plan.invocation, "name": tracker.name, "command": command})
+    """Run the jobs of a plan that have no result yet, log all of them, and write table and leaderboard."""
+    store.write_plan(plan.jobs, {"invocation": plan.invocation, "name": tracker.name, "command": command})
     outcome = Outcome()
-    todo: list[Cell] = []
-    for cell in plan.cells:
-        result = store.finished(cell.id)
-        if result is None and cell.skip:
-            result = result_of(cell, "skipped", cell.skip)
+    todo: list[Job] = []
+    for job in plan.jobs:
+        result = store.finished(job.id)
+        if result is None and job.skip:
+            result = result_of(job, "skipped", job.skip)
             store.write(result)
         if result is None:
-            todo.append(cell)
+            todo.append(job)
         else:
             outcome.counts[result["status"]] += 1
             tracker.log(result)
     gathered = store.gather()
     estimate = Estimate(gathered.rows, plan.sizes, tried(store.out))
-    say_plan(plan, todo, estimate, jobs, console)
+    say_plan(plan, todo, estimate, n_workers, console)
 
-    def on_done(cell: Cell, result: dict[str, Any]) -> None:
+    def on_done(job: Job, result: dict[str, Any]) -> None:
         outcome.counts[result["status"]] += 1
         tracker.log(result)
-        progress.done(cell, result)
+        progress.done(job, result)
 
-    progress = RunProgress(todo, jobs, estimate, console)
+    progress = RunProgress(todo, n_workers, estimate, console)
     status = "KILLED"
     try:
         if todo:
@@ -234,41 +234,41 @@ def say_data(plan: Plan, own: Mapping[str, str] | None, console: Console) -> Non
         console.print(Text(line), soft_wrap=True)
 
 
-def say_plan(plan: Plan, todo: Sequence[Cell], estimate: Estimate, jobs: int, console: Console) -> None:
+def say_plan(plan: Plan, todo: Sequence[Job], estimate: Estimate, n_workers: int, console: Console) -> None:
     """Print the cross, what is skipped and why, and an estimate of time."""
-    table = Table("task", "methods", "controls", "units", "seeds", "cells", "to run", box=None, pad_edge=False)
-    by_task: dict[str, list[Cell]] = {}
-    for cell in plan.cells:
-        by_task.setdefault(cell.task, []).append(cell)
-    left = Counter(cell.task for cell in todo)
-    for task, cells in by_task.items():
-        run = [cell for cell in cells if not cell.skip]
+    table = Table("task", "methods", "references", "units", "seeds", "jobs", "to run", box=None, pad_edge=False)
+    by_task: dict[str, list[Job]] = {}
+    for job in plan.jobs:
+        by_task.setdefault(job.task, []).append(job)
+    left = Counter(job.task for job in todo)
+    for task, jobs in by_task.items():
+        run = [job for job in jobs if not job.skip]
         table.add_row(
             Text(task),
-            str(len({cell.method for cell in run if cell.role == "method"})),
-            str(len({cell.method for cell in run if cell.role == "control"})),
-            str(len({cell.unit for cell in run})),
-            str(len({cell.seed for cell in run})),
+            str(len({job.method for job in run if job.role == "method"})),
+            str(len({job.method for job in run if job.role == "reference"})),
+            str(len({job.unit for job in run})),
+            str(len({job.seed for job in run})),
             str(len(run)),
             str(left[task]),
         )
     console.print(table)
     skips: dict[str, list[str]] = {}
-    for cell in plan.cells:
-        if cell.skip:
-            skips.setdefault(cell.skip, []).append(cell.task)
+    for job in plan.jobs:
+        if job.skip:
+            skips.setdefault(job.skip, []).append(job.task)
     lines = [f"{reason} ({', '.join(tasks)})" for reason, tasks in skips.items()]
     for line in [*lines, *(f"{task}: {reason}" for task, reason in plan.absent.items())]:
         console.print(Text(f"skipped  {line}"), style="yellow", soft_wrap=True)
     if todo:
-        seconds, basis = estimate.total(todo, jobs)
-        console.print(f"about {duration(seconds)} with {jobs} jobs ({basis})", highlight=False)
+        seconds, basis = estimate.total(todo, n_workers)
+        console.print(f"about {duration(seconds)} with {n_workers} workers ({basis})", highlight=False)
     else:
-        console.print("nothing to run: every cell has its result", highlight=False)
+        console.print("nothing to run: every job has its result", highlight=False)
 
 
 class Interruptible:
-    """Let SIGTERM end a run as Ctrl-C does: the running cells are ended and the state is kept.
+    """Let SIGTERM end a run as Ctrl-C does: the running jobs are ended and the state is kept.
 
     Signals come to the main thread alone: a run in another one goes on until its process ends.
     """

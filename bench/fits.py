@@ -1,4 +1,4 @@
-"""Fitted methods on disk: a fit that two cells need is made once."""
+"""Fitted methods on disk: a fit that two jobs need is made once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Fits:
-    """Fits methods for one cell and keeps account of them.
+    """Fits methods for one job and keeps account of them.
 
     A method that can hand over its state is looked up in ``directory`` by (method, config, source digest,
     data digest, seed) and, when it is not there, fitted and kept. Files hold arrays and JSON alone
@@ -36,7 +36,7 @@ class Fits:
     directory
         Where fits are kept; None keeps none.
     together
-        Where this cell meets others whose fits are made in one pass with its own (:func:`make_together`).
+        Where this job meets others whose fits are made in one pass with its own (:func:`make_together`).
 
     Attributes
     ----------
@@ -162,7 +162,7 @@ def _fit_alone(request: Request) -> None:
     request.method = type(request.method)(request.method.config)
     try:
         request.method.fit(request.data, request.seed)
-    except Exception as error:  # noqa: BLE001 - raised where the cell waits for its fit
+    except Exception as error:  # noqa: BLE001 - raised where the job waits for its fit
         request.error = error
     request.seconds = time.perf_counter() - clock
 

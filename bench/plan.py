@@ -1,4 +1,4 @@
-"""The plan of a run: the cross of methods and tasks as cells, each with a content hash for an id."""
+"""The plan of a run: the cross of methods and tasks as jobs, each with a content hash for an id."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from methods.base import PLAIN, Method, takes_any
 from methods.wrapped import NoMethod
 from metrics import UnknownName
 from tasks import TASKS, benchmark_names, benchmark_tags, load_task
-from tasks.base import Control, Task
+from tasks.base import Reference, Task
 from tasks.datasets.own import N_GENES, SCALES, is_data_file
 from tasks.datasets.reading import copies_of, taken_for
 
@@ -30,7 +30,7 @@ ALL = "all"
 #: At most so many fits are made in one pass, of data of at most so many million values (cells × genes): each of them
 #: has its own copy, and fits of large networks, which are arithmetic, gain nothing.
 REPLICAS, MOST_TOGETHER = 8, 20.0
-#: The unit of a cell that stands for a whole method × task, skipped.
+#: The unit of a job that stands for a whole method × task, skipped.
 WHOLE = "*"
 #: What is added to the label of a method whose configuration was tuned for each unit: without seeing the unit, and, as
 #: an upper bound, on the unit itself.
@@ -59,13 +59,13 @@ class MethodSpec:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One method (or control) on one task, unit and seed: what is run, and all that its result depends on.
+class Job:
+    """One method (or reference) on one task, unit and seed: what is run, and all that its result depends on.
 
     The role ``oracle`` is that of a method whose configuration was chosen by its scores on the held-out unit.
     """
 
-    role: Literal["method", "control", "oracle"]
+    role: Literal["method", "reference", "oracle"]
     method: str
     name: str
     config: Mapping[str, Any]
@@ -88,12 +88,12 @@ class Cell:
     #: What the expression of the data was taken for, and how many of their cells are exact copies of another one.
     x_taken_for: str = field(default="", compare=False)
     n_copies: int = field(default=0, compare=False)
-    #: Seeds of the cells, this one among them, whose fits are made in one pass; empty where it is made alone.
+    #: Seeds of the jobs, this one among them, whose fits are made in one pass; empty where it is made alone.
     replicas: tuple[int, ...] = field(default=(), compare=False)
     id: str = field(default="", compare=False)
 
-    def with_id(self) -> Cell:
-        """Return the cell with its content hash; where files lie does not matter, what is in them does."""
+    def with_id(self) -> Job:
+        """Return the job with its content hash; where files lie does not matter, what is in them does."""
         nowhere = {"id", "plugins", "own", "replicas", "x_taken_for", "n_copies", *(() if self.inner else ("inner",))}
         content = {k: v for k, v in asdict(self).items() if k not in nowhere}
         text = json.dumps(content, sort_keys=True)
@@ -101,7 +101,7 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """How the cell is called in progress, logs and MLflow."""
+        """How the job is called in progress, logs and MLflow."""
         inner = f" · inner {self.inner}" if self.inner else ""
         where = f"{self.task} · {self.unit}{inner} · seed {self.seed}" if self.unit != WHOLE else self.task
         return f"{self.method} · {where}"
@@ -109,9 +109,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells of a run, and the tasks that could not be planned, with the reason."""
+    """All jobs of a run, and the tasks that could not be planned, with the reason."""
 
-    cells: tuple[Cell, ...]
+    jobs: tuple[Job, ...]
     absent: Mapping[str, str]
     #: For each task, number of cells times genes, in millions; for the estimate of time.
     sizes: Mapping[str, float]
@@ -123,7 +123,7 @@ class Plan:
     @property
     def invocation(self) -> str:
         """A hash of what is asked: the same command on the same code and data has the same one."""
-        return hashlib.sha256("".join(sorted(cell.id for cell in self.cells)).encode()).hexdigest()[:16]
+        return hashlib.sha256("".join(sorted(job.id for job in self.jobs)).encode()).hexdigest()[:16]
 
 
 def load_plugin(address: str) -> str:
@@ -426,7 +426,7 @@ def make_plan(
     PlanError
         The data of all tasks are absent.
     """
-    cells: list[Cell] = []
+    jobs: list[Job] = []
     absent: dict[str, str] = {}
     sizes: dict[str, float] = {}
     selections: dict[str, str] = {}
@@ -448,7 +448,7 @@ def make_plan(
         if n_genes < n_all:
             selections[task_name] = f"{n_genes} of {n_all} genes are used, chosen anew in each training split"
         seeds = range(task.seeds[preset] if n_seeds is None else n_seeds)
-        blank = Cell(
+        blank = Job(
             role="method",
             method="",
             name="",
@@ -467,16 +467,16 @@ def make_plan(
             n_copies=index[key]["n_copies"],
         )
         rows = [_method_row(blank, spec, task, preset) for spec in methods]
-        rows += [_control_row(blank, control) for control in task.controls]
+        rows += [_reference_row(blank, reference) for reference in task.references]
         for row in rows:
             crossed = [row] if row.skip else [replace(row, unit=unit, seed=seed) for unit in units for seed in seeds]
             if row.name and not row.skip and METHODS[row.name].fits_together() and sizes[task_name] <= MOST_TOGETHER:
-                crossed = [replace(cell, replicas=_pass_of(cell.seed, seeds)) for cell in crossed]
-            cells += [cell.with_id() for cell in crossed]
-    if absent and not cells:
+                crossed = [replace(job, replicas=_pass_of(job.seed, seeds)) for job in crossed]
+            jobs += [job.with_id() for job in crossed]
+    if absent and not jobs:
         reasons = "\n".join(f"{task}: {reason}" for task, reason in absent.items())
         raise PlanError(f"no task could run\n{reasons}")
-    return Plan(tuple(cells), absent, sizes, selections, tuple(dict.fromkeys(notes)))
+    return Plan(tuple(jobs), absent, sizes, selections, tuple(dict.fromkeys(notes)))
 
 
 def _learnt(task: Task) -> dict[str, Any]:
@@ -491,7 +491,7 @@ def _learnt(task: Task) -> dict[str, Any]:
     }
 
 
-def _method_row(blank: Cell, spec: MethodSpec, task: Task, preset: str) -> Cell:
+def _method_row(blank: Job, spec: MethodSpec, task: Task, preset: str) -> Job:
     """Return ``blank`` filled in for a method, with a reason to skip it where it lacks an ability."""
     cls = METHODS[spec.name]
     lacking = [ability for ability in task.requires if ability not in cls.abilities()]
@@ -505,10 +505,10 @@ def _method_row(blank: Cell, spec: MethodSpec, task: Task, preset: str) -> Cell:
     )
 
 
-def _control_row(blank: Cell, control: Control) -> Cell:
-    """Return ``blank`` filled in for a control of the task."""
-    digests = [source_digest(METHODS[name]) for name in control.methods]
-    return replace(blank, role="control", method=control.name, method_digest=" ".join(digests))
+def _reference_row(blank: Job, reference: Reference) -> Job:
+    """Return ``blank`` filled in for a reference of the task."""
+    digests = [source_digest(METHODS[name]) for name in reference.methods]
+    return replace(blank, role="reference", method=reference.name, method_digest=" ".join(digests))
 
 
 def _pass_of(seed: int, seeds: range) -> tuple[int, ...]:
@@ -554,5 +554,5 @@ def _read(text: str, default: Any) -> Any:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``values`` as JSON would give them back, so that a cell read from disk equals the planned one."""
+    """Return ``values`` as JSON would give them back, so that a job read from disk equals the planned one."""
     return json.loads(json.dumps(dict(values)))

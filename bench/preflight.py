@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from bench.cell import result_of
 from bench.estimate import Estimate
 from bench.execute import Interruptible
 from bench.executors import Executor
-from bench.plan import WHOLE, Cell, MethodSpec, Plan
+from bench.job import result_of
+from bench.plan import WHOLE, Job, MethodSpec, Plan
 from bench.progress import RunProgress
 from bench.store import FINISHED, Store
 from methods import METHODS
@@ -27,32 +27,32 @@ def shortened(specs: Sequence[MethodSpec]) -> list[MethodSpec]:
     return [replace(one, changes=_without(one.changes, METHODS[one.name].presets.get(PRESET, {}))) for one in specs]
 
 
-def first_cells(plan: Plan) -> Plan:
+def first_jobs(plan: Plan) -> Plan:
     """Return a plan with the first unit of each task, seed 0, and what is skipped."""
     first: dict[str, str] = {}
-    for cell in plan.cells:
-        if cell.unit != WHOLE:
-            first.setdefault(cell.task, cell.unit)
-    once = [cell for cell in plan.cells if cell.unit in (WHOLE, first.get(cell.task)) and cell.seed == 0]
-    return replace(plan, cells=tuple(replace(cell, replicas=()) for cell in once))
+    for job in plan.jobs:
+        if job.unit != WHOLE:
+            first.setdefault(job.task, job.unit)
+    once = [job for job in plan.jobs if job.unit in (WHOLE, first.get(job.task)) and job.seed == 0]
+    return replace(plan, jobs=tuple(replace(job, replicas=()) for job in once))
 
 
-def preflight(plan: Plan, store: Store, executor: Executor, jobs: int, console: Console) -> list[dict[str, Any]]:
-    """Run the cells of a plan that have no result yet and return the results of all; the caller holds the lock."""
+def preflight(plan: Plan, store: Store, executor: Executor, n_workers: int, console: Console) -> list[dict[str, Any]]:
+    """Run the jobs of a plan that have no result yet and return the results of all; the caller holds the lock."""
     results: list[dict[str, Any]] = []
-    todo: list[Cell] = []
-    for cell in plan.cells:
-        result = result_of(cell, "skipped", cell.skip) if cell.skip else store.finished(cell.id)
+    todo: list[Job] = []
+    for job in plan.jobs:
+        result = result_of(job, "skipped", job.skip) if job.skip else store.finished(job.id)
         if result is None:
-            todo.append(cell)
+            todo.append(job)
         else:
             results.append(result)
 
-    def on_done(cell: Cell, result: dict[str, Any]) -> None:
+    def on_done(job: Job, result: dict[str, Any]) -> None:
         results.append(result)
-        progress.done(cell, result)
+        progress.done(job, result)
 
-    progress = RunProgress(todo, jobs, Estimate(store.gather().rows, plan.sizes), console)
+    progress = RunProgress(todo, n_workers, Estimate(store.gather().rows, plan.sizes), console)
     with Interruptible(), progress:
         executor.run(todo, store, progress.start, on_done)
     store.gather()
@@ -60,19 +60,19 @@ def preflight(plan: Plan, store: Store, executor: Executor, jobs: int, console: 
 
 
 def failures(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the results of cells that failed."""
+    """Return the results of jobs that failed."""
     return [result for result in results if result["status"] not in FINISHED]
 
 
 def say(results: Sequence[dict[str, Any]], plan: Plan, console: Console) -> None:
     """Print what would fail or be skipped, and why, a line each."""
     for result in failures(results):
-        cell, reason = result["cell"], (result["reason"].splitlines() or [""])[0]
-        _line(console, result["status"], f"{cell['method']} · {cell['task']} (cell {cell['id']}): {reason}", "red")
+        job, reason = result["job"], (result["reason"].splitlines() or [""])[0]
+        _line(console, result["status"], f"{job['method']} · {job['task']} (job {job['id']}): {reason}", "red")
     skipped: dict[tuple[str, str], list[str]] = {}
     for result in results:
         if result["status"] == "skipped":
-            skipped.setdefault((result["cell"]["method"], result["reason"]), []).append(result["cell"]["task"])
+            skipped.setdefault((result["job"]["method"], result["reason"]), []).append(result["job"]["task"])
     for (method, reason), tasks in skipped.items():
         _line(console, "skipped", f"{method} · {', '.join(tasks)}: {reason}", "yellow")
     for task, reason in plan.absent.items():

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from bench.estimate import Estimate
-from bench.plan import Cell
+from bench.plan import Job
 
 #: Seconds between two plain lines, unless something fails.
 EVERY = 15.0
@@ -22,22 +22,22 @@ RECKON = 2.0
 
 
 class RunProgress:
-    """Counts cells done, failed, skipped and left, and says what runs now and how long it may take.
+    """Counts jobs done, failed, skipped and left, and says what runs now and how long it may take.
 
     A context manager: the display stands while it is entered.
     """
 
-    def __init__(self, cells: Sequence[Cell], jobs: int, estimate: Estimate, console: Console):
+    def __init__(self, jobs: Sequence[Job], n_workers: int, estimate: Estimate, console: Console):
         self.console = console
-        self.jobs = jobs
+        self.n_workers = n_workers
         self.estimate = estimate
-        self.left = {cell.id: cell for cell in cells}
-        self.running: dict[str, Cell] = {}
+        self.left = {job.id: job for job in jobs}
+        self.running: dict[str, Job] = {}
         self.counts: Counter[str] = Counter()
         self._said = time.monotonic()
         self._reckoned, self._left_seconds = float("-inf"), 0.0
         self._bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console)
-        self._task = self._bar.add_task("", total=len(cells))
+        self._task = self._bar.add_task("", total=len(jobs))
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
 
     def __enter__(self) -> RunProgress:
@@ -49,20 +49,20 @@ class RunProgress:
         if self.console.is_terminal:
             self._live.stop()
 
-    def start(self, cell: Cell) -> None:
-        """Note that a cell runs."""
-        self.running[cell.id] = cell
+    def start(self, job: Job) -> None:
+        """Note that a job runs."""
+        self.running[job.id] = job
 
-    def done(self, cell: Cell, result: dict[str, Any]) -> None:
-        """Note how a cell ended, and say so at once if it failed."""
+    def done(self, job: Job, result: dict[str, Any]) -> None:
+        """Note how a job ended, and say so at once if it failed."""
         status = result["status"]
-        self.running.pop(cell.id, None)
-        self.left.pop(cell.id, None)
+        self.running.pop(job.id, None)
+        self.left.pop(job.id, None)
         self.estimate.learn(result)
         self.counts["done" if status == "ok" else "skipped" if status == "skipped" else "failed"] += 1
         self._bar.advance(self._task)
         if status not in ("ok", "skipped"):
-            line = Text(f"{status}: {cell.title}: {result['reason'].splitlines()[0] if result['reason'] else ''}")
+            line = Text(f"{status}: {job.title}: {result['reason'].splitlines()[0] if result['reason'] else ''}")
             self.console.print(line, style="red", soft_wrap=True)
         elif not self.console.is_terminal and time.monotonic() - self._said > EVERY:
             self._said = time.monotonic()
@@ -80,12 +80,12 @@ class RunProgress:
         """Return the estimate of what is left, reckoned anew every now and then."""
         now = time.monotonic()
         if now > self._reckoned + RECKON:
-            self._reckoned, self._left_seconds = now, self.estimate.left(list(self.left.values()), self.jobs)
+            self._reckoned, self._left_seconds = now, self.estimate.left(list(self.left.values()), self.n_workers)
         return self._left_seconds
 
     def _render(self) -> Group:
         self._bar.update(self._task, description=self._summary())
-        return Group(self._bar, *(Text(f"  {cell.title}", style="dim") for cell in list(self.running.values())))
+        return Group(self._bar, *(Text(f"  {job.title}", style="dim") for job in list(self.running.values())))
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""One stored cell again: the same code, data, configuration and seed should give the same scores."""
+"""One stored job again: the same code, data, configuration and seed should give the same scores."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.cell import run_cells
 from bench.digests import source_digest
 from bench.environment import describe
-from bench.plan import Cell, load_plugin
+from bench.job import run_jobs
+from bench.plan import Job, load_plugin
 from bench.store import Store, StoreError
 from methods import METHODS
 from tasks import load_task
@@ -27,17 +27,17 @@ class Replay:
 
     Attributes
     ----------
-    cell
+    job
         What was run.
     changes
-        What is no longer as it was when the cell ran: code, data, libraries, machine.
+        What is no longer as it was when the job ran: code, data, libraries, machine.
     stored, result
         The two results.
     scores
         For each metric the stored value, the new one, and whether they agree.
     """
 
-    cell: Cell
+    job: Job
     changes: list[str]
     stored: dict[str, Any]
     result: dict[str, Any]
@@ -45,49 +45,49 @@ class Replay:
 
     @property
     def agrees(self) -> bool:
-        """Whether the cell ended as it did, with the same scores."""
+        """Whether the job ended as it did, with the same scores."""
         alike = all(verdict != DIFFERENT for *_, verdict in self.scores.values())
         return alike and self.stored["status"] == self.result["status"]
 
 
 def find(store: Store, prefix: str) -> dict[str, Any]:
-    """Return the stored result whose cell's id starts so.
+    """Return the stored result whose job's id starts so.
 
     Raises
     ------
     StoreError
         None does, or several, or it cannot be read.
     """
-    ids = sorted(file.stem for file in store.cells.glob("*.json") if file.stem.startswith(prefix))
+    ids = sorted(file.stem for file in store.jobs.glob("*.json") if file.stem.startswith(prefix))
     if not ids or not prefix:
-        raise StoreError(f"cell {prefix!r}: no result in {store.cells} is called so; the ids are its file names")
+        raise StoreError(f"job {prefix!r}: no result in {store.jobs} is called so; the ids are its file names")
     if len(ids) > 1:
         shown = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
-        raise StoreError(f"cell {prefix!r}: {len(ids)} ids start so ({shown}); give more of it")
+        raise StoreError(f"job {prefix!r}: {len(ids)} ids start so ({shown}); give more of it")
     result = store.read(ids[0])
     if result is None:
-        raise StoreError(f"{store.file(ids[0])}: not a readable result; run the cell again")
+        raise StoreError(f"{store.file(ids[0])}: not a readable result; run the job again")
     return result
 
 
 def replay(stored: dict[str, Any]) -> Replay:
-    """Run a stored cell again, here and without the fit cache, and compare.
+    """Run a stored job again, here and without the fit cache, and compare.
 
     Nothing but the stored result says what is run. No result is written.
 
     Raises
     ------
     StoreError, PlanError, PluginError, UnknownName, DataError
-        The cell cannot be made again: its method, plugin, task or data are not here.
+        The job cannot be made again: its method, plugin, task or data are not here.
     """
-    cell = _cell(stored)
-    for plugin in cell.plugins:
+    job = _job(stored)
+    for plugin in job.plugins:
         load_plugin(plugin)
-    changes = _changes(cell) + _environment_changes(stored["environment"])
-    (result,) = run_cells([cell], None)
+    changes = _changes(job) + _environment_changes(stored["environment"])
+    (result,) = run_jobs([job], None)
     names = dict.fromkeys([*stored["scores"], *result["scores"]])
     pairs = {name: (stored["scores"].get(name), result["scores"].get(name)) for name in names}
-    return Replay(cell, changes, stored, result, {name: (*pair, compare(*pair)) for name, pair in pairs.items()})
+    return Replay(job, changes, stored, result, {name: (*pair, compare(*pair)) for name, pair in pairs.items()})
 
 
 def compare(stored: float | None, now: float | None) -> str:
@@ -99,33 +99,33 @@ def compare(stored: float | None, now: float | None) -> str:
     return CLOSE
 
 
-def _cell(stored: dict[str, Any]) -> Cell:
-    about = stored["cell"]
+def _job(stored: dict[str, Any]) -> Job:
+    about = stored["job"]
     try:
-        return Cell(**{**about, **{key: tuple(about.get(key, ())) for key in ("plugins", "replicas")}})
+        return Job(**{**about, **{key: tuple(about.get(key, ())) for key in ("plugins", "replicas")}})
     except (KeyError, TypeError) as error:
-        raise StoreError(f"cell {about.get('id')}: stored by another version of this program ({error})") from error
+        raise StoreError(f"job {about.get('id')}: stored by another version of this program ({error})") from error
 
 
-def _changes(cell: Cell) -> list[str]:
-    """Return what a result depends on and is not as the cell has it."""
-    task = load_task(cell.task, cell.preset, cell.own)
+def _changes(job: Job) -> list[str]:
+    """Return what a result depends on and is not as the job has it."""
+    task = load_task(job.task, job.preset, job.own)
     missing = task.dataset.missing()
     if missing:
-        raise DataError(f"cell {cell.id} cannot be run again: {missing}")
-    if cell.role != "control":
-        methods: tuple[str, ...] = (cell.name,)
+        raise DataError(f"job {job.id} cannot be run again: {missing}")
+    if job.role != "reference":
+        methods: tuple[str, ...] = (job.name,)
     else:
-        control = next((control for control in task.controls if control.name == cell.method), None)
-        if control is None:
-            raise StoreError(f"cell {cell.id}: {task.name} no longer has a control {cell.method}")
-        methods = control.methods
+        reference = next((reference for reference in task.references if reference.name == job.method), None)
+        if reference is None:
+            raise StoreError(f"job {job.id}: {task.name} no longer has a reference {job.method}")
+        methods = reference.methods
     now = {
-        "the task's version": (cell.task_version, task.version),
-        "the method's code": (cell.method_digest, " ".join(source_digest(METHODS[name]) for name in methods)),
-        "the task's code": (cell.task_digest, source_digest(type(task))),
-        "the data": (cell.data_digest, task.dataset.digest(cell.preset)),
-        "the stored cell, whose id is the hash of something else": (cell.id, cell.with_id().id),
+        "the task's version": (job.task_version, task.version),
+        "the method's code": (job.method_digest, " ".join(source_digest(METHODS[name]) for name in methods)),
+        "the task's code": (job.task_digest, source_digest(type(task))),
+        "the data": (job.data_digest, task.dataset.digest(job.preset)),
+        "the stored job, whose id is the hash of something else": (job.id, job.with_id().id),
     }
     return [f"{what} ({_short(was)} then, {_short(new)} now)" for what, (was, new) in now.items() if was != new]
 

@@ -1,6 +1,6 @@
-"""Cells that differ by their seed alone, and whose fits are made in one pass.
+"""Jobs that differ by their seed alone, and whose fits are made in one pass.
 
-Each cell is evaluated in a thread of its own, of which one runs at a time: what a task does between its fits is its own
+Each job is evaluated in a thread of its own, of which one runs at a time: what a task does between its fits is its own
 affair. A thread that comes to a fit waits until all have, then the fits are made together and the threads go on.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Request:
-    """A fit that a cell waits for, and what came of it."""
+    """A fit that a job waits for, and what came of it."""
 
     method: Method
     data: AnnData
@@ -30,7 +30,7 @@ class Request:
 
 
 class Together:
-    """Where the threads of cells meet.
+    """Where the threads of jobs meet.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Together:
         self._requests: list[Request] = []
 
     def fit(self, method: Method, data: AnnData, seed: int) -> tuple[Method, float]:
-        """Return the method when it has been fitted, and the seconds that it took. Called in a cell's thread."""
+        """Return the method when it has been fitted, and the seconds that it took. Called in a job's thread."""
         request = Request(method, data, seed)
         with self._changed:
             self._requests.append(request)

@@ -1,4 +1,4 @@
-"""What a cell asks of a machine: threads, memory, a GPU, minutes."""
+"""What a job asks of a machine: threads, memory, a GPU, minutes."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import os
 from dataclasses import dataclass
 
 from bench.environment import THREADS
-from bench.plan import Cell, PlanError
+from bench.plan import Job, PlanError
 from methods import METHODS
 
-#: Megabytes of any cell, and of a million values (cells × genes) of its data; measured: 0.6 GB and 17 MB a million.
+#: Megabytes of any job, and of a million values (cells × genes) of its data; measured: 0.6 GB and 17 MB a million.
 BASE_MB, MB_PER_MILLION = 1024, 40
-#: No cell asks for less: so little makes no difference to a scheduler, and few classes make few job arrays.
+#: No job asks for less: so little makes no difference to a scheduler, and few classes make few SLURM arrays.
 LEAST_MB, LEAST_MINUTES = 2048, 2
-#: Times the estimate of a cell's seconds that it is given: nodes differ, and so do fits that stop early.
+#: Times the estimate of a job's seconds that it is given: nodes differ, and so do fits that stop early.
 SAFETY = 4.0
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a cell is given; cells with the same are one resource class.
+    """What a job is given; jobs with the same are one resource class.
 
     Attributes
     ----------
     threads
         Threads of numerical libraries.
     memory_mb
-        Resident memory of the cell's process and its children.
+        Resident memory of the job's process and its children.
     gpu
         Whether it trains on a GPU where it is given one.
     minutes
@@ -40,13 +40,13 @@ class Resources:
     minutes: float
 
 
-def needs(cell: Cell, millions: float, seconds: float, memory_mb: float | None = None) -> Resources:
-    """Return what a cell needs, rounded up to powers of two so that alike cells fall into one class.
+def needs(job: Job, millions: float, seconds: float, memory_mb: float | None = None) -> Resources:
+    """Return what a job needs, rounded up to powers of two so that alike jobs fall into one class.
 
     Parameters
     ----------
-    cell
-        A cell of a plan.
+    job
+        A job of a plan.
     millions
         Million values (cells × genes) of its data.
     seconds
@@ -54,25 +54,25 @@ def needs(cell: Cell, millions: float, seconds: float, memory_mb: float | None =
     memory_mb
         Its memory, where the user has said it.
     """
-    values = millions * max(1, len(cell.replicas))
+    values = millions * max(1, len(job.replicas))
     return Resources(
         threads=int(THREADS["OMP_NUM_THREADS"]),
         memory_mb=math.ceil(memory_mb) if memory_mb else _power(BASE_MB + MB_PER_MILLION * values, LEAST_MB),
-        gpu=uses_gpu(cell),
+        gpu=uses_gpu(job),
         minutes=_power(SAFETY * seconds / 60, LEAST_MINUTES),
     )
 
 
-def uses_gpu(cell: Cell) -> bool:
-    """Tell whether a cell's method trains on a GPU where there is one; controls do not."""
-    return cell.role != "control" and METHODS[cell.name].uses_gpu
+def uses_gpu(job: Job) -> bool:
+    """Tell whether a job's method trains on a GPU where there is one; references do not."""
+    return job.role != "reference" and METHODS[job.name].uses_gpu
 
 
-def share_mb(n_jobs: int) -> float:
-    """Return the megabytes of this machine that each of so many cells at a time may hold."""
+def share_mb(n_workers: int) -> float:
+    """Return the megabytes of this machine that each of so many jobs at a time may hold."""
     import psutil
 
-    return psutil.virtual_memory().total * 0.9 / n_jobs / 2**20
+    return psutil.virtual_memory().total * 0.9 / n_workers / 2**20
 
 
 def devices(gpus: int | None) -> list[str] | None:

@@ -36,7 +36,7 @@ def header_lines(command: str) -> list[str]:
         f"Command: {command}",
         f"Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         f"Commit: {environment['git_commit'] or 'unknown'}{dirty}",
-        f"Machine: {environment['cpu']}, {environment['threads']} thread a cell, Python {environment['python']}",
+        f"Machine: {environment['cpu']}, {environment['threads']} thread a job, Python {environment['python']}",
         f"Versions: {versions}",
     ]
 
@@ -53,7 +53,7 @@ def write_leaderboard(
     Parameters
     ----------
     gathered
-        Of a cell that is in several of them the last result counts.
+        Of a job that is in several of them the last result counts.
     directory
         Where to.
     header
@@ -90,22 +90,22 @@ def _made_at(rows: pd.DataFrame) -> list[str]:
     """Return which commits the results come from: they may be older than the command that shows them."""
     if rows.empty:
         return []
-    cells = rows.drop_duplicates("cell_id")
-    names = cells["git_commit"].replace("", "unknown") + cells["dirty"].map(
+    jobs = rows.drop_duplicates("job_id")
+    names = jobs["git_commit"].replace("", "unknown") + jobs["dirty"].map(
         {True: " with uncommitted changes", False: ""}
     )
-    return ["Cells made at: " + ", ".join(f"{name} ({number})" for name, number in names.value_counts().items())]
+    return ["Jobs made at: " + ", ".join(f"{name} ({number})" for name, number in names.value_counts().items())]
 
 
 def _of_all(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Put the rows of several out directories together; of a cell that is in several the last one's."""
+    """Put the rows of several out directories together; of a job that is in several the last one's."""
     import pandas as pd
 
     kept: list[pd.DataFrame] = []
     seen: set[str] = set()
     for frame in reversed(frames):
-        kept.insert(0, frame[~frame["cell_id"].isin(seen)])
-        seen.update(frame["cell_id"])
+        kept.insert(0, frame[~frame["job_id"].isin(seen)])
+        seen.update(frame["job_id"])
     return pd.concat(kept)
 
 
@@ -116,7 +116,18 @@ def print_leaderboard(board: Leaderboard, console: Console) -> None:
     for one in board.tasks:
         arrows = ", ".join(f"{name} {'↑' if better == 'higher' else '↓'}" for name, better in one.primary.items())
         table = Table(title=f"{one.task} ({one.preset}): {arrows}", title_justify="left", box=None, pad_edge=False)
-        for heading in ("method", "score", "95 % interval", "− N1", "p", "rank", *one.primary, "cells", "fit s", "MB"):
+        for heading in (
+            "method",
+            "score",
+            "95 % interval",
+            "− baseline",
+            "p",
+            "rank",
+            *one.primary,
+            "jobs",
+            "fit s",
+            "MB",
+        ):
             table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=heading == "method")
         for row in one.frame[one.frame["coverage"] != "skipped"].to_dict("records"):
             table.add_row(

@@ -1,4 +1,4 @@
-"""In which order cells run: the longest first, and those that need one fit not at the same time."""
+"""In which order jobs run: the longest first, and those that need one fit not at the same time."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import heapq
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from bench.plan import Cell
+from bench.plan import Job
 
 
-def passes(cells: Iterable[Cell]) -> list[list[Cell]]:
-    """Return cells whose fits are made in one pass in one list, in order of the first; any other in a list alone."""
-    together: dict[tuple[object, ...], list[Cell]] = {}
-    for cell in cells:
-        key = (cell.task, cell.preset, cell.method, cell.unit, cell.replicas) if cell.replicas else (cell.id,)
-        together.setdefault(key, []).append(cell)
+def passes(jobs: Iterable[Job]) -> list[list[Job]]:
+    """Return jobs whose fits are made in one pass in one list, in order of the first; any other in a list alone."""
+    together: dict[tuple[object, ...], list[Job]] = {}
+    for job in jobs:
+        key = (job.task, job.preset, job.method, job.unit, job.replicas) if job.replicas else (job.id,)
+        together.setdefault(key, []).append(job)
     return list(together.values())
 
 
-def longest_first(cells: Iterable[Cell], seconds: Mapping[str, float]) -> list[Cell]:
-    """Return cells by the seconds, given by id, of their passes; equal ones stay in the order that they came in."""
-    ordered = sorted(passes(cells), key=lambda together: -sum(seconds[cell.id] for cell in together))
-    return [cell for together in ordered for cell in together]
+def longest_first(jobs: Iterable[Job], seconds: Mapping[str, float]) -> list[Job]:
+    """Return jobs by the seconds, given by id, of their passes; equal ones stay in the order that they came in."""
+    ordered = sorted(passes(jobs), key=lambda together: -sum(seconds[job.id] for job in together))
+    return [job for together in ordered for job in together]
 
 
-def makespan(seconds: Iterable[float], jobs: int) -> float:
-    """Return when the last of ``jobs`` workers ends, each of which takes the next piece of work when it is free."""
-    ends = [0.0] * jobs
+def makespan(seconds: Iterable[float], n_workers: int) -> float:
+    """Return when the last of some workers ends, each of which takes the next piece of work when it is free."""
+    ends = [0.0] * n_workers
     for one in seconds:
         heapq.heapreplace(ends, ends[0] + one)
     return max(ends)
@@ -43,17 +43,17 @@ class Turns:
     def __init__(self) -> None:
         self._made: set[str] = set()
 
-    def next(self, waiting: Sequence[list[Cell]], running: Iterable[list[Cell]]) -> list[Cell] | None:
+    def next(self, waiting: Sequence[list[Job]], running: Iterable[list[Job]]) -> list[Job] | None:
         """Return the first waiting pass whose fits nobody is making, else the first; None where none waits."""
-        making = {_fit(cells[0]) for cells in running} - self._made
-        return next((cells for cells in waiting if _fit(cells[0]) not in making), waiting[0] if waiting else None)
+        making = {_fit(jobs[0]) for jobs in running} - self._made
+        return next((jobs for jobs in waiting if _fit(jobs[0]) not in making), waiting[0] if waiting else None)
 
-    def done(self, cells: list[Cell]) -> None:
+    def done(self, jobs: list[Job]) -> None:
         """Note that a pass has ended."""
-        self._made.add(_fit(cells[0]))
+        self._made.add(_fit(jobs[0]))
 
 
-def _fit(cell: Cell) -> str:
-    if cell.role == "control":
-        return cell.id
-    return json.dumps([cell.data_digest, cell.name, cell.config, cell.replicas or cell.seed], sort_keys=True)
+def _fit(job: Job) -> str:
+    if job.role == "reference":
+        return job.id
+    return json.dumps([job.data_digest, job.name, job.config, job.replicas or job.seed], sort_keys=True)

@@ -33,10 +33,10 @@ class Status:
     Attributes
     ----------
     counts
-        For each (task, preset) how many cells ended how; ``to run`` are planned and have no result, ``outdated``
+        For each (task, preset) how many jobs ended how; ``to run`` are planned and have no result, ``outdated``
         have a result of earlier code, data or configuration.
     failures
-        Of the last cells that failed, the last first: id, title, status, reason.
+        Of the last jobs that failed, the last first: id, title, status, reason.
     at_work
         Whether a run is at work there.
     not_logged
@@ -72,22 +72,22 @@ class Looker:
         """Return how things stand now."""
         at_work = self.store.is_locked()  # before the results, so that the last look has all of them
         results = self._results()
-        planned = self.store.plan()["cells"]
-        current = {place(cell) for cell in planned.values()}
+        planned = self.store.plan()["jobs"]
+        current = {place(job) for job in planned.values()}
         counts: dict[tuple[str, str], Counter[str]] = {}
         for result in results:
-            cell = result["cell"]
-            outdated = cell["id"] not in planned and place(cell) in current
-            of_task = counts.setdefault((cell["task"], cell["preset"]), Counter())
+            job = result["job"]
+            outdated = job["id"] not in planned and place(job) in current
+            of_task = counts.setdefault((job["task"], job["preset"]), Counter())
             of_task["outdated" if outdated else result["status"]] += 1
-        done = {result["cell"]["id"] for result in results}
-        for cell_id, cell in planned.items():
-            if cell_id not in done:
-                counts.setdefault((cell["task"], cell["preset"]), Counter())["to run"] += 1
+        done = {result["job"]["id"] for result in results}
+        for job_id, job in planned.items():
+            if job_id not in done:
+                counts.setdefault((job["task"], job["preset"]), Counter())["to run"] += 1
         failed = sorted((r for r in results if r["status"] not in FINISHED), key=lambda r: r["finished"], reverse=True)
         return Status(
             counts=dict(sorted(counts.items())),
-            failures=[(r["cell"]["id"], title(r["cell"]), r["status"], r["reason"]) for r in failed[:FAILURES]],
+            failures=[(r["job"]["id"], title(r["job"]), r["status"], r["reason"]) for r in failed[:FAILURES]],
             at_work=at_work,
             not_logged=self._not_logged(results),
             n_fits=sum(1 for _ in self.store.fits.glob("*.safetensors")),
@@ -98,7 +98,7 @@ class Looker:
     def _results(self) -> list[dict[str, Any]]:
         """Return what is shown of each result."""
         seen, self._seen = self._seen, {}
-        for file in self.store.cells.glob("*.json"):
+        for file in self.store.jobs.glob("*.json"):
             try:
                 about = file.stat()
             except FileNotFoundError:  # tried again at this moment
@@ -108,9 +108,9 @@ class Looker:
                 self._seen[file] = seen[file]
                 continue
             result = self.store.read(file.stem)
-            kept = result and {key: result[key] for key in ("cell", "status", "reason", "finished")}
+            kept = result and {key: result[key] for key in ("job", "status", "reason", "finished")}
             if kept:
-                kept["cell"] = {key: value for key, value in kept["cell"].items() if key not in ("config", "own")}
+                kept["job"] = {key: value for key, value in kept["job"].items() if key not in ("config", "own")}
             self._seen[file] = stamp, kept
         return [result for _, result in self._seen.values() if result is not None]
 
@@ -147,7 +147,7 @@ def watch(store: Store, console: Console, seconds: float = LOOK) -> Status:
 def summary(status: Status) -> str:
     """Return the counts of all tasks in a line."""
     total = status.total
-    return ", ".join(f"{total[name]} {name}" for name in (*STATUSES, "to run", "outdated") if total[name]) or "no cells"
+    return ", ".join(f"{total[name]} {name}" for name in (*STATUSES, "to run", "outdated") if total[name]) or "no jobs"
 
 
 def as_document(status: Status) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def as_document(status: Status) -> dict[str, Any]:
             for (task, preset), counts in status.counts.items()
         ],
         "failures": [
-            dict(zip(("cell", "title", "status", "reason"), failure, strict=True)) for failure in status.failures
+            dict(zip(("job", "title", "status", "reason"), failure, strict=True)) for failure in status.failures
         ],
         "not_logged": status.not_logged,
         "n_fits": status.n_fits,
@@ -181,8 +181,8 @@ def render(status: Status) -> RenderableType:
     if len(status.counts) > 1:
         table.add_row("all", *(str(status.total[name]) for name in names), style="bold")
     lines = [Text("a run is at work here" if status.at_work else "no run is at work here")]
-    for cell_id, name, how, reason in status.failures:
-        lines.append(Text(f"{how}: {name}: {(reason.splitlines() or [''])[0]} (cell {cell_id})", style="red"))
+    for job_id, name, how, reason in status.failures:
+        lines.append(Text(f"{how}: {name}: {(reason.splitlines() or [''])[0]} (job {job_id})", style="red"))
     for address, number in status.not_logged.items():
         elsewhere = () if address == default_uri(status.out) else ("--mlflow-uri", address)
         how = f" ({command('sync', '--out', status.out, *elsewhere)} logs them)" if number else ""
@@ -191,9 +191,9 @@ def render(status: Status) -> RenderableType:
     return Group(table, *lines)
 
 
-def title(cell: dict[str, Any]) -> str:
-    """Return how a stored cell is called."""
-    return f"{cell['method']} · {cell['task']} · {cell['unit']} · seed {cell['seed']}"
+def title(job: dict[str, Any]) -> str:
+    """Return how a stored job is called."""
+    return f"{job['method']} · {job['task']} · {job['unit']} · seed {job['seed']}"
 
 
 def size_of(directory: Path) -> int:

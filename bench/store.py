@@ -1,4 +1,4 @@
-"""The results of a run on disk: one JSON file a cell, and one Parquet table gathered from them."""
+"""The results of a run on disk: one JSON file a job, and one Parquet table gathered from them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cell import FORMAT
 from bench.files import read_sealed, replacing, write_sealed
+from bench.job import FORMAT
 from bench.pictures import LABELS
 from bench.plan import ORACLE, TUNED
 from tasks import TASKS
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from filelock import BaseFileLock
 
-    from bench.plan import Cell
+    from bench.plan import Job
 
-#: A cell with one of these is not run again; any other status is tried again by the next run.
+#: A job with one of these is not run again; any other status is tried again by the next run.
 FINISHED = ("ok", "skipped")
 
-#: Where a cell stands in the cross; code, data and configuration, which its id holds too, may change there.
+#: Where a job stands in the cross; code, data and configuration, which its id holds too, may change there.
 PLACE = ("role", "method", "task", "unit", "seed", "preset")
 
 
@@ -40,11 +40,11 @@ class Gathered:
     Attributes
     ----------
     rows
-        One for each (cell, metric), see :data:`COLUMNS`, oldest first.
+        One for each (job, metric), see :data:`COLUMNS`, oldest first.
     curves
-        Training curves of methods: cell_id, term, epoch, value.
+        Training curves of methods: job_id, term, epoch, value.
     pictures
-        Cells of all pictures (:mod:`bench.pictures`): cell_id, x, y, labels, trained.
+        Cells of all pictures (:mod:`bench.pictures`): job_id, x, y, labels, trained.
     """
 
     rows: pd.DataFrame
@@ -55,7 +55,7 @@ class Gathered:
 class Store:
     """An out directory.
 
-    Layout: ``cells/<id>.json`` results, ``fits/`` the fit cache, ``logs/`` what cells
+    Layout: ``jobs/<id>.json`` results, ``fits/`` the fit cache, ``logs/`` what jobs
     printed, ``results.parquet``, ``curves.parquet`` and ``pictures.parquet`` what is in them as rows,
     ``leaderboard.html``, ``.md`` and ``.csv``, ``mlflow.db`` and ``artifacts/``, ``index.json`` units and sizes of
     tasks, ``plan.json`` what was to be run, ``store.json`` the format of all this.
@@ -68,12 +68,12 @@ class Store:
 
     def __init__(self, out: Path):
         self.out = out.resolve()
-        self.cells = self.out / "cells"
+        self.jobs = self.out / "jobs"
         self.fits = self.out / "fits"
         self.parquet = self.out / "results.parquet"
         try:
-            self.cells.mkdir(parents=True, exist_ok=True)
-            if not os.access(self.out, os.W_OK) or not os.access(self.cells, os.W_OK):
+            self.jobs.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.out, os.W_OK) or not os.access(self.jobs, os.W_OK):
                 raise StoreError(f"{self.out}: not writable; choose another --out or change its permissions")
             found = self._format()
         except OSError as error:
@@ -90,11 +90,11 @@ class Store:
         try:
             return json.loads(stamp.read_bytes())["format"]
         except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError) as error:
-            files = list(self.cells.iterdir())
+            files = list(self.jobs.iterdir())
             if files and not any(self.read(file.stem) for file in files):
                 raise StoreError(
-                    f"{self.out}: holds files in cells/ but no readable result and no store.json that says what they "
-                    "are; choose another --out, or remove cells/ to start anew"
+                    f"{self.out}: holds files in jobs/ but no readable result and no store.json that says what they "
+                    "are; choose another --out, or remove jobs/ to start anew"
                 ) from error
             with replacing(stamp) as temporary:
                 temporary.write_text(json.dumps({"format": FORMAT}))
@@ -129,28 +129,28 @@ class Store:
         except Timeout:
             return True
 
-    def file(self, cell_id: str) -> Path:
-        """Return where a cell's result is, or would be."""
-        return self.cells / f"{cell_id}.json"
+    def file(self, job_id: str) -> Path:
+        """Return where a job's result is, or would be."""
+        return self.jobs / f"{job_id}.json"
 
-    def read(self, cell_id: str) -> dict[str, Any] | None:
-        """Return a cell's result; None where there is none or the file is not what was written (it is run again)."""
-        result = read_sealed(self.file(cell_id)) or {}
-        cell = result.get("cell", {})
-        return result if result.get("format") == FORMAT and cell.get("id") == cell_id else None
+    def read(self, job_id: str) -> dict[str, Any] | None:
+        """Return a job's result; None where there is none or the file is not what was written (it is run again)."""
+        result = read_sealed(self.file(job_id)) or {}
+        job = result.get("job", {})
+        return result if result.get("format") == FORMAT and job.get("id") == job_id else None
 
-    def finished(self, cell_id: str) -> dict[str, Any] | None:
-        """Return the result of a cell that need not be run again."""
-        result = self.read(cell_id)
+    def finished(self, job_id: str) -> dict[str, Any] | None:
+        """Return the result of a job that need not be run again."""
+        result = self.read(job_id)
         return result if result is not None and result["status"] in FINISHED else None
 
     def write(self, result: dict[str, Any]) -> None:
-        """Write a cell's result."""
-        write_sealed(result, self.file(result["cell"]["id"]))
+        """Write a job's result."""
+        write_sealed(result, self.file(result["job"]["id"]))
 
     def results(self) -> Iterator[dict[str, Any]]:
         """Read all results, in the order of their ids."""
-        for file in sorted(self.cells.glob("*.json")):
+        for file in sorted(self.jobs.glob("*.json")):
             result = self.read(file.stem)
             if result is not None:
                 yield result
@@ -164,27 +164,27 @@ class Store:
         write_sealed({"tasks": index}, self.out / "index.json")
 
     def plan(self) -> dict[str, Any]:
-        """Return ``cells`` that runs here have planned, their ids with what they are, and the last ``run``."""
+        """Return ``jobs`` that runs here have planned, their ids with what they are, and the last ``run``."""
         plan = read_sealed(self.out / "plan.json") or {}
-        return plan if {"cells", "run"} <= set(plan) else {"cells": {}, "run": {}}
+        return plan if {"jobs", "run"} <= set(plan) else {"jobs": {}, "run": {}}
 
-    def write_plan(self, cells: Iterable[Cell], run: dict[str, str]) -> None:
+    def write_plan(self, jobs: Iterable[Job], run: dict[str, str]) -> None:
         """Add to what is planned here.
 
-        Commands that share a directory share its plan. A cell that is planned anew, as its code, data or
+        Commands that share a directory share its plan. A job that is planned anew, as its code, data or
         configuration has changed, takes the place of the old one.
 
         Parameters
         ----------
-        cells
+        jobs
             What is to be run.
         run
             ``invocation``, ``name`` and ``command`` of this run, as it is logged.
         """
-        planned = {place(cell): cell_id for cell_id, cell in self.plan()["cells"].items()}
-        planned |= {place(vars(cell)): cell.id for cell in cells}
-        content = {cell_id: dict(zip(PLACE, where, strict=True)) for where, cell_id in planned.items()}
-        write_sealed({"run": run, "cells": content}, self.out / "plan.json")
+        planned = {place(job): job_id for job_id, job in self.plan()["jobs"].items()}
+        planned |= {place(vars(job)): job.id for job in jobs}
+        content = {job_id: dict(zip(PLACE, where, strict=True)) for where, job_id in planned.items()}
+        write_sealed({"run": run, "jobs": content}, self.out / "plan.json")
 
     def gather(self) -> Gathered:
         """Read all results, write them as Parquet and return them."""
@@ -204,35 +204,35 @@ def existing(out: Path) -> Store:
 
 def gather(results: Iterable[dict[str, Any]]) -> Gathered:
     """Return results as rows."""
-    curves, pictures = _Columns("cell_id", "term", "epoch", "value"), _Columns("cell_id", "x", "y", *LABELS, "trained")
+    curves, pictures = _Columns("job_id", "term", "epoch", "value"), _Columns("job_id", "x", "y", *LABELS, "trained")
 
     def noted() -> Iterator[dict[str, Any]]:
         for result in results:
-            cell_id = result["cell"]["id"]
-            if result["cell"]["role"] == "method" and result["status"] == "ok":
+            job_id = result["job"]["id"]
+            if result["job"]["role"] == "method" and result["status"] == "ok":
                 for term, values in result["curves"].items():
-                    curves.add(len(values), cell_id, term, range(len(values)), values)
+                    curves.add(len(values), job_id, term, range(len(values)), values)
                 if result["picture"]:
                     columns = [result["picture"][name] for name in pictures.names[1:]]
-                    pictures.add(len(columns[0]), cell_id, *columns)
+                    pictures.add(len(columns[0]), job_id, *columns)
             yield result
 
-    rows = tidy(noted()).sort_values(["finished", "cell_id"], kind="stable", ignore_index=True)
+    rows = tidy(noted()).sort_values(["finished", "job_id"], kind="stable", ignore_index=True)
     return Gathered(rows, curves.frame(), pictures.frame())
 
 
-def place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return where a cell stands in the cross."""
-    return tuple(cell[key] for key in PLACE)
+def place(job: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return where a job stands in the cross."""
+    return tuple(job[key] for key in PLACE)
 
 
-def _settings(cell: Mapping[str, Any]) -> list[str]:
+def _settings(job: Mapping[str, Any]) -> list[str]:
     """Return ``key=value`` of what the user changed; all of it where the method was tuned, as its label names none."""
-    if cell["method"].endswith((TUNED, ORACLE)):
+    if job["method"].endswith((TUNED, ORACLE)):
         return [
-            f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in cell["config"].items()
+            f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in job["config"].items()
         ]
-    return cell["method"].removeprefix(cell["name"]).split("@")[1:]
+    return job["method"].removeprefix(job["name"]).split("@")[1:]
 
 
 class _Columns:
@@ -254,7 +254,7 @@ class _Columns:
 
 
 COLUMNS = {
-    "cell_id": "str",
+    "job_id": "str",
     "role": "str",
     "method": "str",
     "config": "str",
@@ -297,30 +297,30 @@ COLUMNS = {
 
 
 def tidy(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return one row for each (cell, metric); a cell without scores has a row for each primary metric."""
+    """Return one row for each (job, metric); a job without scores has a row for each primary metric."""
     import pandas as pd
 
     rows = []
     for result in results:
-        cell, environment = result["cell"], result["environment"]
+        job, environment = result["job"], result["environment"]
         common = {
-            **{key: cell[key] for key in ("role", "method", "task", "task_version", "unit", "seed", "preset")},
-            **{key: cell[key] for key in ("method_digest", "task_digest", "data_digest")},
+            **{key: job[key] for key in ("role", "method", "task", "task_version", "unit", "seed", "preset")},
+            **{key: job[key] for key in ("method_digest", "task_digest", "data_digest")},
             **{key: result[key] for key in ("status", "reason", "detail", "started", "finished")},
             **{key: result[key] for key in ("fit_seconds", "evaluate_seconds", "peak_memory_mb")},
             **{key: environment[key] for key in ("git_commit", "dirty", "lock_sha256", "cpu", "threads")},
-            "cell_id": cell["id"],
+            "job_id": job["id"],
             "n_cells": result.get("n_cells", 0),
             "n_genes": result.get("n_genes", 0),
-            "x_taken_for": cell.get("x_taken_for", ""),
-            "n_copies": cell.get("n_copies", 0),
-            "replicas": max(1, len(cell.get("replicas", ()))),
+            "x_taken_for": job.get("x_taken_for", ""),
+            "n_copies": job.get("n_copies", 0),
+            "replicas": max(1, len(job.get("replicas", ()))),
             "two_sided": result["two_sided"],
-            "config": json.dumps(cell["config"], sort_keys=True),
+            "config": json.dumps(job["config"], sort_keys=True),
             "warnings": "; ".join(result["warnings"]),
             "log": "; ".join(result["log"]),
             "versions": json.dumps(environment["versions"]),
-            "replay": replay_command(cell),
+            "replay": replay_command(job),
         }
         for name, about in result["metrics"].items():
             value = result["scores"].get(name)
@@ -328,19 +328,19 @@ def tidy(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def replay_command(cell: dict[str, Any]) -> str:
-    """Return the command that runs a cell's method, task and seeds again, in a directory of its own."""
-    task, own = cell["task"], []
-    if cell["own"]:
+def replay_command(job: dict[str, Any]) -> str:
+    """Return the command that runs a job's method, task and seeds again, in a directory of its own."""
+    task, own = job["task"], []
+    if job["own"]:
         task = task.partition("/")[0]
         flag_of = {role: key.replace("_", "-") for key, role in TASKS[task].columns.items()}
         flag_of |= {"file": "data", "n_genes": "n-genes", "x": "x"}
-        own = [part for role, value in cell["own"].items() for part in (f"--{flag_of[role]}", value)]
-    words = ["python", "-m", "bench", "run", "--methods", cell["name"] or "no-change", "--tasks", task, *own]
-    words += ["--preset", cell["preset"], "--seeds", str(max([cell["seed"], *cell.get("replicas", ())]) + 1)]
-    if cell["role"] != "control":
-        for setting in _settings(cell):
-            words += ["--set", f"{cell['name']}.{setting}"]
-    for plugin in cell["plugins"]:
+        own = [part for role, value in job["own"].items() for part in (f"--{flag_of[role]}", value)]
+    words = ["python", "-m", "bench", "run", "--methods", job["name"] or "no-change", "--tasks", task, *own]
+    words += ["--preset", job["preset"], "--seeds", str(max([job["seed"], *job.get("replicas", ())]) + 1)]
+    if job["role"] != "reference":
+        for setting in _settings(job):
+            words += ["--set", f"{job['name']}.{setting}"]
+    for plugin in job["plugins"]:
         words += ["--plugin", plugin]
     return shlex.join([*words, "--out", "replay"])

@@ -25,7 +25,7 @@ def sync(store: Store, uri: str) -> Synced:
     """Log every result that an MLflow address does not have yet, once; the caller holds the lock.
 
     The results go under the parent run of the last run made here, which is taken up again or made. What was logged
-    before a head died and could not note it is found by its cell's id and not made twice.
+    before a head died and could not note it is found by its job's id and not made twice.
     """
     run = store.plan()["run"] or BROUGHT
     tracker = Tracker(uri, store, run["invocation"], run["name"], run["command"])

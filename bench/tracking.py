@@ -1,4 +1,4 @@
-"""Results in MLflow: one parent run an invocation, one child a cell; written by the head process alone.
+"""Results in MLflow: one parent run an invocation, one child a job; written by the head process alone.
 
 Results are safe on disk before they come here, so a tracking server that fails costs nothing but the log:
 what could not be logged is logged by the next run.
@@ -30,7 +30,7 @@ BATCH = 800
 LONGEST = 8000
 #: A server that does not answer is given up after about a minute: the next run logs what is missing.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-#: How a cell's status reads in MLflow.
+#: How a job's status reads in MLflow.
 RUN_STATUS = {"ok": "FINISHED", "skipped": "FINISHED", "failed": "FAILED"}
 
 
@@ -104,7 +104,7 @@ class Ledger:
             stream.write("\t".join(entry) + "\n")
 
     def _entry(self, result: Mapping[str, Any]) -> tuple[str, ...]:
-        return self.uri, result["cell"]["id"], result["finished"]
+        return self.uri, result["job"]["id"], result["finished"]
 
 
 class Tracker:
@@ -214,7 +214,7 @@ class Tracker:
         self._client.update_run(self._parent, "RUNNING")
 
     def _adopt(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the run of each cell and of each invocation; close what a dead head left, remove empty doubles."""
+        """Return the run of each job and of each invocation; close what a dead head left, remove empty doubles."""
         from mlflow.entities import RunStatus
 
         out = str(self.store.out)
@@ -226,8 +226,8 @@ class Tracker:
         filled |= {run.info.run_id for run in runs if run.info.status != running}
         for run in sorted(runs, key=lambda run: run.info.run_id not in filled):
             tags, run_id = run.data.tags, run.info.run_id
-            if "cell_id" in tags:
-                kept = children.setdefault(tags["cell_id"], run_id)
+            if "job_id" in tags:
+                kept = children.setdefault(tags["job_id"], run_id)
             else:
                 kept = parents.setdefault(tags.get("invocation", run_id), run_id)
             # the out directory is locked by this head, so a run of it that is running has no other head
@@ -254,38 +254,38 @@ class Tracker:
     def _log(self, result: Mapping[str, Any]) -> None:
         from mlflow.entities import Param, RunTag
 
-        cell = result["cell"]
-        task, _, dataset = cell["task"].partition("/")
+        job = result["job"]
+        task, _, dataset = job["task"].partition("/")
         tags = {
-            "method": cell["method"],
+            "method": job["method"],
             "task": task,
             "dataset": dataset,
-            "benchmark": cell["task"],
-            "unit": cell["unit"],
-            "seed": str(cell["seed"]),
-            "preset": cell["preset"],
-            "role": cell["role"],
+            "benchmark": job["task"],
+            "unit": job["unit"],
+            "seed": str(job["seed"]),
+            "preset": job["preset"],
+            "role": job["role"],
             "status": result["status"],
             "reason": result["reason"],
             "detail": result["detail"],
             "warnings": "; ".join(result["warnings"]),
             "log": "; ".join(result["log"]),
-            "cell_id": cell["id"],
-            "data_sha256": cell["data_digest"],
-            "x_taken_for": cell.get("x_taken_for", ""),
-            "n_copies": str(cell.get("n_copies", 0)),
+            "job_id": job["id"],
+            "data_sha256": job["data_digest"],
+            "x_taken_for": job.get("x_taken_for", ""),
+            "n_copies": str(job.get("n_copies", 0)),
             "git_commit": result["environment"]["git_commit"],
-            "replay": replay_command(cell),
+            "replay": replay_command(job),
         }
         tags = {key: value[:LONGEST] for key, value in tags.items()}
-        parameters = {**cell["config"], "task_version": cell["task_version"]}
-        run_id = self._children.get(cell["id"])
+        parameters = {**job["config"], "task_version": job["task_version"]}
+        run_id = self._children.get(job["id"])
         new = run_id is None
         if run_id is None:
-            title = f"{cell['method']} · {cell['task']} · {cell['unit']} · seed {cell['seed']}"[:250]
+            title = f"{job['method']} · {job['task']} · {job['unit']} · seed {job['seed']}"[:250]
             run_id = self._create(title, {**tags, "mlflow.parentRunId": self._parent}, _milliseconds(result["started"]))
-            self._children[cell["id"]] = run_id
-            self._client.log_inputs(run_id, [_dataset_input(dataset, cell["data_digest"])])
+            self._children[job["id"]] = run_id
+            self._client.log_inputs(run_id, [_dataset_input(dataset, job["data_digest"])])
         parts = _metrics(result)
         self._client.log_batch(
             run_id,

@@ -2,10 +2,11 @@
 
 For each method, task and held-out unit there is one study. A trial is a configuration from the method's search space,
 scored on other units that are left out one at a time (:meth:`tasks.base.Task.inner`): on the very scale of the
-leaderboard, by the inner task's own N0 and P. A trial that is below the median of the earlier ones after the same inner
-units is given up. The first trial is the default, which is never given up, so that what is chosen is no worse there.
+leaderboard, by the inner task's own floor and ceiling. A trial that is below the median of the earlier ones after the
+same inner units is given up. The first trial is the default, which is never given up, so that what is chosen is no
+worse there.
 
-Trials are cells like any others: each in a process of its own with its limits, kept on disk, so that an interrupted
+Trials are jobs like any others: each in a process of its own with its limits, kept on disk, so that an interrupted
 tuning goes on where it was. What was chosen becomes rows of the run beside the default's.
 """
 
@@ -28,7 +29,7 @@ from rich.text import Text
 from bench.estimate import Estimate
 from bench.execute import Done, Interruptible, Request, execute_request, say_data
 from bench.executors import Executor
-from bench.plan import ORACLE, TUNED, Cell, MethodSpec, Plan, PlanError, method_config
+from bench.plan import ORACLE, TUNED, Job, MethodSpec, Plan, PlanError, method_config
 from bench.progress import RunProgress, duration
 from bench.schedule import longest_first
 from bench.store import Store
@@ -59,7 +60,7 @@ class Study:
     Attributes
     ----------
     default, floor, ceiling
-        The cells of method, N0 and P on the unit, seed 0.
+        The jobs of method, floor and ceiling on the unit, seed 0.
     spec
         The method, with what the user fixed.
     space
@@ -69,14 +70,14 @@ class Study:
     trials
         Optuna's study.
     ranges
-        Of the inner units, the scores of N0 and of P.
+        Of the inner units, the scores of floor and of ceiling.
     lacking
         Why nothing can be chosen; empty where something can.
     """
 
-    default: Cell
-    floor: Cell
-    ceiling: Cell
+    default: Job
+    floor: Job
+    ceiling: Job
     spec: MethodSpec
     space: Mapping[str, Search]
     folds: tuple[str, ...]
@@ -87,23 +88,23 @@ class Study:
     @property
     def name(self) -> str:
         """What the study is kept under: all that its trials depend on."""
-        cell = self.default
+        job = self.default
         about = {
             "space": {key: repr(search) for key, search in self.space.items()},
-            "config": cell.config,
-            "digests": [cell.method_digest, cell.task_digest, cell.data_digest, cell.task_version],
+            "config": job.config,
+            "digests": [job.method_digest, job.task_digest, job.data_digest, job.task_version],
             "folds": self.folds,
         }
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-        return f"{self.spec.label} · {cell.task} · {cell.unit} · {cell.preset} · {digest}"
+        return f"{self.spec.label} · {job.task} · {job.unit} · {job.preset} · {digest}"
 
-    def cell(self, config: Mapping[str, Any], fold: str = "") -> Cell:
-        """Return the cell that scores a configuration on an inner unit, or on the held-out one itself."""
+    def job(self, config: Mapping[str, Any], fold: str = "") -> Job:
+        """Return the job that scores a configuration on an inner unit, or on the held-out one itself."""
         return replace(self.default, config=dict(config), inner=fold, replicas=()).with_id()
 
-    def controls(self, fold: str = "") -> tuple[Cell, Cell]:
-        """Return the cells of N0 and P on an inner unit, or on the held-out one itself."""
-        first, second = (replace(cell, inner=fold, replicas=()).with_id() for cell in (self.floor, self.ceiling))
+    def references(self, fold: str = "") -> tuple[Job, Job]:
+        """Return the jobs of floor and ceiling on an inner unit, or on the held-out one itself."""
+        first, second = (replace(job, inner=fold, replicas=()).with_id() for job in (self.floor, self.ceiling))
         return first, second
 
     def config(self, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,9 +115,9 @@ class Study:
         methods.base.ConfigError
             The method allows none such.
         """
-        cell = self.default
-        task = load_task(cell.task, cell.preset, cell.own)
-        return method_config(self.spec.name, task, cell.preset, {**self.spec.changes, **changes})
+        job = self.default
+        task = load_task(job.task, job.preset, job.own)
+        return method_config(self.spec.name, task, job.preset, {**self.spec.changes, **changes})
 
     def ended(self) -> list[Any]:
         """Return the trials but those that were cut off."""
@@ -154,46 +155,46 @@ def studies_of(
         What is known of tasks, as for :func:`bench.plan.make_plan`; added to in place.
     """
     by_label = {spec.label: spec for spec in specs}
-    controls = {(cell.method, cell.task, cell.unit): cell for cell in plan.cells if cell.role == "control"}
+    references = {(job.method, job.task, job.unit): job for job in plan.jobs if job.role == "reference"}
     found, without = list[Study](), dict[str, str]()
     tasks: dict[str, Task] = {}
-    for cell in plan.cells:
-        if cell.role != "method" or cell.skip or cell.seed:
+    for job in plan.jobs:
+        if job.role != "method" or job.skip or job.seed:
             continue
-        if cell.task not in tasks:
-            tasks[cell.task] = load_task(cell.task, cell.preset, cell.own)
-        task, spec = tasks[cell.task], by_label[cell.method]
+        if job.task not in tasks:
+            tasks[job.task] = load_task(job.task, job.preset, job.own)
+        task, spec = tasks[job.task], by_label[job.method]
         fixed = {*spec.changes, *task.settings}
         space = {key: search for key, search in METHODS[spec.name].search_space().items() if key not in fixed}
         if not space:
-            without[cell.method] = "nothing to tune"
+            without[job.method] = "nothing to tune"
             continue
         try:
-            folds = _folds(task, cell, n_folds, index)
+            folds = _folds(task, job, n_folds, index)
         except DataError as error:
-            without[cell.task] = str(error)
+            without[job.task] = str(error)
             continue
-        floor, ceiling = (controls[name, cell.task, cell.unit] for name in (FLOOR, CEILING))
-        found.append(Study(cell, floor, ceiling, spec, space, folds))
+        floor, ceiling = (references[name, job.task, job.unit] for name in (FLOOR, CEILING))
+        found.append(Study(job, floor, ceiling, spec, space, folds))
     return found, without
 
 
-def _folds(task: Task, cell: Cell, n_folds: int, index: dict[str, Any]) -> tuple[str, ...]:
+def _folds(task: Task, job: Job, n_folds: int, index: dict[str, Any]) -> tuple[str, ...]:
     """Return the inner units of a held-out one, or as many of them as are asked for, the same for all methods."""
-    key = f"inner {cell.task} {cell.preset} {cell.unit} {cell.task_digest} {cell.data_digest}"
+    key = f"inner {job.task} {job.preset} {job.unit} {job.task_digest} {job.data_digest}"
     if key not in index:
-        index[key] = task.inner(cell.unit).units()
-    rng = np.random.default_rng(zlib.crc32(f"{cell.task} {cell.unit}".encode()))
+        index[key] = task.inner(job.unit).units()
+    rng = np.random.default_rng(zlib.crc32(f"{job.task} {job.unit}".encode()))
     return tuple(str(unit) for unit in rng.permutation(index[key])[:n_folds])
 
 
-def cells_of(studies: Sequence[Study], n_trials: int) -> list[Cell]:
-    """Return as many cells as a tuning has at most, for the estimate of its time.
+def jobs_of(studies: Sequence[Study], n_trials: int) -> list[Job]:
+    """Return as many jobs as a tuning has at most, for the estimate of its time.
 
     What trials will ask for is not known: each is the default here, its number in place of the seed, so that it counts.
     """
     return [
-        replace(study.cell(study.default.config, fold), seed=number).with_id()
+        replace(study.job(study.default.config, fold), seed=number).with_id()
         for number in range(n_trials)
         for study in studies
         for fold in ("", *study.folds)
@@ -209,10 +210,10 @@ class Tuning:
         Of :func:`studies_of`.
     out
         The out directory; studies and trials are in its ``tuning``.
-    executor, jobs
+    executor, n_workers
         Where trials run, and how many at a time.
     estimate
-        Of the time that cells take.
+        Of the time that jobs take.
     console
         Where it is said how far it is.
     """
@@ -222,14 +223,14 @@ class Tuning:
         studies: Sequence[Study],
         out: Path,
         executor: Executor,
-        jobs: int,
+        n_workers: int,
         estimate: Estimate,
         console: Console,
     ):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.studies, self.executor, self.jobs = list(studies), executor, jobs
+        self.studies, self.executor, self.n_workers = list(studies), executor, n_workers
         self.estimate, self.console = estimate, console
         self.store = Store(out / TUNING)
         storage = optuna.storages.RDBStorage(f"sqlite:///{self.store.out / 'studies.db'}")
@@ -248,44 +249,44 @@ class Tuning:
         What was tried is scored on the held-out unit, too, for the oracle alone: while the trial's fits are there, as
         where no unit is ever in training they are the very fits that it takes.
         """
-        self._score_controls()
+        self._score_references()
         able = [study for study in self.studies if not study.lacking]
         for number in range(n_trials):
             left = [study for study in able if len(study.ended()) <= number]
             if left:
-                ends, cells = self._trial(left, number)
-                self._results(cells)
+                ends, jobs = self._trial(left, number)
+                self._results(jobs)
                 shutil.rmtree(self.store.fits, ignore_errors=True)  # no later trial has the same configurations
                 self._say(f"trial {number + 1} of {n_trials}: " + ", ".join(f"{n} {how}" for how, n in ends.items()))
         chosen = self._choose(able)
         shutil.rmtree(self.store.fits, ignore_errors=True)
         return chosen
 
-    def _score_controls(self) -> None:
-        results = self._results(cell for study in self.studies for f in study.folds for cell in study.controls(f))
+    def _score_references(self) -> None:
+        results = self._results(job for study in self.studies for f in study.folds for job in study.references(f))
         for study in self.studies:
             for fold in study.folds:
-                floor, ceiling = (results[cell.id] for cell in study.controls(fold))
+                floor, ceiling = (results[job.id] for job in study.references(fold))
                 for result in (floor, ceiling):
                     if result["status"] != "ok":
-                        control = result["cell"]["method"]
-                        study.lacking = f"{control} on inner unit {fold}: {result['status']} {result['reason']}"
+                        reference = result["job"]["method"]
+                        study.lacking = f"{reference} on inner unit {fold}: {result['status']} {result['reason']}"
                 study.ranges.append((floor["scores"], ceiling["scores"]))
             if not study.lacking and not _spans(study.default.task, study.ranges):
                 study.lacking = f"on its inner units {CEILING} is better than {FLOOR} in no primary metric"
 
-    def _trial(self, studies: Sequence[Study], number: int) -> tuple[Counter[str], list[Cell]]:
+    def _trial(self, studies: Sequence[Study], number: int) -> tuple[Counter[str], list[Job]]:
         """Make one trial of each study, inner unit by inner unit.
 
         Returns
         -------
         tuple
-            How they ended, and of those that did not fail the cells on the held-out units.
+            How they ended, and of those that did not fail the jobs on the held-out units.
         """
         import optuna
 
         ends: Counter[str] = Counter()
-        tried: list[Cell] = []
+        tried: list[Job] = []
         running = list[tuple[Study, optuna.Trial, dict[str, Any], list[Scores]]]()
 
         def lose(study: Study, trial: optuna.Trial, reason: str) -> None:
@@ -300,25 +301,25 @@ class Tuning:
             except ConfigError as error:
                 lose(study, trial, str(error))
         for step in range(max(len(study.folds) for study in studies)):
-            cells = [study.cell(config, study.folds[step]) for study, _, config, _ in running]
-            results = self._results(cells)
+            jobs = [study.job(config, study.folds[step]) for study, _, config, _ in running]
+            results = self._results(jobs)
             going_on = []
-            for cell, one in zip(cells, running, strict=True):
-                (study, trial, config, scores), result = one, results[cell.id]
+            for job, one in zip(jobs, running, strict=True):
+                (study, trial, config, scores), result = one, results[job.id]
                 scores.append(result["scores"])
                 value = scaled(study.default.task, scores, study.ranges)
                 if result["status"] != "ok" or not np.isfinite(value):
                     reason = result["reason"] or "a primary metric has no value"
-                    lose(study, trial, f"inner unit {cell.inner}: {result['status']} {reason}")
+                    lose(study, trial, f"inner unit {job.inner}: {result['status']} {reason}")
                     continue
                 trial.report(value, step)
                 if step == len(study.folds) - 1:
                     study.trials.tell(trial, value)
-                    tried.append(study.cell(config))
+                    tried.append(study.job(config))
                     ends["done"] += 1
                 elif number and trial.should_prune():
                     study.trials.tell(trial, state=optuna.trial.TrialState.PRUNED)
-                    tried.append(study.cell(config))
+                    tried.append(study.job(config))
                     ends["given up"] += 1
                 else:
                     going_on.append(one)
@@ -338,12 +339,12 @@ class Tuning:
             for study in studies
         }
         results = self._results(
-            [study.cell(config) for study in studies for config in tried[study.name].values()]
-            + [cell for study in studies for cell in study.controls()]
+            [study.job(config) for study in studies for config in tried[study.name].values()]
+            + [job for study in studies for job in study.references()]
         )
         ranges: dict[str, dict[str, tuple[Scores, Scores]]] = {}
         for study in studies:
-            floor, ceiling = (results[cell.id]["scores"] for cell in study.controls())
+            floor, ceiling = (results[job.id]["scores"] for job in study.references())
             ranges.setdefault(study.default.task, {})[study.default.unit] = floor, ceiling
         chosen = []
         for study in studies:
@@ -355,29 +356,29 @@ class Tuning:
             of_task, here = ranges[study.default.task], tried[study.name]
             # the unit's own range first, so that it is the one that the unit's score is measured from
             own = [of_task[study.default.unit], *(one for unit, one in of_task.items() if unit != study.default.unit)]
-            scores = {n: results[study.cell(config).id]["scores"] for n, config in here.items()}
+            scores = {n: results[study.job(config).id]["scores"] for n, config in here.items()}
             values = {n: scaled(study.default.task, [one], own) for n, one in scores.items()}
             oracle = max(values, key=lambda n: (np.nan_to_num(values[n], nan=-np.inf), -n))
             ends = Counter(trial.state.name for trial in study.ended())
             chosen.append(Chosen(study, here[best], here[oracle], ends))
         return chosen
 
-    def _results(self, cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
-        """Return the results of cells by id, running those that have none."""
+    def _results(self, jobs: Iterable[Job]) -> dict[str, dict[str, Any]]:
+        """Return the results of jobs by id, running those that have none."""
         results: dict[str, dict[str, Any]] = {}
         todo = []
-        for cell in {cell.id: cell for cell in cells}.values():
-            result = self.store.finished(cell.id)
+        for job in {job.id: job for job in jobs}.values():
+            result = self.store.finished(job.id)
             if result is None:
-                todo.append(cell)
+                todo.append(job)
             else:
-                results[cell.id] = result
+                results[job.id] = result
 
-        def on_done(cell: Cell, result: dict[str, Any]) -> None:
-            results[cell.id] = result
-            progress.done(cell, result)
+        def on_done(job: Job, result: dict[str, Any]) -> None:
+            results[job.id] = result
+            progress.done(job, result)
 
-        progress = RunProgress(todo, self.jobs, self.estimate, self.console)
+        progress = RunProgress(todo, self.n_workers, self.estimate, self.console)
         with progress:
             self.executor.run(longest_first(todo, self.estimate.costs(todo)), self.store, progress.start, on_done)
         return results
@@ -420,40 +421,40 @@ def carry_out(request: Request, n_trials: int, n_folds: int, console: Console, d
             raise PlanError("nothing can be tuned here; see above")
         tried = Store(store.out / TUNING).gather().rows
         estimate = Estimate(tried if len(tried) else store.gather().rows, plan.sizes)
-        cells = cells_of(studies, n_trials)
-        seconds, basis = estimate.total(cells, request.n_jobs)
-        text = f"{len(studies)} studies of {n_trials} trials, {len(cells)} cells at most, about {duration(seconds)} "
-        console.print(Text(f"{text}with {request.n_jobs} jobs ({basis})"), soft_wrap=True)
+        jobs = jobs_of(studies, n_trials)
+        seconds, basis = estimate.total(jobs, request.n_workers)
+        text = f"{len(studies)} studies of {n_trials} trials, {len(jobs)} jobs at most, about {duration(seconds)} "
+        console.print(Text(f"{text}with {request.n_workers} workers ({basis})"), soft_wrap=True)
         if dry_run:
             return Done(plan, store, request.uri, None)
         executor = request.executor_for(plan.sizes, lambda: estimate, console)
         with Interruptible():
-            chosen = Tuning(studies, store.out, executor, request.n_jobs, estimate, console).run(n_trials)
+            chosen = Tuning(studies, store.out, executor, request.n_workers, estimate, console).run(n_trials)
         for study in studies:
             if study.lacking:
                 console.print(Text(f"not tuned  {study.name}: {study.lacking}"), style="red", soft_wrap=True)
-        plan = replace(plan, cells=(*plan.cells, *tuned_cells(plan, chosen)))
+        plan = replace(plan, jobs=(*plan.jobs, *tuned_jobs(plan, chosen)))
         return execute_request(request, plan, store, executor, console)
 
 
-def tuned_cells(plan: Plan, chosen: Sequence[Chosen]) -> list[Cell]:
-    """Return the cells of tuned methods and of oracles, for every seed of the plan."""
+def tuned_jobs(plan: Plan, chosen: Sequence[Chosen]) -> list[Job]:
+    """Return the jobs of tuned methods and of oracles, for every seed of the plan."""
     by_place = {(one.study.default.method, one.study.default.task, one.study.default.unit): one for one in chosen}
-    cells = []
-    for cell in plan.cells:
-        one = by_place.get((cell.method, cell.task, cell.unit)) if cell.role == "method" else None
+    jobs = []
+    for job in plan.jobs:
+        one = by_place.get((job.method, job.task, job.unit)) if job.role == "method" else None
         if one is not None:
-            tuned = replace(cell, method=cell.method + TUNED, config=dict(one.tuned))
-            oracle = replace(cell, role="oracle", method=cell.method + ORACLE, config=dict(one.oracle))
-            cells += [tuned.with_id(), oracle.with_id()]
-    return cells
+            tuned = replace(job, method=job.method + TUNED, config=dict(one.tuned))
+            oracle = replace(job, role="oracle", method=job.method + ORACLE, config=dict(one.oracle))
+            jobs += [tuned.with_id(), oracle.with_id()]
+    return jobs
 
 
 def scaled(task: str, scores: Sequence[Scores], ranges: Sequence[tuple[Scores, Scores]]) -> float:
-    """Return a method's score over the first of the units that ranges (N0's scores, P's) are of, as in a leaderboard.
+    """Return a method's score over the first units, as in a leaderboard; ``ranges`` has scores of floor and ceiling.
 
-    Of each primary metric in which P is better than N0 over all units, the mean of m − N0 over the mean of P − N0; of
-    these the mean. NaN where a value is missing.
+    For each primary metric whose ceiling is better than its floor over all units: the mean of m − floor over the mean
+    of ceiling − floor. The score is the mean over these metrics. NaN where a value is missing.
     """
     parts = []
     for metric, span in _spans(task, ranges).items():
@@ -465,7 +466,7 @@ def scaled(task: str, scores: Sequence[Scores], ranges: Sequence[tuple[Scores, S
 
 
 def _spans(task: str, ranges: Sequence[tuple[Scores, Scores]]) -> dict[str, float]:
-    """Return the mean of P − N0 of each primary metric where it is above 0."""
+    """Return the mean of ceiling − floor of each primary metric where it is above 0."""
     primary = TASKS[task.partition("/")[0]].primary
     spans = {
         metric: float(np.mean([_gain(metric, ceiling.get(metric), floor.get(metric)) for floor, ceiling in ranges]))

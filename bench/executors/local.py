@@ -1,4 +1,4 @@
-"""A fresh process for every cell on this machine, with a limit on its time and its memory, and a share of a GPU."""
+"""A fresh process for every job on this machine, with a limit on its time and its memory, and a share of a GPU."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from typing import Any
 
 import psutil
 
-from bench.cell import result_of, run_cells
 from bench.executors import OnDone, OnStart
-from bench.plan import Cell
+from bench.job import result_of, run_jobs
+from bench.plan import Job
 from bench.resources import uses_gpu
 from bench.schedule import Turns, passes
 from bench.store import Store
 
 #: Tells the fork server, which is started with this environment, what to preload: methods, then plugins.
 PRELOAD = "BENCH_PRELOAD"
-#: How often a cell's process is tried to be started.
+#: How often a job's process is tried to be started.
 ATTEMPTS = 5
 
 
 @dataclass
 class _Running:
-    """A process of one cell, or of those whose fits are made in one pass, and why it was ended if it was."""
+    """A process of one job, or of those whose fits are made in one pass, and why it was ended if it was."""
 
-    cells: list[Cell]
+    jobs: list[Job]
     process: BaseProcess
     deadline: float
     device: str | None
@@ -52,40 +52,40 @@ class _Running:
 class LocalExecutor:
     """Processes on this machine.
 
-    Each cell gets a process forked from a server that has imported the heavy libraries, so that a crash, a
-    kill or a runaway allocation takes that cell alone and no state leaks between cells.
+    Each job gets a process forked from a server that has imported the heavy libraries, so that a crash, a
+    kill or a runaway allocation takes that job alone and no state leaks between jobs.
 
     Parameters
     ----------
-    jobs
+    n_workers
         Processes at a time.
     time_limit
-        Seconds a cell may take; beyond, it is ended with status ``timeout``.
+        Seconds a job may take; beyond, it is ended with status ``timeout``.
     memory_limit_mb
-        Resident memory that a cell and its children may hold; beyond, ``out_of_memory``.
+        Resident memory that a job and its children may hold; beyond, ``out_of_memory``.
     devices
-        GPUs, as CUDA_VISIBLE_DEVICES names them: each cell that uses one is given that with the fewest running cells,
-        so that none has more than ``jobs`` divided by their number, rounded up; any other cell is given none. With
-        None a cell sees what this process sees.
+        GPUs, as CUDA_VISIBLE_DEVICES names them: each job that uses one is given that with the fewest running jobs,
+        so that none has more than ``n_workers`` divided by their number, rounded up; any other job is given none. With
+        None a job sees what this process sees.
     """
 
-    def __init__(self, jobs: int, time_limit: float, memory_limit_mb: float, devices: Sequence[str] | None = None):
-        self.jobs = jobs
+    def __init__(self, n_workers: int, time_limit: float, memory_limit_mb: float, devices: Sequence[str] | None = None):
+        self.n_workers = n_workers
         self.time_limit = time_limit
         self.memory_limit_mb = memory_limit_mb
         self.devices = devices
 
-    def run(self, cells: Sequence[Cell], store: Store, on_start: OnStart, on_done: OnDone) -> None:
-        """Run all cells; on an interrupt end the running ones, whose cells then have no result."""
-        os.environ[PRELOAD] = ",".join(sorted({cell.name for cell in cells if _is_ours(cell.name)}))
+    def run(self, jobs: Sequence[Job], store: Store, on_start: OnStart, on_done: OnDone) -> None:
+        """Run all jobs; on an interrupt end the running ones, whose jobs then have no result."""
+        os.environ[PRELOAD] = ",".join(sorted({job.name for job in jobs if _is_ours(job.name)}))
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["bench.executors.preload"])
         (store.out / "logs").mkdir(exist_ok=True)
-        waiting, running, ended = passes(cells), list[_Running](), list[_Running]()
+        waiting, running, ended = passes(jobs), list[_Running](), list[_Running]()
         turns = Turns()
         try:
             while waiting or running or ended:
-                while len(running) < self.jobs and (chosen := self._choose(waiting, running, turns)):
+                while len(running) < self.n_workers and (chosen := self._choose(waiting, running, turns)):
                     together, device = chosen
                     waiting.remove(together)
                     running.append(self._start(context, together, device, store, on_start))
@@ -98,35 +98,35 @@ class LocalExecutor:
                     self._watch(one)
                 ended = [one for one in running if one.process.exitcode is not None]
                 for one in ended:
-                    _end_group(one.process)  # what the cell started, or the cell itself if the fork server died
+                    _end_group(one.process)  # what the job started, or the job itself if the fork server died
                     running.remove(one)
-                    turns.done(one.cells)
+                    turns.done(one.jobs)
         finally:
             for one in running:
                 _kill(one.process)
 
     def _choose(
-        self, waiting: Sequence[list[Cell]], running: Sequence[_Running], turns: Turns
-    ) -> tuple[list[Cell], str | None] | None:
-        """Return the next cells that can start now and the GPU that they get, "" for none."""
-        cells = turns.next(waiting, [one.cells for one in running])
-        if cells is None:
+        self, waiting: Sequence[list[Job]], running: Sequence[_Running], turns: Turns
+    ) -> tuple[list[Job], str | None] | None:
+        """Return the next jobs that can start now and the GPU that they get, "" for none."""
+        jobs = turns.next(waiting, [one.jobs for one in running])
+        if jobs is None:
             return None
         if self.devices is None:
-            return cells, None
+            return jobs, None
         taken = Counter(one.device for one in running)
-        return cells, min(self.devices, key=lambda device: taken[device]) if uses_gpu(cells[0]) else ""
+        return jobs, min(self.devices, key=lambda device: taken[device]) if uses_gpu(jobs[0]) else ""
 
-    def _start(self, context: Any, cells: list[Cell], device: str | None, store: Store, on_start: OnStart) -> _Running:
+    def _start(self, context: Any, jobs: list[Job], device: str | None, store: Store, on_start: OnStart) -> _Running:
         # what an earlier attempt left must not be taken for this one's result
-        for cell in cells:
-            store.file(cell.id).unlink(missing_ok=True)
+        for job in jobs:
+            store.file(job.id).unlink(missing_ok=True)
         kernel_kills = _kernel_kills()
-        process = _fork(context, cells, device, store)
-        for cell in cells:
-            on_start(cell)
-        limit = self.time_limit * max(1, len(cells[0].replicas))
-        return _Running(cells, process, time.monotonic() + limit, device, kernel_kills)
+        process = _fork(context, jobs, device, store)
+        for job in jobs:
+            on_start(job)
+        limit = self.time_limit * max(1, len(jobs[0].replicas))
+        return _Running(jobs, process, time.monotonic() + limit, device, kernel_kills)
 
     def _watch(self, one: _Running) -> None:
         """End a process that has outrun its time or outgrown its memory."""
@@ -144,27 +144,27 @@ class LocalExecutor:
         if one.ended:
             _kill(one.process)
 
-    def _settle(self, one: _Running, store: Store, on_done: OnDone) -> list[list[Cell]]:
+    def _settle(self, one: _Running, store: Store, on_done: OnDone) -> list[list[Job]]:
         """Hand over what the process wrote, or a result that says how it ended without writing one.
 
-        Of several cells those without a result are returned, to be run alone: what ended them may be one of them.
+        Of several jobs those without a result are returned, to be run alone: what ended them may be one of them.
         """
-        log, apart = _log(store.out, one.cells[0]), list[list[Cell]]()
-        for cell in one.cells:
-            result = store.read(cell.id)
+        log, apart = _log(store.out, one.jobs[0]), list[list[Job]]()
+        for job in one.jobs:
+            result = store.read(job.id)
             if result is not None:
                 if log.exists() and not log.stat().st_size:
                     log.unlink()
-            elif cell.replicas:
-                apart.append([replace(cell, replicas=())])
+            elif job.replicas:
+                apart.append([replace(job, replicas=())])
                 continue
             else:
-                result = self._ended(one, cell, log)
+                result = self._ended(one, job, log)
                 store.write(result)
-            on_done(cell, result)
+            on_done(job, result)
         return apart
 
-    def _ended(self, one: _Running, cell: Cell, log: Path) -> dict[str, Any]:
+    def _ended(self, one: _Running, job: Job, log: Path) -> dict[str, Any]:
         """Return a result that says how the process ended without one."""
         code = one.process.exitcode or 0
         if one.ended:
@@ -175,27 +175,27 @@ class LocalExecutor:
             status, reason = "killed", f"the process was ended by {signal.Signals(-code).name}; it printed to {log}"
         else:
             status, reason = "failed", f"the process ended with code {code} and no result; it printed to {log}"
-        return result_of(cell, status, reason, peak_memory_mb=one.peak_mb)
+        return result_of(job, status, reason, peak_memory_mb=one.peak_mb)
 
 
-def _fork(context: Any, cells: list[Cell], device: str | None, store: Store) -> BaseProcess:
-    """Start a process of cells; a fork server that something has ended is started anew."""
+def _fork(context: Any, jobs: list[Job], device: str | None, store: Store) -> BaseProcess:
+    """Start a process of jobs; a fork server that something has ended is started anew."""
     for _ in range(ATTEMPTS):
-        process = context.Process(target=_work, args=(cells, device, store.out, dict(os.environ)), name=cells[0].title)
+        process = context.Process(target=_work, args=(jobs, device, store.out, dict(os.environ)), name=jobs[0].title)
         try:
             with _no_main():
                 process.start()
             return process
         except (EOFError, ConnectionError):
             time.sleep(0.2)
-    raise ChildProcessError(f"the fork server ended {ATTEMPTS} times as it was to start a cell; see what it printed")
+    raise ChildProcessError(f"the fork server ended {ATTEMPTS} times as it was to start a job; see what it printed")
 
 
 @contextlib.contextmanager
 def _no_main() -> Iterator[None]:
     """Let a process start without the caller's main module.
 
-    A cell needs nothing of it, and multiprocessing would run it again in every process: a script without
+    A job needs nothing of it, and multiprocessing would run it again in every process: a script without
     ``if __name__ == "__main__"`` would plan the whole run anew there.
     """
     main = sys.modules["__main__"]
@@ -206,9 +206,9 @@ def _no_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _work(cells: list[Cell], device: str | None, out: Path, environment: dict[str, str]) -> None:
-    """Run cells in this process, which is their own; what it prints goes to a file of the first one's name."""
-    os.setsid()  # so that the cell's own children can be ended with it
+def _work(jobs: list[Job], device: str | None, out: Path, environment: dict[str, str]) -> None:
+    """Run jobs in this process, which is their own; what it prints goes to a file of the first one's name."""
+    os.setsid()  # so that the job's own children can be ended with it
     # the fork server has that of the first run of its program, which may have changed since
     os.environ.clear()
     os.environ.update(environment)
@@ -216,18 +216,18 @@ def _work(cells: list[Cell], device: str | None, out: Path, environment: dict[st
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     threading.Thread(target=_die_with_head, daemon=True).start()
     try:
-        log = os.open(_log(out, cells[0]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        log = os.open(_log(out, jobs[0]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     except OSError as error:
-        raise SystemExit(f"{cells[0].title}: its log cannot be written: {error}") from error
+        raise SystemExit(f"{jobs[0].title}: its log cannot be written: {error}") from error
     for stream in (1, 2):
         os.dup2(log, stream)
     faulthandler.enable()
     store = Store(out)
-    for result in run_cells(cells, store.fits):
+    for result in run_jobs(jobs, store.fits):
         store.write(result)
     # what is left undone here, multiprocessing's tracker of semaphores would undo, and complain of when the run ends
     util._run_finalizers()  # type: ignore[attr-defined]  # the stubs lack it
-    # tearing the interpreter down would take as long as starting a cell
+    # tearing the interpreter down would take as long as starting a job
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
@@ -236,15 +236,15 @@ def _work(cells: list[Cell], device: str | None, out: Path, environment: dict[st
 def _kernel_kills() -> int:
     """Return how many processes of this machine the kernel has ended for want of memory; 0 where it does not say.
 
-    Where another process is so ended just when somebody else kills a cell, the cell is taken for one of them.
+    Where another process is so ended just when somebody else kills a job, the job is taken for one of them.
     """
     counters = Path("/proc/vmstat")
     lines = counters.read_text().splitlines() if counters.exists() else []
     return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
-def _log(out: Path, cell: Cell) -> Path:
-    return out / "logs" / f"{cell.id}.log"
+def _log(out: Path, job: Job) -> Path:
+    return out / "logs" / f"{job.id}.log"
 
 
 def _die_with_head() -> None:
@@ -274,7 +274,7 @@ def _memory_mb(pid: int | None) -> float:
 
 
 def _kill(process: BaseProcess) -> None:
-    """End a cell's process and whatever it has started."""
+    """End a job's process and whatever it has started."""
     if process.pid is not None and process.exitcode is None:
         _end_group(process)
         with contextlib.suppress(ProcessLookupError):
@@ -283,7 +283,7 @@ def _kill(process: BaseProcess) -> None:
 
 
 def _end_group(process: BaseProcess) -> None:
-    """End all of a cell's process group; until the child has made it, and when it has ended, there is none."""
+    """End all of a job's process group; until the child has made it, and when it has ended, there is none."""
     if process.pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

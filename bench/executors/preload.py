@@ -1,4 +1,4 @@
-"""Imported by the fork server alone: what every cell needs is imported, and compiled, once for all of them.
+"""Imported by the fork server alone: what every job needs is imported, and compiled, once for all of them.
 
 Nothing here may ask PyTorch for a GPU: no process that is forked after that question can use one.
 """
@@ -21,11 +21,11 @@ from methods.addresses import is_address
 
 for name in filter(None, os.environ.get("BENCH_PRELOAD", "").split(",")):
     if is_address(name):
-        with contextlib.suppress(PlanError, PluginError):  # a cell that cannot import it either says so
+        with contextlib.suppress(PlanError, PluginError):  # a job that cannot import it either says so
             load_plugin(name)
     if name in METHODS:
         METHODS[name].preload()
-describe()  # asks git, which takes as long as starting a cell
-# a cell's first whole collection would look at all of this, and thereby copy it: half a second
+describe()  # asks git, which takes as long as starting a job
+# a job's first whole collection would look at all of this, and thereby copy it: half a second
 gc.collect()
 gc.freeze()

@@ -1,6 +1,6 @@
 """SLURM jobs on a cluster whose nodes share the out directory.
 
-The head (this process) submits cells as job arrays through submitit, one array for each resource class, and takes
+The head (this process) submits jobs as job arrays through submitit, one array for each resource class, and takes
 each result as soon as it is on disk. What it has submitted is in ``slurm/state.json`` of the out directory, so that the
 head may end: the same command takes up what is queued or runs, and submits nothing twice.
 """
@@ -21,11 +21,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.cell import result_of
 from bench.executors import ExecutorError, OnDone, OnStart
 from bench.executors.local import LocalExecutor
 from bench.files import read_sealed, write_sealed
-from bench.plan import Cell, PlanError, load_plugin
+from bench.job import result_of
+from bench.plan import Job, PlanError, load_plugin
 from bench.resources import Resources
 from bench.store import Store
 
@@ -39,27 +39,27 @@ SETTINGS: dict[str, type] = {
     "qos": str,
     "time": int,
 }
-#: Short cells share a job while their minutes sum up to no more.
+#: Short jobs share a SLURM job while their minutes sum up to no more.
 BUNDLE_MINUTES = 60
-#: What a job is given beyond its cells: to start, and for the processes that start and watch them.
+#: What a SLURM job is given beyond its jobs: to start, and for the processes that start and watch them.
 START_MINUTES, OVERHEAD_MB = 3, 1024
 #: Array tasks of a job array; SLURM's own default limit is 1001.
 ARRAY = 1000
 #: Tasks of an array that run at a time, where --slurm does not say; submitit's default.
 ARRAY_PARALLELISM = 256
-#: How often the memory of a cell that outgrew it is doubled.
+#: How often the memory of a job that outgrew it is doubled.
 DOUBLINGS = 3
-#: How often a cell is begun again whose job was lost: preempted, or its node failed.
+#: How often a job is begun again whose SLURM job was lost: preempted, or its node failed.
 AGAIN = 3
 #: Seconds between two looks at the results, and between two questions to SLURM.
 LOOK, ASK = 1.0, 5.0
 
-#: States of a job that has not ended.
+#: States of a SLURM job that has not ended.
 ALIVE = (
     *("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"),
     *("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT"),
 )
-#: What slurmstepd prints into the log of a job that it ends for its memory; not every set-up gives it a state as well.
+#: What slurmstepd prints into the log of a SLURM job that it ends for its memory; not every set-up has a state for it.
 MEMORY_KILL = re.compile(r"slurmstepd.*(exceeded (job )?memory limit|oom.kill)", re.IGNORECASE)
 
 
@@ -80,16 +80,18 @@ def parse_settings(text: str) -> dict[str, Any]:
             raise PlanError(f"--slurm {part!r}: {key} is a whole number above 0{' (minutes)' * (key == 'time')}")
         settings[key] = SETTINGS[key](value)
     if settings.get("time", math.inf) <= START_MINUTES:
-        raise PlanError(f"--slurm time={settings['time']}: more than {START_MINUTES} minutes are needed to start a job")
+        raise PlanError(
+            f"--slurm time={settings['time']}: more than {START_MINUTES} minutes are needed to start a SLURM job"
+        )
     return settings
 
 
 @dataclass
 class Task:
-    """One task of a job array: the cells that it runs one after another, and that have no result yet."""
+    """One task of a job array: the jobs that it runs one after another, and that have no result yet."""
 
-    job: str
-    cells: list[str]
+    slurm_id: str
+    jobs: list[str]
     #: It had ended when SLURM was last asked; judged at the next look, when what it wrote last must be visible.
     ended: bool = False
 
@@ -103,7 +105,7 @@ class Submission:
 
 
 class State:
-    """What is with SLURM, kept on disk: submissions by name, and how often each cell's memory was doubled."""
+    """What is with SLURM, kept on disk: submissions by name, and how often each job's memory was doubled."""
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -113,7 +115,7 @@ class State:
         kept = read_sealed(self.file) if self.file.exists() else {"submissions": {}, "doubled": {}}
         if kept is None or not {"submissions", "doubled"} <= set(kept):
             raise ExecutorError(
-                f"{self.file}: not what was written there, so that it is not known which jobs are with SLURM; end "
+                f"{self.file}: not what was written there, so that it is not known which SLURM jobs are there; end "
                 "those that squeue shows as bench-… (scancel), then remove it"
             )
         self.doubled: dict[str, int] = kept["doubled"]
@@ -124,9 +126,9 @@ class State:
         }
 
     def write(self) -> None:
-        """Keep it, without what has no cells left."""
+        """Keep it, without what has no jobs left."""
         for name, submission in list(self.submissions.items()):
-            if submission.tasks and not any(task.cells for task in submission.tasks):
+            if submission.tasks and not any(task.jobs for task in submission.tasks):
                 del self.submissions[name]
         content = {"submissions": {k: asdict(v) for k, v in self.submissions.items()}, "doubled": dict(self.doubled)}
         if content != self._written:
@@ -134,8 +136,8 @@ class State:
             self._written = content
 
     def tasks(self) -> list[tuple[Submission, Task]]:
-        """Return all tasks that have cells left."""
-        return [(one, task) for one in self.submissions.values() for task in one.tasks if task.cells]
+        """Return all tasks that have jobs left."""
+        return [(one, task) for one in self.submissions.values() for task in one.tasks if task.jobs]
 
     def tidy(self) -> None:
         """Remove the scripts, pickles and logs of earlier submissions."""
@@ -143,9 +145,9 @@ class State:
             if folder.name not in self.submissions:
                 shutil.rmtree(folder)
 
-    def jobs(self) -> list[str]:
-        """Return the jobs, arrays once, that have cells left."""
-        return sorted({task.job.partition("_")[0] for _, task in self.tasks()}, key=int)
+    def slurm_ids(self) -> list[str]:
+        """Return the SLURM jobs, arrays once, that have jobs left."""
+        return sorted({task.slurm_id.partition("_")[0] for _, task in self.tasks()}, key=int)
 
 
 class SlurmExecutor:
@@ -154,13 +156,13 @@ class SlurmExecutor:
     Parameters
     ----------
     settings
-        What ``--slurm`` says, as :func:`parse_settings` returns it: ``time`` is the longest that a job may ask for, in
-        minutes, ``gpus`` how many each cell asks for that uses one (none by default).
+        What ``--slurm`` says, as :func:`parse_settings` returns it: ``time`` is the longest that a SLURM job may ask
+        for, in minutes, ``gpus`` how many each job asks for that uses one (none by default).
     needs
-        The resources of a cell. One that outgrows its memory gets double, up to three times; one that outruns its
+        The resources of a job. One that outgrows its memory gets double, up to three times; one that outruns its
         minutes gets ``time_limit``, once.
     time_limit
-        Minutes that a cell may take.
+        Minutes that a job may take.
     say
         Prints a line for the user.
 
@@ -173,7 +175,7 @@ class SlurmExecutor:
     def __init__(
         self,
         settings: Mapping[str, Any],
-        needs: Callable[[Cell], Resources],
+        needs: Callable[[Job], Resources],
         time_limit: float,
         say: Callable[[str], None],
     ):
@@ -187,24 +189,24 @@ class SlurmExecutor:
         self.time_limit = min(time_limit, self.longest)
         self.say = say
 
-    def run(self, cells: Sequence[Cell], store: Store, on_start: OnStart, on_done: OnDone) -> None:
-        """Submit what is not with SLURM yet, and wait for all; on an interrupt the jobs go on without this head."""
+    def run(self, jobs: Sequence[Job], store: Store, on_start: OnStart, on_done: OnDone) -> None:
+        """Submit what is not with SLURM yet, and wait for all; on an interrupt they go on without this head."""
         self.store, self.on_start, self.on_done = store, on_start, on_done
-        self.cells = {cell.id: cell for cell in cells}
+        self.jobs = {job.id: job for job in jobs}
         self.state = State(store.out / "slurm")
         self.started: set[str] = set()
-        #: Results that more memory or time may mend, of cells that have been submitted again.
+        #: Results that more memory or time may mend, of jobs that have been submitted again.
         self.mended: dict[str, dict[str, Any]] = {}
         try:
             left = self._take_up()
-            # unit by unit: cells that share a fit fall into one bundle
-            alike = sorted(cells, key=lambda cell: (cell.task, cell.unit, (*cell.replicas, cell.seed)[0]))
-            fresh = [cell for cell in alike if cell.id not in left]
-            for cell in fresh:
+            # unit by unit: jobs that share a fit fall into one bundle
+            alike = sorted(jobs, key=lambda job: (job.task, job.unit, (*job.replicas, job.seed)[0]))
+            fresh = [job for job in alike if job.id not in left]
+            for job in fresh:
                 # what an earlier run left must not be taken for a result of this one
-                (self.state.attempts / cell.id).unlink(missing_ok=True)
-                self.state.doubled.pop(cell.id, None)
-            self._submit({cell.id: self._given(self.needs(cell)) for cell in fresh})
+                (self.state.attempts / job.id).unlink(missing_ok=True)
+                self.state.doubled.pop(job.id, None)
+            self._submit({job.id: self._given(self.needs(job)) for job in fresh})
             asked = -math.inf
             while self._left():
                 again = self._look()
@@ -215,40 +217,40 @@ class SlurmExecutor:
                 self.state.write()
                 time.sleep(LOOK)
         except KeyboardInterrupt:
-            if jobs := self.state.jobs():
-                self.say(f"SLURM jobs go on without this command; to end them: scancel {' '.join(jobs)}")
+            if slurm_ids := self.state.slurm_ids():
+                self.say(f"SLURM jobs go on without this command; to end them: scancel {' '.join(slurm_ids)}")
             raise
 
     def _given(self, needs: Resources) -> Resources:
-        """Return what a cell that has such needs gets at first."""
+        """Return what a job that has such needs gets at first."""
         return replace(needs, gpu=needs.gpu and self.gpus > 0, minutes=min(needs.minutes, self.time_limit))
 
     def _left(self) -> set[str]:
-        """Return the cells asked for that are with SLURM."""
-        return {cell_id for _, task in self.state.tasks() for cell_id in task.cells if cell_id in self.cells}
+        """Return the jobs asked for that are with SLURM."""
+        return {job_id for _, task in self.state.tasks() for job_id in task.jobs if job_id in self.jobs}
 
     def _take_up(self) -> set[str]:
-        """Go on from what an earlier head left; return the cells asked for that are with SLURM."""
+        """Go on from what an earlier head left; return the jobs asked for that are with SLURM."""
         for name, submission in list(self.state.submissions.items()):
             if not submission.tasks:
-                # the head died while it submitted: whether SLURM has the jobs or not, their numbers are lost
+                # the head died while it submitted: whether SLURM has the SLURM jobs or not, their numbers are lost
                 cancel(name)
                 del self.state.submissions[name]
         ended = self._ended()
         for _, task in self.state.tasks():
-            if ended.get(task.job) and not set(task.cells) & set(self.cells):
-                task.cells.clear()
+            if ended.get(task.slurm_id) and not set(task.jobs) & set(self.jobs):
+                task.jobs.clear()
         self.state.write()
         self.state.tidy()
         left = self._left()
         if left:
-            self.say(f"{len(left)} cells are with SLURM already, in jobs {', '.join(self.state.jobs())}")
+            self.say(f"{len(left)} jobs are with SLURM already, in SLURM jobs {', '.join(self.state.slurm_ids())}")
         return left
 
     def _ended(self) -> dict[str, Ended | None]:
-        """Ask SLURM for the jobs that have cells left; while it does not answer nothing is known of them."""
+        """Ask SLURM for the SLURM jobs that have jobs left; while it does not answer nothing is known of them."""
         try:
-            ended = ask_slurm([task.job for _, task in self.state.tasks()])
+            ended = ask_slurm([task.slurm_id for _, task in self.state.tasks()])
         except subprocess.CalledProcessError as error:
             if not self.silent:
                 self.say(f"SLURM does not answer ({error.stderr.strip()}); waiting for it")
@@ -258,8 +260,8 @@ class SlurmExecutor:
         return ended
 
     def _submit(self, wanted: Mapping[str, Resources]) -> None:
-        """Submit cells with the resources that each is to have; what was begun before gets a job of its own."""
-        begun = {cell_id for cell_id in wanted if attempts(self.store.out, cell_id)}
+        """Submit jobs with the resources that each is to have; what was begun before gets a SLURM job of its own."""
+        begun = {job_id for job_id in wanted if attempts(self.store.out, job_id)}
         for resources, bundles in bundle(wanted, begun, min(BUNDLE_MINUTES, self.longest)).items():
             for first in range(0, len(bundles), ARRAY):
                 self._submit_array(resources, bundles[first : first + ARRAY])
@@ -271,10 +273,10 @@ class SlurmExecutor:
         name = f"bench-{uuid.uuid4().hex[:12]}"
         self.state.submissions[name] = submission = Submission(resources)
         self.state.write()
-        cells = [cell_id for one in bundles for cell_id in one]
-        for cell_id in cells:
-            self.store.file(cell_id).unlink(missing_ok=True)
-            self.started.discard(cell_id)
+        jobs = [job_id for one in bundles for job_id in one]
+        for job_id in jobs:
+            self.store.file(job_id).unlink(missing_ok=True)
+            self.started.discard(job_id)
         minutes = math.ceil(max(map(len, bundles)) * resources.minutes + START_MINUTES)
         memory_mb = resources.memory_mb + OVERHEAD_MB
         executor = AutoExecutor(self.state.directory / name, cluster="slurm")
@@ -290,123 +292,125 @@ class SlurmExecutor:
             **({"gpus_per_node": self.gpus} if resources.gpu else {}),
             **{f"slurm_{key}": value for key, value in self.settings.items()},
         )
-        work = [[self.cells[cell_id] for cell_id in one] for one in bundles]
+        work = [[self.jobs[job_id] for job_id in one] for one in bundles]
         n = len(bundles)
         try:
-            jobs = executor.map_array(run_bundle, work, [resources] * n, [self.store.out] * n)
+            slurm_jobs = executor.map_array(run_bundle, work, [resources] * n, [self.store.out] * n)
         except FailedJobError as error:
             del self.state.submissions[name]
             said = " ".join(str(error).split())
-            self._refused(cells, f"sbatch refused a job of {memory_mb} MB and {minutes} minutes: {said}")
+            self._refused(jobs, f"sbatch refused a SLURM job of {memory_mb} MB and {minutes} minutes: {said}")
             return
-        submission.tasks = [Task(job.job_id, one) for job, one in zip(jobs, bundles, strict=True)]
+        submission.tasks = [Task(slurm_job.job_id, one) for slurm_job, one in zip(slurm_jobs, bundles, strict=True)]
         self.state.write()
         self.say(
-            f"{len(cells)} cells in {n} tasks of SLURM job {jobs[0].job_id.partition('_')[0]}, each cell with "
+            f"{len(jobs)} jobs in {n} tasks of SLURM job {slurm_jobs[0].job_id.partition('_')[0]}, each job with "
             f"{resources.memory_mb} MB, {resources.minutes:g} min{', GPU' if resources.gpu else ''}"
         )
 
-    def _refused(self, cells: Sequence[str], reason: str) -> None:
+    def _refused(self, jobs: Sequence[str], reason: str) -> None:
         """Let the results stand that more memory or time might have mended."""
-        for cell_id in cells:
-            if cell_id not in self.mended:
+        for job_id in jobs:
+            if job_id not in self.mended:
                 raise ExecutorError(f"{reason}; change --slurm, --memory-limit or --time-limit")
-            result = self.mended[cell_id]
+            result = self.mended[job_id]
             result["reason"] += f"; {reason}"
             self.store.write(result)
-            self._report(cell_id, result)
+            self._report(job_id, result)
 
-    def _report(self, cell_id: str, result: dict[str, Any]) -> None:
-        """Hand over a cell's final result."""
-        self.state.doubled.pop(cell_id, None)
-        self.on_done(self.cells[cell_id], result)
+    def _report(self, job_id: str, result: dict[str, Any]) -> None:
+        """Hand over a job's final result."""
+        self.state.doubled.pop(job_id, None)
+        self.on_done(self.jobs[job_id], result)
 
     def _look(self) -> dict[str, Resources]:
-        """Take the results that are on disk; return the cells to submit again."""
-        there = {file.stem for file in self.store.cells.glob("*.json")}
+        """Take the results that are on disk; return the jobs to submit again."""
+        there = {file.stem for file in self.store.jobs.glob("*.json")}
         begun = {file.name for file in self.state.attempts.iterdir()}
         again: dict[str, Resources] = {}
         for submission, task in self.state.tasks():
-            for cell_id in [cell_id for cell_id in task.cells if cell_id in self.cells]:
-                if cell_id in begun - self.started:
-                    self.started.add(cell_id)
-                    self.on_start(self.cells[cell_id])
-                result = self.store.read(cell_id) if cell_id in there else None
+            for job_id in [job_id for job_id in task.jobs if job_id in self.jobs]:
+                if job_id in begun - self.started:
+                    self.started.add(job_id)
+                    self.on_start(self.jobs[job_id])
+                result = self.store.read(job_id) if job_id in there else None
                 if result is not None:
-                    again |= self._settle(task, cell_id, submission.resources, result)
+                    again |= self._settle(task, job_id, submission.resources, result)
         return again
 
     def _judge(self) -> dict[str, Resources]:
-        """Settle the cells whose jobs have ended without a result of theirs; return those to submit again."""
+        """Settle the jobs whose SLURM jobs have ended without a result of theirs; return those to submit again."""
         ended = self._ended()
         again: dict[str, Resources] = {}
         for submission, task in self.state.tasks():
-            how = ended.get(task.job)
+            how = ended.get(task.slurm_id)
             if how is not None and task.ended:
-                again |= self._close(submission.resources, task, *how.status(self._log(task.job)))
+                again |= self._close(submission.resources, task, *how.status(self._log(task.slurm_id)))
             # judged next time: on a shared file system its last results may take a moment to be seen
             task.ended = how is not None
         return again
 
     def _close(self, resources: Resources, task: Task, status: str, reason: str) -> dict[str, Resources]:
-        """Settle the cells that a job has left without a result.
+        """Settle the jobs that a SLURM job has left without a result.
 
         It is put down to those that had begun, and the others of its bundle are submitted again. Where none had begun
         it is put down to all of them, so that nothing goes round for ever.
         """
         again: dict[str, Resources] = {}
-        left = [cell_id for cell_id in task.cells if cell_id in self.cells]
-        begun = [cell_id for cell_id in left if task.job in attempts(self.store.out, cell_id)]
-        for cell_id in left:
+        left = [job_id for job_id in task.jobs if job_id in self.jobs]
+        begun = [job_id for job_id in left if task.slurm_id in attempts(self.store.out, job_id)]
+        for job_id in left:
             if status == "lost" and not begun:
-                note_attempt(self.store.out, cell_id, task.job)
-            number = len(attempts(self.store.out, cell_id))
-            innocent = begun and cell_id not in begun and status != "cancelled"
+                note_attempt(self.store.out, job_id, task.slurm_id)
+            number = len(attempts(self.store.out, job_id))
+            innocent = begun and job_id not in begun and status != "cancelled"
             if innocent or (status == "lost" and number <= AGAIN):
-                task.cells.remove(cell_id)
-                again[cell_id] = resources
+                task.jobs.remove(job_id)
+                again[job_id] = resources
                 continue
             kept = "killed" if status in ("lost", "cancelled") else status
             times = f" for the {number}th time" if status == "lost" else ""
-            result = result_of(self.cells[cell_id], kept, f"SLURM job {task.job} {reason}{times}")
+            result = result_of(self.jobs[job_id], kept, f"SLURM job {task.slurm_id} {reason}{times}")
             self.store.write(result)
-            again |= self._settle(task, cell_id, resources, result)
+            again |= self._settle(task, job_id, resources, result)
         return again
 
-    def _settle(self, task: Task, cell_id: str, resources: Resources, result: dict[str, Any]) -> dict[str, Resources]:
-        """Report a cell's result, unless more memory or time may mend it: then return what it is to have."""
-        task.cells.remove(cell_id)
-        (self.state.attempts / cell_id).unlink(missing_ok=True)
-        status, doubled = result["status"], self.state.doubled.get(cell_id, 0)
+    def _settle(self, task: Task, job_id: str, resources: Resources, result: dict[str, Any]) -> dict[str, Resources]:
+        """Report a job's result, unless more memory or time may mend it: then return what it is to have."""
+        task.jobs.remove(job_id)
+        (self.state.attempts / job_id).unlink(missing_ok=True)
+        status, doubled = result["status"], self.state.doubled.get(job_id, 0)
         if status == "out_of_memory" and doubled < DOUBLINGS:
-            self.state.doubled[cell_id] = doubled + 1
+            self.state.doubled[job_id] = doubled + 1
             more = replace(resources, memory_mb=2 * resources.memory_mb)
         elif status == "timeout" and resources.minutes < self.time_limit:
             more = replace(resources, minutes=self.time_limit)
         else:
-            self._report(cell_id, result)
+            self._report(job_id, result)
             return {}
-        self.mended[cell_id] = result
-        return {cell_id: more}
+        self.mended[job_id] = result
+        return {job_id: more}
 
-    def _log(self, job: str) -> Path:
-        """Return the file that a task's job prints to."""
+    def _log(self, slurm_id: str) -> Path:
+        """Return the file that a task's SLURM job prints to."""
         from submitit.core.utils import JobPaths
 
-        names = [name for name, one in self.state.submissions.items() if job in [task.job for task in one.tasks]]
-        return JobPaths(self.state.directory / names[0], job).stdout
+        names = [
+            name for name, one in self.state.submissions.items() if slurm_id in [task.slurm_id for task in one.tasks]
+        ]
+        return JobPaths(self.state.directory / names[0], slurm_id).stdout
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended, as SLURM says: its state, exit code and signal."""
+    """How a SLURM job ended, as SLURM says: its state, exit code and signal."""
 
     state: str
     code: int = 0
     signal: int = 0
 
     def status(self, log: Path) -> tuple[str, str]:
-        """Return the status of a cell that it left without a result, or ``lost`` or ``cancelled``, and the reason."""
+        """Return the status of a job that it left without a result, or ``lost`` or ``cancelled``, and the reason."""
         printed = log.read_text(errors="replace") if log.exists() else ""
         if self.state == "OUT_OF_MEMORY" or MEMORY_KILL.search(printed):
             return "out_of_memory", "outgrew its memory and was ended by SLURM"
@@ -420,11 +424,11 @@ class Ended:
         return "lost", f"was lost ({self.state})"
 
 
-def ask_slurm(jobs: Sequence[str]) -> dict[str, Ended | None]:
-    """Return for each job how it ended, None for one that has not.
+def ask_slurm(slurm_ids: Sequence[str]) -> dict[str, Ended | None]:
+    """Return for each SLURM job how it ended, None for one that has not.
 
-    SLURM's controller forgets a job some minutes after its end, and without accounting (slurmdbd) nothing else knows of
-    it: it has then ended as UNKNOWN.
+    SLURM's controller forgets a SLURM job some minutes after its end, and without accounting (slurmdbd) nothing else
+    knows of it: it has then ended as UNKNOWN.
 
     Raises
     ------
@@ -434,87 +438,87 @@ def ask_slurm(jobs: Sequence[str]) -> dict[str, Ended | None]:
     queue = ["squeue", "--me", "--states=all", "--array", "--noheader", "--Format=JobArrayID:40,State:30,exit_code:20"]
     known: dict[str, Ended | None] = {}
     for line in subprocess.run(queue, check=True, capture_output=True, text=True).stdout.splitlines():
-        job, state, status = line.split()
+        slurm_id, state, status = line.split()
         code = int(status)
-        known[job] = None if state in ALIVE else Ended(state, code >> 8, code & 127)
-    if forgotten := [job for job in jobs if job not in known]:
+        known[slurm_id] = None if state in ALIVE else Ended(state, code >> 8, code & 127)
+    if forgotten := [name for name in slurm_ids if name not in known]:
         account = ["sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State,ExitCode"]
         said = subprocess.run([*account, "--jobs", ",".join(forgotten)], check=False, capture_output=True, text=True)
         for line in said.stdout.splitlines() if said.returncode == 0 else []:
-            job, state, status = line.split("|")
+            slurm_id, state, status = line.split("|")
             first, second = status.split(":")
-            known[job] = None if state in ALIVE else Ended(state.split()[0], int(first), int(second))
-    return {job: known.get(job, Ended("UNKNOWN")) for job in jobs}
+            known[slurm_id] = None if state in ALIVE else Ended(state.split()[0], int(first), int(second))
+    return {name: known.get(name, Ended("UNKNOWN")) for name in slurm_ids}
 
 
 def cancel(name: str) -> None:
-    """End all jobs of that name, if there are any."""
+    """End all SLURM jobs of that name, if there are any."""
     subprocess.run(["scancel", "--name", name], check=True, capture_output=True)
 
 
 def bundle(wanted: Mapping[str, Resources], alone: Set[str], minutes: float) -> dict[Resources, list[list[str]]]:
-    """Return for each resource class its cells in bundles, each for one job.
+    """Return for each resource class its jobs in bundles, each for one SLURM job.
 
     Parameters
     ----------
     wanted
-        Cells by id with their resources, in the order of the plan: neighbours often share a fit.
+        Jobs by id with their resources, in the order of the plan: neighbours often share a fit.
     alone
-        Cells that get a job of their own, however short they are.
+        Jobs that get a SLURM job of their own, however short they are.
     minutes
-        What the cells of a bundle may take together; a longer cell is a bundle of its own.
+        What the jobs of a bundle may take together; a longer job is a bundle of its own.
     """
     classes: dict[Resources, list[str]] = {}
-    for cell_id, resources in wanted.items():
-        classes.setdefault(resources, []).append(cell_id)
+    for job_id, resources in wanted.items():
+        classes.setdefault(resources, []).append(job_id)
     bundles = {}
-    for resources, cells in classes.items():
-        shared = [cell_id for cell_id in cells if cell_id not in alone]
+    for resources, jobs in classes.items():
+        shared = [job_id for job_id in jobs if job_id not in alone]
         most = max(1, int(minutes // resources.minutes))
         even = math.ceil(len(shared) / math.ceil(len(shared) / most)) if shared else 1
         bundles[resources] = [shared[first : first + even] for first in range(0, len(shared), even)]
-        bundles[resources] += [[cell_id] for cell_id in cells if cell_id in alone]
+        bundles[resources] += [[job_id] for job_id in jobs if job_id in alone]
     return bundles
 
 
-def run_bundle(cells: Sequence[Cell], resources: Resources, out: Path) -> None:
-    """Run cells one after another, each in a process of its own: what a job does on its node.
+def run_bundle(jobs: Sequence[Job], resources: Resources, out: Path) -> None:
+    """Run jobs one after another, each in a process of its own: what a SLURM job does on its node.
 
-    A job that SLURM has queued anew goes on where it was, and gives up a cell that was begun too often.
+    A job that SLURM has queued anew goes on where it was, and gives up a job that was begun too often.
     """
     from submitit import JobEnvironment
 
-    store, job = Store(out), JobEnvironment().job_id
+    store, slurm_id = Store(out), JobEnvironment().job_id
     if not resources.gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    for plugin in dict.fromkeys(plugin for cell in cells for plugin in cell.plugins):
+    for plugin in dict.fromkeys(plugin for job in jobs for plugin in job.plugins):
         load_plugin(plugin)
-    # A job that is preempted or cancelled is told so by a SIGTERM to each of its processes. A cell that ended then
-    # would pass for one that failed: cells inherit from here that it is ignored, and this process ends them and itself.
+    # A job that is preempted or cancelled is told so by a SIGTERM to each of its processes. A job that ended then
+    # would pass for one that failed: jobs inherit from here that it is ignored, and this process ends them and itself.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-    def on_start(cell: Cell) -> None:
+    def on_start(job: Job) -> None:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-        note_attempt(out, cell.id, job)
+        note_attempt(out, job.id, slurm_id)
 
     todo = []
-    for cell in cells:
-        begun = attempts(out, cell.id)
-        if store.read(cell.id) is None and len(begun) > AGAIN:
-            store.write(result_of(cell, "killed", f"SLURM job {begun[-1]} was lost for the {len(begun)}th time"))
-        elif store.read(cell.id) is None:
-            todo.append(cell)
+    for job in jobs:
+        begun = attempts(out, job.id)
+        if store.read(job.id) is None and len(begun) > AGAIN:
+            store.write(result_of(job, "killed", f"SLURM job {begun[-1]} was lost for the {len(begun)}th time"))
+        elif store.read(job.id) is None:
+            todo.append(job)
     runner = LocalExecutor(1, resources.minutes * 60, resources.memory_mb)
-    runner.run(todo, store, on_start, lambda cell, result: None)
+    runner.run(todo, store, on_start, lambda job, result: None)
 
 
-def attempts(out: Path, cell_id: str) -> list[str]:
-    """Return the jobs in which a cell was begun, and those that ended before they came to it."""
-    file = out / "slurm" / "attempts" / cell_id
+def attempts(out: Path, job_id: str) -> list[str]:
+    """Return the SLURM jobs in which a job was begun, and those that ended before they came to it."""
+    file = out / "slurm" / "attempts" / job_id
     return file.read_text().split() if file.exists() else []
 
 
-def note_attempt(out: Path, cell_id: str, job: str) -> None:
-    """Add a job to the attempts at a cell."""
-    with (out / "slurm" / "attempts" / cell_id).open("a") as stream:
-        stream.write(f"{job}\n")
+def note_attempt(out: Path, job_id: str, slurm_id: str) -> None:
+    """Add a SLURM job to the attempts at a job."""
+    with (out / "slurm" / "attempts" / job_id).open("a") as stream:
+        stream.write(f"{slurm_id}\n")

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 import bench.archive
 from bench.archive import MANIFEST, ArchiveError, check, export, merge
-from bench.cell import FORMAT, result_of
 from bench.cli import app
 from bench.files import sealed, unsealed
+from bench.job import FORMAT, result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.store import Store, StoreError
 
@@ -23,16 +23,16 @@ FIT = "fits/" + "ab" * 16 + ".safetensors"
 @pytest.fixture(scope="module")
 def cells():
     specs, plugins = choose_methods("pca", "smoke", [])
-    return make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {}).cells
+    return make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {}).jobs
 
 
 @pytest.fixture
-def store(tmp_path, cells):
+def store(tmp_path, jobs):
     """Three results, one with curves and a picture, and a fit."""
     store = Store(tmp_path / "out")
     shown = {"x": [1.0], "y": [0.0], "environment": ["a"], "content": [""], "trained": [True]}
-    method = next(cell for cell in cells if cell.role == "method")
-    others = [cell for cell in cells if cell.role == "control"]
+    method = next(job for job in jobs if job.role == "method")
+    others = [job for job in jobs if job.role == "reference"]
     scores = {"displacement": 0.25, "knn_recall": 0.5}
     store.write(result_of(method, "ok", "", scores=scores, curves={"kl": [2.0, 1.0]}, picture=shown))
     store.write(result_of(others[0], "ok", "", scores=scores))
@@ -73,7 +73,7 @@ def manifest_of(contents):
 
 
 def cell_files(store):
-    return {file.name: file.read_text() for file in store.cells.iterdir()}
+    return {file.name: file.read_text() for file in store.jobs.iterdir()}
 
 
 def test_an_archive_brings_results_and_fits_to_another_directory(store, archive, tmp_path):
@@ -101,7 +101,7 @@ def test_fits_come_along_when_they_are_asked_for(store, tmp_path):
     assert done.output.startswith(f"{tmp_path / 'small.tar.gz'}: 3 files")
     assert FIT not in members(tmp_path / "small.tar.gz")
     assert sorted(members(tmp_path / "small.tar.gz")) == sorted(
-        [MANIFEST, *(f"cells/{name}" for name in cell_files(store))]
+        [MANIFEST, *(f"jobs/{name}" for name in cell_files(store))]
     )
 
 
@@ -115,22 +115,22 @@ def test_fits_come_along_when_they_are_asked_for(store, tmp_path):
         (("timeout", 2), ("skipped", 1), "ours"),
     ],
 )
-def test_of_two_results_of_a_cell_the_better_ended_then_the_later_is_kept(tmp_path, cells, theirs, ours, kept):
+def test_of_two_results_of_a_cell_the_better_ended_then_the_later_is_kept(tmp_path, jobs, theirs, ours, kept):
     stores = {}
     for name, (status, second) in (("theirs", theirs), ("ours", ours)):
         stores[name] = Store(tmp_path / name)
         # with and without a fraction of a second, which as text would be in another order
         finished = f"2026-01-01T00:00:0{second}{'.5' if name == 'theirs' else ''}+00:00"
-        stores[name].write({**result_of(cells[0], status, name), "finished": finished})
+        stores[name].write({**result_of(jobs[0], status, name), "finished": finished})
     export(stores["theirs"], tmp_path / "a.tar.gz")
     done = CliRunner().invoke(app, ["import", str(tmp_path / "a.tar.gz"), "--out", str(stores["ours"].out)])
     assert done.exit_code == 0, done.output
-    assert stores["ours"].read(cells[0].id)["reason"] == kept
-    assert f"{cells[0].id} differs: {'kept' if kept == 'ours' else 'replaced'}" in done.output
+    assert stores["ours"].read(jobs[0].id)["reason"] == kept
+    assert f"{jobs[0].id} differs: {'kept' if kept == 'ours' else 'replaced'}" in done.output
 
 
 def test_a_result_here_that_cannot_be_read_is_replaced(store, archive):
-    spoilt = next(store.cells.iterdir())
+    spoilt = next(store.jobs.iterdir())
     whole = spoilt.read_text()
     spoilt.write_text("{")
     done = merge(store, archive)
@@ -148,17 +148,17 @@ def traversal(file, good):
 
 def absolute(file, good):
     pack(file, [*good.items(), (f"{file.parent}/evil.json", b"{}")])
-    return r"evil\.json'; only cells"
+    return r"evil\.json'; only jobs"
 
 
 def disguised(file, good):
-    pack(file, [*good.items(), ("cells/../../evil.json", b"{}")])
-    return r"names 'cells/\.\./\.\./evil\.json'"
+    pack(file, [*good.items(), ("jobs/../../evil.json", b"{}")])
+    return r"names 'jobs/\.\./\.\./evil\.json'"
 
 
 def script(file, good):
-    pack(file, [*good.items(), ("cells/plugin.py", b"")])
-    return "only cells/<id>.json and fits/<key>.safetensors"
+    pack(file, [*good.items(), ("jobs/plugin.py", b"")])
+    return "only jobs/<id>.json and fits/<key>.safetensors"
 
 
 def traversal_beside_the_manifest(file, good):
@@ -168,7 +168,7 @@ def traversal_beside_the_manifest(file, good):
 
 def extra(file, good):
     content = next(iter(good.values()))
-    pack(file, [*good.items(), ("cells/" + "f" * 16 + ".json", content)], manifest_of(good))
+    pack(file, [*good.items(), ("jobs/" + "f" * 16 + ".json", content)], manifest_of(good))
     return "is not in its manifest"
 
 
@@ -307,7 +307,7 @@ def odd_manifest(file, good):
 
 
 def deep(file, good):
-    pack(file, [("cells/" + "f" * 16 + ".json", b"[" * 200_000)])
+    pack(file, [("jobs/" + "f" * 16 + ".json", b"[" * 200_000)])
     return "cannot be read"
 
 
@@ -318,7 +318,7 @@ def changed_alone(file, good):
 
 
 def other_cell(file, good):
-    pack(file, [("cells/" + "f" * 16 + ".json", next(iter(good.values())))])
+    pack(file, [("jobs/" + "f" * 16 + ".json", next(iter(good.values())))])
     return "is not the result that it is called"
 
 
@@ -359,7 +359,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=list(HOSTILE))
 def test_a_hostile_or_broken_archive_is_refused_and_nothing_is_written(store, archive, tmp_path, make):
-    good = {name: content for name, content in members(archive).items() if name.startswith("cells/")}
+    good = {name: content for name, content in members(archive).items() if name.startswith("jobs/")}
     hostile = tmp_path / "hostile" / "results.tar.gz"
     hostile.parent.mkdir()
     message = make(hostile, good)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 import bench.store
 from bench import execute as execution
-from bench.cell import result_of
+from bench.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.store import Store
 
@@ -54,7 +54,7 @@ def execute(directory, n_methods):
     plan = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {})
     nothing = Nothing()
     execution.execute(plan, Store(directory), nothing, nothing, 1, Console(quiet=True), "command")
-    return len(plan.cells)
+    return len(plan.jobs)
 
 
 def test_each_result_is_written_once_and_read_a_few_times(tmp_path, counted):

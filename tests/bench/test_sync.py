@@ -3,8 +3,8 @@
 import pytest
 from typer.testing import CliRunner
 
-from bench.cell import result_of
 from bench.cli import app
+from bench.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.store import Store
 from bench.sync import BROUGHT, sync
@@ -55,7 +55,7 @@ def store(tmp_path):
     specs, plugins = choose_methods("pca", "smoke", [])
     plan = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {})
     store = Store(tmp_path / "out")
-    for cell, status in zip(plan.cells, ("ok", "failed", "skipped"), strict=False):
+    for cell, status in zip(plan.jobs, ("ok", "failed", "skipped"), strict=False):
         store.write(result_of(cell, status, "why", scores={"displacement": 0.5} if status == "ok" else None))
     return store
 

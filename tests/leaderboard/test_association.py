@@ -139,17 +139,17 @@ def test_the_scores_of_fits_add_up_to_the_score_of_the_table(sim):
         table = build(rows).tasks[0]
         assert group["score"].mean() == pytest.approx(sim.row_of(table, method).score)
     assert {"skill", "error"} <= set(cells)
-    without = fit_scores(build(rows[rows["method"] != "P"]))
+    without = fit_scores(build(rows[rows["method"] != "ceiling"]))
     assert without["score"].isna().all()
     lost = rows[~((rows["method"] == "vae") & (rows["metric"] == "error"))]
     assert fit_scores(build(lost)).set_index("method").loc["vae", "score"].isna().all()
-    assert fit_scores(build(rows[rows["role"] == "control"])).empty
+    assert fit_scores(build(rows[rows["role"] == "reference"])).empty
 
 
 def test_a_metric_that_the_table_leaves_out_is_left_out_of_the_scores_of_fits(sim):
     rows = sim.rows(n_seeds=1)
     error = rows["metric"] == "error"
-    rows.loc[error & (rows["role"] == "control"), "value"] = 1.0  # the controls are alike: too narrow
+    rows.loc[error & (rows["role"] == "reference"), "value"] = 1.0  # the controls are alike: too narrow
     board = build(rows)
     assert board.tasks[0].comparison.scored_on == ("skill",)
     for method, group in fit_scores(board).groupby("method"):

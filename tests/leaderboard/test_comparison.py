@@ -10,7 +10,7 @@ import leaderboard
 from leaderboard import statistics
 from leaderboard.comparison import _by_set, compare, compare_suite, tie_groups
 
-CONTROLS = {"N0": 0.0, "N1": 0.4, "P": 1.0}
+CONTROLS = {"floor": 0.0, "baseline": 0.4, "ceiling": 1.0}
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,7 @@ def test_a_crash_gains_nothing_in_the_worst_case_and_is_not_imputed_elsewhere():
     floor = np.where(np.arange(8) == 0, values[2, :8].mean(axis=1)[:, 0] - values[3, :8, 0, 0], 0)
     kept = (values[0, 8:] - values[3, 8:]).mean()
     expected = (floor.sum() + 2 * kept) / 10
-    assert run(values).worst_case.loc["m0", "N0"] == pytest.approx(expected)
+    assert run(values).worst_case.loc["m0", "floor"] == pytest.approx(expected)
 
 
 def test_equal_methods_share_a_rank():

@@ -1,4 +1,4 @@
-"""One cell: fit, evaluate, and one JSON file, written atomically."""
+"""One job: fit, evaluate, and one JSON file, written atomically."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 from bench.environment import describe
 from bench.fits import Fits, make_together
 from bench.pictures import picture
-from bench.plan import Cell, load_plugin, method_config
+from bench.plan import Job, load_plugin, method_config
 from bench.replicas import Together
 from methods import METHODS
 from methods.base import CannotFit
@@ -30,34 +30,34 @@ from tasks import TASKS, load_task
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from tasks.base import Control, Fit, Task
+    from tasks.base import Fit, Reference, Task
 
 #: Raised when results of an older suite can no longer be read.
-FORMAT = 3
+FORMAT = 4
 _UNREADABLE = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
 
 
-def run_cells(cells: Sequence[Cell], fits_directory: Path | None) -> list[dict[str, Any]]:
-    """Run cells whose fits are made in one pass, or one cell, and return their results.
+def run_jobs(jobs: Sequence[Job], fits_directory: Path | None) -> list[dict[str, Any]]:
+    """Run jobs whose fits are made in one pass, or one job, and return their results.
 
-    All ``replicas`` of a cell take part in its fit, also those that have a result: a fit depends, by rounding, on the
+    All ``replicas`` of a job take part in its fit, also those that have a result: a fit depends, by rounding, on the
     others of its pass.
     """
-    first = cells[0]
+    first = jobs[0]
     if len(first.replicas) < 2:
-        return [run_cell(cell, fits_directory) for cell in cells]
+        return [run_job(job, fits_directory) for job in jobs]
     for plugin in first.plugins:
         load_plugin(plugin)
     cls = METHODS[first.name]
     together = Together(partial(make_together, cls, first.config, fits_directory))
     siblings = [replace(first, seed=seed).with_id() for seed in first.replicas]
-    results = together.run([partial(run_cell, cell, fits_directory, together) for cell in siblings])
-    by_id = {result["cell"]["id"]: result for result in results}
-    return [by_id[cell.id] for cell in cells]
+    results = together.run([partial(run_job, job, fits_directory, together) for job in siblings])
+    by_id = {result["job"]["id"]: result for result in results}
+    return [by_id[job.id] for job in jobs]
 
 
-def run_cell(cell: Cell, fits_directory: Path | None, together: Together | None = None) -> dict[str, Any]:
-    """Run one cell and return its result; whatever the method or task raises becomes the result's reason."""
+def run_job(job: Job, fits_directory: Path | None, together: Together | None = None) -> dict[str, Any]:
+    """Run one job and return its result; whatever the method or task raises becomes the result's reason."""
     started, clock = datetime.now(UTC), time.perf_counter()
     fits = Fits(fits_directory, together)
     scores: dict[str, float | None] = {}
@@ -65,16 +65,16 @@ def run_cell(cell: Cell, fits_directory: Path | None, together: Together | None 
     handed: list[tuple[int, int]] = []
     shown: dict[str, list[Any]] = {}
     try:
-        for plugin in cell.plugins:
+        for plugin in job.plugins:
             load_plugin(plugin)
-        task = load_task(cell.task, cell.preset, cell.own).prepared(cell.unit, cell.seed)
-        task, unit = (task.inner(cell.unit), cell.inner) if cell.inner else (task, cell.unit)
-        fit, detail = _fit(cell, task, unit, fits)
+        task = load_task(job.task, job.preset, job.own).prepared(job.unit, job.seed)
+        task, unit = (task.inner(job.unit), job.inner) if job.inner else (task, job.unit)
+        fit, detail = _fit(job, task, unit, fits)
         with sharing():
-            raw = task.evaluate(_noting(fit, handed), unit, cell.seed)
-        whole = cell.role == "method" and not cell.inner
-        if whole and unit == task.units()[0] and cell.seed == 0 and hasattr(fits.last, "embed"):
-            shown = picture(task, fits.last, cell.unit, cell.seed)
+            raw = task.evaluate(_noting(fit, handed), unit, job.seed)
+        whole = job.role == "method" and not job.inner
+        if whole and unit == task.units()[0] and job.seed == 0 and hasattr(fits.last, "embed"):
+            shown = picture(task, fits.last, job.unit, job.seed)
         # an undefined value is no number: it is stored as none and never reaches a mean
         scores = {name: float(value) if math.isfinite(value) else None for name, value in raw.items()}
         lacking = set(task.primary) - set(scores)
@@ -87,7 +87,7 @@ def run_cell(cell: Cell, fits_directory: Path | None, together: Together | None 
     except Exception as error:  # noqa: BLE001 - a method may raise anything; it becomes a failed row with its reason
         status, reason, trace = "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
     return result_of(
-        cell,
+        job,
         status,
         reason,
         detail=detail,
@@ -106,7 +106,7 @@ def run_cell(cell: Cell, fits_directory: Path | None, together: Together | None 
 
 
 def result_of(
-    cell: Cell,
+    job: Job,
     status: str,
     reason: str,
     *,
@@ -123,13 +123,13 @@ def result_of(
     peak_memory_mb: float = 0.0,
     started: str = "",
 ) -> dict[str, Any]:
-    """Return a result in its stored form; the head uses it for a cell whose process could not write its own."""
+    """Return a result in its stored form; the head uses it for a job whose process could not write its own."""
     now = datetime.now(UTC).isoformat()
-    task = TASKS[cell.task.partition("/")[0]]
+    task = TASKS[job.task.partition("/")[0]]
     names = dict.fromkeys([*task.primary, *(scores or {})])
     return {
         "format": FORMAT,
-        "cell": asdict(cell),
+        "job": asdict(job),
         "status": status,
         "reason": readable(reason),
         "detail": readable(detail),
@@ -165,15 +165,15 @@ def _numbers(values: Iterable[float]) -> list[float | None]:
     return [float(value) if math.isfinite(value) else None for value in values]
 
 
-def _fit(cell: Cell, task: Task, unit: str, fits: Fits) -> tuple[Fit, str]:
-    """Return what the task is handed and, for a control that registered methods stand for, which one does."""
-    if cell.role != "control":
-        return fits.of(cell.name, cell.config, cell.seed), ""
-    control = next(control for control in task.controls if control.name == cell.method)
-    if not control.methods:
-        return task.control_fit(control.name, unit, cell.seed), ""
-    name = control.methods[0] if len(control.methods) == 1 else _best(control, task, unit, cell)
-    return fits.of(name, method_config(name, task, cell.preset), cell.seed), name
+def _fit(job: Job, task: Task, unit: str, fits: Fits) -> tuple[Fit, str]:
+    """Return what the task is handed and, for a reference that registered methods stand for, which one does."""
+    if job.role != "reference":
+        return fits.of(job.name, job.config, job.seed), ""
+    reference = next(reference for reference in task.references if reference.name == job.method)
+    if not reference.methods:
+        return task.reference_fit(reference.name, unit, job.seed), ""
+    name = reference.methods[0] if len(reference.methods) == 1 else _best(reference, task, unit, job)
+    return fits.of(name, method_config(name, task, job.preset), job.seed), name
 
 
 def _noting(fit: Fit, handed: list[tuple[int, int]]) -> Fit:
@@ -186,13 +186,13 @@ def _noting(fit: Fit, handed: list[tuple[int, int]]) -> Fit:
     return noted
 
 
-def _best(control: Control, task: Task, held_out: str, cell: Cell) -> str:
-    """Return the control's method with the best mean on the inner units, which never hold the held-out one."""
+def _best(reference: Reference, task: Task, held_out: str, job: Job) -> str:
+    """Return the reference's method with the best mean on the inner units, which never hold the held-out one."""
     inner = task.inner(held_out)
     metric = task.primary[0]
     sign = 1.0 if METRICS[metric].info.better == "higher" else -1.0
     means = {}
-    for name in control.methods:
-        fit = Fits(None).of(name, method_config(name, task, cell.preset), cell.seed)
-        means[name] = sign * np.mean([inner.evaluate(fit, unit, cell.seed)[metric] for unit in inner.units()])
+    for name in reference.methods:
+        fit = Fits(None).of(name, method_config(name, task, job.preset), job.seed)
+        means[name] = sign * np.mean([inner.evaluate(fit, unit, job.seed)[metric] for unit in inner.units()])
     return max(means, key=lambda name: means[name])
