@@ -11,14 +11,14 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.environment import THREADS, limit_threads
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.execute import Done
+    from bench.run.execute import Done
     from methods.base import Method
 
 
@@ -44,23 +44,10 @@ def run(
     methods: str | type[Method] | Sequence[str | type[Method]] = "all",
     tasks: str | Sequence[str] = "ood",
     *,
-    preset: str = "default",
-    seeds: int | None = None,
-    out: str | Path = "runs",
-    jobs: int | None = None,
-    gpus: int | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    plugins: Sequence[str | Path] = (),
-    executor: Literal["local", "inline"] = "local",
-    time_limit: float = 120.0,
-    memory_limit: float | None = None,
-    data: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    n_genes: int | None = None,
-    x: str | None = None,
     data_dir: str | Path | None = None,
-    mlflow_uri: str | None = None,
     progress: bool = False,
+    **options: Any,
 ) -> pd.DataFrame:
     """Run methods on tasks, as ``python -m bench run`` does, and return the rows of results.
 
@@ -75,31 +62,15 @@ def run(
         each time, as nobody can tell whether the code that it uses has changed, and cannot be replayed.
     tasks
         ``task/dataset`` names, tags or globs.
-    preset, seeds
-        ``smoke``, ``default`` or ``paper``; number of seeds, else the preset's.
-    out
-        Directory of results.
-    jobs, gpus
-        Jobs at a time, else the number of cores; GPUs, which the jobs with a network share.
     settings
-        What to change in configurations: ``{"vae": {"n_latent": 5}}``.
-    plugins
-        Python files that register methods, tasks or metrics.
-    executor
-        ``local``: a process a job, with limits. ``inline``: this process, one job after another, without limits.
-        For SLURM there is the command line.
-    time_limit, memory_limit
-        Minutes a job may take, GiB it may hold (else its share of the machine).
-    data, columns, n_genes, x
-        An ``.h5ad`` or ``.zarr`` of your own for tasks named without a data set, what its columns are
-        (``{"unit": "cancer_type", "environment": "study"}``), how many genes are chosen in each training split, and
-        what its expression is: ``auto``, ``counts`` (with decimals they are rounded) or ``log``.
+        Changes of configurations: ``{"vae": {"n_latent": 5}}``.
     data_dir
         Directory of original data files, else ``BENCH_DATA_DIR``.
-    mlflow_uri
-        MLflow tracking address, else SQLite in ``out``.
     progress
         Print what the command line prints, with a progress bar.
+    options
+        Other fields of :class:`bench.options.Options`, such as ``preset``, ``seeds``, ``out``, ``jobs``, ``executor``,
+        ``resources``, ``data`` and ``columns``. SLURM is for the command line alone.
 
     Returns
     -------
@@ -109,9 +80,9 @@ def run(
 
     Raises
     ------
-    bench.plan.PlanError, bench.plan.PluginError, metrics.UnknownName, methods.base.ConfigError
-        What was asked for cannot be planned; nothing has been run.
-    tasks.datasets.DataError, bench.store.StoreError
+    bench.records.PlanError, bench.plan.plugins.PluginError, metrics.UnknownName, methods.base.ConfigError
+        The request cannot be planned; nothing has been run.
+    tasks.datasets.DataError, bench.keep.store.StoreError
         Data that a task cannot be run on; an ``out`` that cannot be used.
 
     Warns
@@ -126,7 +97,7 @@ def run(
     then inline jobs, and they alone, run with the threads that it has.
     """
     in_time = _limited()
-    if executor == "inline" and not in_time:
+    if options.get("executor") == "inline" and not in_time:
         warnings.warn(
             "numpy was imported before bench.run, with threads of its own: inline jobs may be slower, and differ by "
             "rounding; call bench.run first, or set OMP_NUM_THREADS=1 before Python starts",
@@ -134,44 +105,34 @@ def run(
         )
     from rich.console import Console
 
-    from bench.digests import of_this_run
-    from bench.execute import Request, carry_out
-    from bench.plan import PlanError, choose_asked_tasks, choose_methods
+    from bench.options import Options
+    from bench.plan.digests import of_this_run
+    from bench.records import PlanError
+    from bench.run.execute import carry_out
     from methods import METHODS
 
-    if executor not in ("local", "inline"):
-        raise PlanError(f"executor={executor!r}: 'local' or 'inline' is needed; SLURM is the command line's")
+    if options.get("executor") == "slurm":
+        raise PlanError("executor='slurm': 'local' or 'inline' is needed; SLURM is the command line's")
     of_this_run.cache_clear()
     asked = [methods] if isinstance(methods, str | type) else list(methods)
-    task_list = tasks if isinstance(tasks, str) else ",".join(tasks)
     with _data_directory(data_dir), _registered(asked) as addresses:
-        specs, files = choose_methods(",".join(addresses), preset, _as_set(settings or {}), [str(p) for p in plugins])
-        stuck = [spec.name for spec in specs if METHODS[spec.name].__module__ == "__main__"]
-        if stuck and executor != "inline":
+        request = Options(
+            **{
+                **options,
+                "methods": ",".join(addresses),
+                "tasks": tasks if isinstance(tasks, str) else ",".join(tasks),
+                "settings": _as_set(settings or {}),
+                "out": Path(options.get("out", "runs")),
+                "command": f"bench.run({addresses!r}, {tasks!r}, **{options!r})",
+            }
+        )
+        stuck = [spec.name for spec in request.chosen.methods if METHODS[spec.name].__module__ == "__main__"]
+        if stuck and request.executor != "inline":
             raise PlanError(
                 f"{', '.join(stuck)}: defined in a notebook or in the script itself, which the processes of jobs "
                 "cannot import; put the class into a file and name it 'file.py:Class', or run it here, without limits "
                 "on time and memory, with executor='inline'"
             )
-        names, own = choose_asked_tasks(task_list, data, columns or {}, n_genes, x)
-        request = Request(
-            title=f"{','.join(addresses)} × {task_list} ({preset})",
-            command=f"bench.run({addresses!r}, {task_list!r}, preset={preset!r}, out={str(out)!r}, …)",
-            specs=specs,
-            plugins=files,
-            tasks=names,
-            own=own,
-            preset=preset,
-            seeds=seeds,
-            jobs=jobs,
-            gpus=gpus,
-            out=Path(out),
-            time_limit=time_limit,
-            memory_limit=memory_limit,
-            executor=executor,
-            slurm="",
-            mlflow_uri=mlflow_uri,
-        )
         done = carry_out(request, Console() if progress else Console(quiet=True))
         _warn(done)
         rows = done.store.gather().rows
@@ -190,12 +151,12 @@ def leaderboard(results: pd.DataFrame | str | Path = "runs", tasks: str = "") ->
 
     Raises
     ------
-    bench.store.StoreError
+    bench.keep.store.StoreError
         No results in that directory.
     """
     import leaderboard as tables
+    from bench.keep.store import existing, gather
     from bench.plan import choose_tasks
-    from bench.store import existing, gather
 
     rows = gather(existing(Path(results)).results()).rows if isinstance(results, str | Path) else results
     if tasks:
@@ -215,7 +176,7 @@ def _limited() -> bool:
 @contextlib.contextmanager
 def _registered(asked: Sequence[str | type[Method]]) -> Iterator[list[str]]:
     """Yield what ``--methods`` would be given, classes of the main module being registered meanwhile."""
-    from bench.plan import PlanError
+    from bench.records import PlanError
     from methods import METHODS, register_method
     from methods.base import Method
 

@@ -10,7 +10,7 @@ import tokenize
 from dataclasses import asdict, fields
 from typing import Any
 
-from bench.plan import load_plugin
+from bench.plan.plugins import load_plugin
 from methods import METHODS
 from methods.addresses import is_address
 from metrics import METRICS, UnknownName

@@ -11,7 +11,7 @@ import pytest
 import bench
 from bench import api
 from bench.plan import PlanError, choose_methods
-from bench.store import StoreError
+from bench.keep.store import StoreError
 from methods import METHODS
 from methods.base import ConfigError, Method
 from metrics import UnknownName

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.calibrate import (
+from bench.studies.calibrate import (
     DOSES,
     MIXING,
     Corrupted,
@@ -23,7 +23,7 @@ from bench.calibrate import (
     rotate,
     shuffle_genes,
 )
-from bench.job import run_job
+from bench.run.job import run_job
 from bench.plan import make_plan
 from tasks import load_task
 

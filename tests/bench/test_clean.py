@@ -4,9 +4,9 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.job import result_of
+from bench.run.job import result_of
 from bench.plan import PlanError, choose_methods, choose_tasks, make_plan
-from bench.store import Store, StoreError
+from bench.keep.store import Store, StoreError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from bench.job import result_of
+from bench.run.job import result_of
 from bench.plan import (
     PlanError,
     PluginError,
@@ -21,7 +21,7 @@ from bench.plan import (
     load_plugin,
     make_plan,
 )
-from bench.store import Store
+from bench.keep.store import Store
 from methods.base import ConfigError
 from metrics import UnknownName
 from tasks import load_task

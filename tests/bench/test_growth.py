@@ -5,11 +5,11 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-import bench.store
+import bench.keep.store
 from bench import execute as execution
-from bench.job import result_of
+from bench.run.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.store import Store
+from bench.keep.store import Store
 
 
 class Nothing:
@@ -36,7 +36,7 @@ def counted(monkeypatch):
     """How often results are read and written."""
     counts = Counter()
     for name in ("read_sealed", "write_sealed"):
-        monkeypatch.setattr(bench.store, name, counting(getattr(bench.store, name), counts))
+        monkeypatch.setattr(bench.keep.store, name, counting(getattr(bench.keep.store, name), counts))
     return counts
 
 

@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
-from bench.store import Store
+from bench.keep.store import Store
 from tests.bench.conftest import process_environment
 from tests.bench.test_run import PLUGIN
 

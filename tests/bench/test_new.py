@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from bench.check.subject import Subject, differences
+from bench.studies.check.subject import Subject, differences
 from bench.new import KINDS, new
-from bench.plan import PlanError, load_plugin
+from bench.plan.plugins import PlanError, load_plugin
 from metrics import METRICS
 from tests.bench.conftest import ROOT
 from tests.bench.test_docs import DOCS

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from bench.estimate import AROUND, BETWEEN, GUESSED, MEASURED, PREFLIGHT, TRIED, Estimate, tried
-from bench.job import result_of
+from bench.plan.cost import AROUND, BETWEEN, GUESSED, MEASURED, PREFLIGHT, TRIED, Estimate, tried
+from bench.run.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.preflight import PRESET, first_jobs, shortened
-from bench.store import Store, tidy
+from bench.studies.preflight import PRESET, first_jobs, shortened
+from bench.keep.store import Store, tidy
 from tests.bench.test_run import PLUGIN
 from tests.bench.test_schedule import measured
 

@@ -7,11 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.files import write_sealed
-from bench.job import run_job
+from bench.keep.files import write_sealed
+from bench.run.job import run_job
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.replay import CLOSE, DIFFERENT, SAME, compare, find, replay
-from bench.store import Store, StoreError
+from bench.studies.replay import CLOSE, DIFFERENT, SAME, compare, find, replay
+from bench.keep.store import Store, StoreError
 from tests.bench.test_run import PLUGIN
 
 

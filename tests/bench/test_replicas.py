@@ -6,13 +6,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from bench.fits import make_together
-from bench.job import run_jobs
+from bench.run.fits import make_together
+from bench.run.job import run_jobs
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.replay import SAME, replay
-from bench.replicas import Together
-from bench.schedule import passes
-from bench.store import Store
+from bench.studies.replay import SAME, replay
+from bench.run.stacked import Together
+from bench.plan.order import passes
+from bench.keep.store import Store
 from methods.base import Apart, Method
 
 TASK = "reembedding/pancancer-sim"

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bench.estimate import Estimate
-from bench.executors.local import LocalExecutor
+from bench.plan.cost import Estimate
+from bench.run.executors.local import LocalExecutor
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.resources import Resources, needs
-from bench.schedule import Turns
-from bench.store import tidy
+from bench.plan.resources import Resources, needs
+from bench.plan.order import Turns
+from bench.keep.store import tidy
 from tests.bench.conftest import process_environment
 
 TASK = "reembedding/pancancer-sim"
@@ -84,9 +84,9 @@ class Suicidal(Plain):
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from bench.executors.local import LocalExecutor
+from bench.run.executors.local import LocalExecutor
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.store import Store
+from bench.keep.store import Store
 
 methods, plugin, devices = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 specs, plugins = choose_methods(methods, "smoke", [], [plugin])
@@ -198,7 +198,7 @@ def test_gpus_are_those_that_are_visible(monkeypatch):
     import torch
 
     from bench.plan import PlanError
-    from bench.resources import devices
+    from bench.plan.resources import devices
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

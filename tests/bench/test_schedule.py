@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bench.estimate import AROUND, BETWEEN, GUESSED, MEASURED, Estimate
-from bench.job import result_of
+from bench.plan.cost import AROUND, BETWEEN, GUESSED, MEASURED, Estimate
+from bench.run.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.schedule import Turns, longest_first, makespan, passes
-from bench.store import tidy
+from bench.plan.order import Turns, longest_first, makespan, passes
+from bench.keep.store import tidy
 
 TASK = "reembedding/pancancer-sim"
 

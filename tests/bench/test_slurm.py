@@ -13,13 +13,13 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from bench.executors import ExecutorError, slurm
-from bench.executors.slurm import Ended, SlurmExecutor, State, attempts, bundle, note_attempt, parse_settings
-from bench.files import read_sealed
-from bench.job import result_of, run_jobs
+from bench.run.executors import ExecutorError, slurm
+from bench.run.executors.slurm import Ended, SlurmExecutor, State, attempts, bundle, note_attempt, parse_settings
+from bench.keep.files import read_sealed
+from bench.run.job import result_of, run_jobs
 from bench.plan import PlanError, choose_methods, choose_tasks, make_plan
-from bench.resources import Resources
-from bench.store import Store
+from bench.plan.resources import Resources
+from bench.keep.store import Store
 from tests.bench.test_mlflow_server import free_port
 from tests.bench.test_run import PLUGIN, jobs
 from tests.bench.test_tune import SHIFT, tuned

@@ -9,11 +9,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.job import result_of
+from bench.run.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.status import FAILURES, STATUSES, Looker, render, summary, watch
-from bench.store import Store
-from bench.tracking import Ledger, default_uri
+from bench.keep.status import FAILURES, STATUSES, Looker, render, summary, watch
+from bench.keep.store import Store
+from bench.keep.tracking import Ledger, default_uri
 from tests.waiting import wait_for
 
 TASK = "reembedding/pancancer-sim"

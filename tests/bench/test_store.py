@@ -3,9 +3,9 @@ import math
 
 import pytest
 
-from bench.job import FORMAT, result_of
+from bench.run.job import FORMAT, result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.store import COLUMNS, Store, StoreError, tidy
+from bench.keep.store import COLUMNS, Store, StoreError, tidy
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_clock_that_goes_back_changes_no_row_but_their_order(tmp_path, jobs, m
 
     store = Store(tmp_path)
     store.write(result_of(jobs[0], "ok", "", scores={"displacement": 0.5}))
-    monkeypatch.setattr("bench.job.datetime", Clock)
+    monkeypatch.setattr("bench.run.job.datetime", Clock)
     store.write(result_of(jobs[1], "ok", "", scores={"displacement": 0.5}, started="2026-01-01T00:00:00+00:00"))
     rows = store.gather().rows.drop_duplicates("job_id")
     assert list(rows["job_id"]) == [jobs[1].id, jobs[0].id]

@@ -4,11 +4,11 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.job import result_of
+from bench.run.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.store import Store
-from bench.sync import BROUGHT, sync
-from bench.tracking import default_uri
+from bench.keep.store import Store
+from bench.keep.sync import BROUGHT, sync
+from bench.keep.tracking import default_uri
 from tests.bench.test_run import TINY, cells, runs
 
 DOWN = "http://127.0.0.1:9"

@@ -10,7 +10,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from bench.store import Store
+from bench.keep.store import Store
 from tests.bench.conftest import ROOT
 from tests.benchmarks.conftest import in_seconds
 

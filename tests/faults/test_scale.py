@@ -17,11 +17,11 @@ SIZES = (1000, 3000, 10000)
 MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
-from bench.job import result_of
+from bench.run.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.results import write_leaderboard
-from bench.store import Store
-from bench.tracking import Tracker, default_uri
+from bench.keep.boards import write_leaderboard
+from bench.keep.store import Store
+from bench.keep.tracking import Tracker, default_uri
 
 n_cells, out = int(sys.argv[1]), Path("out")
 seconds, megabytes, clock = {}, {}, 0.0

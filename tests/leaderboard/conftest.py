@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 METRICS = {"skill": "higher", "error": "lower"}
-# Where a label stands between N0 (0) and P (1), on every metric and unit.
+# Where a label stands between floor (0) and ceiling (1), on every metric and unit.
 LEVELS = {"floor": 0.0, "baseline": 0.4, "ceiling": 1.0, "vae": 0.6, "pca": 0.3, "trvae": 1.2}
 
 
@@ -61,7 +61,7 @@ def truth(method, n_units, noise=0.0, seed=0, levels=LEVELS):
 
 
 def rows(methods=("vae", "pca", "trvae"), n_units=9, n_seeds=3, noise=0.0, levels=LEVELS, **changes):
-    """A whole task: the three controls without noise, the methods with it."""
+    """A whole task: the three references without noise, the methods with it."""
     found = []
     for method in ("floor", "baseline", "ceiling", *methods):
         for u, values in enumerate(truth(method, n_units, noise if method in methods else 0.0, levels=levels)):

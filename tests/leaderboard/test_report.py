@@ -57,14 +57,14 @@ def render(rows, curves=NO_CURVES, pictures=NO_PICTURES, header=()):
 def with_more(rows, seed=0):
     """Rows with the secondary metrics that the analyses need."""
     rng = np.random.default_rng(seed)
-    cells = rows.drop_duplicates("job_id")
-    of_unit = {unit: 1 + i / 3 for i, unit in enumerate(sorted(cells["unit"].unique()))}
+    jobs = rows.drop_duplicates("job_id")
+    of_unit = {unit: 1 + i / 3 for i, unit in enumerate(sorted(jobs["unit"].unique()))}
     more = [
-        cells.assign(metric=name, primary=False, value=value)
+        jobs.assign(metric=name, primary=False, value=value)
         for name, value in (
-            ("mcc", rng.random(len(cells))),
-            ("training_reconstruction_error", rng.random(len(cells))),
-            ("ood_distance", cells["unit"].map(of_unit)),
+            ("mcc", rng.random(len(jobs))),
+            ("training_reconstruction_error", rng.random(len(jobs))),
+            ("ood_distance", jobs["unit"].map(of_unit)),
         )
     ]
     return pd.concat([rows, *more], ignore_index=True)
@@ -84,12 +84,12 @@ def many():
 
 @pytest.fixture(scope="module")
 def extras(many):
-    cells = many[(many["role"] == "method") & (many["status"] == "ok")].drop_duplicates("job_id")
+    jobs = many[(many["role"] == "method") & (many["status"] == "ok")].drop_duplicates("job_id")
     curves = pd.DataFrame(
-        [(c, "validation", epoch, 10.0 / (epoch + 1)) for c in cells["job_id"] for epoch in range(5)],
+        [(c, "validation", epoch, 10.0 / (epoch + 1)) for c in jobs["job_id"] for epoch in range(5)],
         columns=NO_CURVES.columns,
     )
-    first = cells[(cells["unit"] == "unit00") & (cells["seed"] == 0)]
+    first = jobs[(jobs["unit"] == "unit00") & (jobs["seed"] == 0)]
     rng = np.random.default_rng(0)
     pictures = pd.DataFrame(
         [
@@ -119,7 +119,7 @@ def test_one_file_that_needs_no_other(page):
 
 def test_every_part_is_there(page):
     parsed = Page(page)
-    suffixes = ("intervals", "heat", "wins", "controls", "distance", "cost", "codes", "training")
+    suffixes = ("intervals", "heat", "wins", "references", "distance", "cost", "codes", "training")
     expected = {f"task-{k}-{part}" for k in (1, 2) for part in suffixes}
     assert set(parsed.figures) == expected | {"suite-default", "suite-default-wins", "disentanglement"}
     for text in parsed.figures.values():
@@ -200,7 +200,7 @@ def test_a_clear_winner_is_named_and_so_are_ties():
         (lambda sim: pd.DataFrame(), "There are no results, so nothing can be concluded"),
         (lambda sim: sim.rows(n_seeds=1), "one seed: the spread over seeds is not known"),
         (lambda sim: sim.rows(n_units=1), "one unit: no interval"),
-        (lambda sim: sim.rows(methods=("vae",)), "one method has ok cells"),
+        (lambda sim: sim.rows(methods=("vae",)), "one method has ok jobs"),
         (lambda sim: pd.DataFrame(sim.failed("vae", "a", 0, reason="it broke")), "it broke"),
         (lambda sim: sim.rows().assign(value=np.inf), "No method has a score"),
         (lambda sim: sim.rows()[lambda r: r["role"] == "method"], "no result of reference floor and ceiling"),
@@ -210,7 +210,7 @@ def test_a_clear_winner_is_named_and_so_are_ties():
          "not run here, so not compared: pca, trvae"),
         (lambda sim: pd.DataFrame(sim.skipped("vae", "no predict")), "no predict"),
     ],
-    ids=["empty", "one seed", "one unit", "one method", "all failed", "infinite", "no controls", "constant",
+    ids=["empty", "one seed", "one unit", "one method", "all failed", "infinite", "no references", "constant",
          "absent", "skipped"],
 )  # fmt: skip
 def test_a_page_says_what_cannot_be_concluded(sim, change, said):

@@ -30,7 +30,7 @@ def test_known_order_with_controls_at_0_and_1(sim):
     assert vae.difference == pytest.approx(vae.score - n1.score)
     assert (vae.coverage, vae.n_units, vae.fit_seconds, vae.peak_memory_mb) == ("27/27", 9, 2.0, 512.0)
     assert table.primary == {"skill": "higher", "error": "lower"}
-    assert table.baseline == "nearest_shift in 27 of 27 cells"
+    assert table.baseline == "nearest_shift in 27 of 27 jobs"
     assert table.notes == ()
 
 
@@ -77,8 +77,8 @@ def test_failed_cells_never_score_and_are_listed(sim):
     rows = sim.rows(noise=0.05)
     lost = (rows["method"] == "vae") & (rows["unit"] == "unit03")
     crashed = sim.failed("umap", "unit00", 0, status="out_of_memory", reason="8.1 GB of 8 GB")
-    cells = [row for seed in range(3) for row in sim.failed("vae", "unit03", seed, reason="NaN loss")]
-    board = build(pd.concat([rows[~lost], pd.DataFrame(cells + crashed)]))
+    jobs = [row for seed in range(3) for row in sim.failed("vae", "unit03", seed, reason="NaN loss")]
+    board = build(pd.concat([rows[~lost], pd.DataFrame(jobs + crashed)]))
     table = only(board)
     vae, umap = sim.row_of(table, "vae"), sim.row_of(table, "umap")
     assert (vae.coverage, vae.n_units) == ("24/27", 8)
@@ -110,7 +110,7 @@ def test_a_method_skipped_everywhere_is_still_a_table(sim):
     table = only(build(pd.DataFrame(sim.skipped("umap", "no predict"))))
     assert table.units == ()
     assert sim.row_of(table, "umap").coverage == "skipped"
-    assert has_note(table, "no method has an ok cell")
+    assert has_note(table, "no method has an ok job")
 
 
 def test_presets_are_separate_tables(sim):
@@ -123,7 +123,7 @@ def test_the_newest_task_version_counts_and_the_rest_is_named(sim):
     table = only(build(pd.concat([new, old])))
     assert table.version == 2
     assert len(table.units) == 8
-    assert has_note(table, "162 cells of task version 1")
+    assert has_note(table, "162 jobs of task version 1")
     pd.testing.assert_frame_equal(table.frame, only(build(new)).frame)
 
 
@@ -131,7 +131,7 @@ def test_the_data_with_most_cells_counts_and_the_rest_is_named(sim):
     few = sim.rows(methods=("vae",), data_digest="d2", n_units=2)
     undated = pd.DataFrame(sim.failed("lord", "unit00", 0, data_digest=None))
     table = only(build(pd.concat([few, sim.rows(), undated])))
-    assert has_note(table, "24 cells on data d2", "shows data d1")
+    assert has_note(table, "24 jobs on data d2", "shows data d1")
     assert sim.row_of(table, "vae").coverage == "27/27"
     assert sim.row_of(table, "lord").coverage == "0/1"
 
@@ -152,7 +152,7 @@ def test_of_two_results_for_one_cross_the_later_counts(sim):
     row = sim.row_of(table, "vae")
     assert row.coverage == "9/9"
     assert row.skill > 10
-    assert has_note(table, "1 cell with a later result")
+    assert has_note(table, "1 job with a later result")
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
@@ -163,7 +163,7 @@ def test_values_that_are_not_finite_are_undefined(sim, bad):
     row = sim.row_of(table, "vae")
     assert row.n_units == 8
     assert np.isfinite([row.skill, row.score]).all()
-    assert has_note(table, "skill of vae is undefined in 3 of 27 ok cells")
+    assert has_note(table, "skill of vae is undefined in 3 of 27 ok jobs")
 
 
 def test_a_method_without_one_primary_metric_has_no_score(sim):
@@ -181,14 +181,14 @@ def test_a_missing_control_leaves_the_raw_metrics(sim, control):
     table = only(build(rows[rows["method"] != control]))
     assert table.frame["score"].isna().all()
     assert table.frame["skill"].notna().all()
-    assert has_note(table, f"no result of control {control}")
+    assert has_note(table, f"no result of reference {control}")
 
 
 def test_units_that_a_control_lacks_are_said(sim):
     rows = sim.rows()
     table = only(build(rows[~((rows["method"] == "ceiling") & (rows["unit"] == "unit04"))]))
     assert sim.row_of(table, "vae").n_units == 8
-    assert has_note(table, "N0 and P have every primary metric on 8 of 9 units only")
+    assert has_note(table, "floor and ceiling have every primary metric on 8 of 9 units only")
 
 
 def test_a_missing_baseline_leaves_the_score(sim):
@@ -196,7 +196,7 @@ def test_a_missing_baseline_leaves_the_score(sim):
     table = only(build(rows[rows["method"] != "baseline"]))
     assert table.frame["score"].notna().all()
     assert table.frame["difference"].isna().all()
-    assert has_note(table, "no result of control N1")
+    assert has_note(table, "no result of reference baseline")
 
 
 def test_a_metric_that_is_too_narrow_is_excluded_and_named(sim):
@@ -247,7 +247,7 @@ def test_all_failed(sim):
     board = build(pd.DataFrame(sim.failed("vae", "a", 0) + sim.failed("floor", "a", 0) + sim.failed("ceiling", "a", 0)))
     table = only(board)
     assert set(table.frame["coverage"]) == {"0/1"}
-    assert has_note(table, "no method has an ok cell")
+    assert has_note(table, "no method has an ok job")
     assert len(board.failures) == 3
 
 
