@@ -11,14 +11,14 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.environment import THREADS, limit_threads
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.execute import Done
+    from bench.run.execute import Done
     from methods.base import Method
 
 
@@ -28,7 +28,7 @@ class Tables(NamedTuple):
     Attributes
     ----------
     tasks
-        One row for each task, preset and method or control: raw metrics, score with its interval, difference to N1.
+        One row for each task, preset and method or reference: raw metrics, score with interval, difference to baseline.
     suites
         One row for each preset and method over all tasks; empty where there is one task.
     notes
@@ -44,138 +44,99 @@ def run(
     methods: str | type[Method] | Sequence[str | type[Method]] = "all",
     tasks: str | Sequence[str] = "ood",
     *,
-    preset: str = "default",
-    seeds: int | None = None,
-    out: str | Path = "runs",
-    jobs: int | None = None,
-    gpus: int | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    plugins: Sequence[str | Path] = (),
-    executor: Literal["local", "inline"] = "local",
-    time_limit: float = 120.0,
-    memory_limit: float | None = None,
-    data: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    n_genes: int | None = None,
-    x: str | None = None,
     data_dir: str | Path | None = None,
-    mlflow_uri: str | None = None,
     progress: bool = False,
+    **options: Any,
 ) -> pd.DataFrame:
     """Run methods on tasks, as ``python -m bench run`` does, and return the rows of results.
 
-    Cells that have a result in ``out`` are not run again. Rows, leaderboard and MLflow store are written there too.
+    Jobs that have a result in ``out`` are not run again. Rows, leaderboard and MLflow store are written there too.
 
     Parameters
     ----------
     methods
         Names, tags, globs, ``file.py:Class``, or classes. A class of a file that can be imported is run as
         ``file.py:Class``. One that is defined in a notebook or in the script itself cannot be imported by the
-        processes that cells run in: it needs ``executor="inline"``, or a file of its own. Its cells are run anew
+        processes that jobs run in: it needs ``executor="inline"``, or a file of its own. Its jobs are run anew
         each time, as nobody can tell whether the code that it uses has changed, and cannot be replayed.
     tasks
         ``task/dataset`` names, tags or globs.
-    preset, seeds
-        ``smoke``, ``default`` or ``paper``; number of seeds, else the preset's.
-    out
-        Directory of results.
-    jobs, gpus
-        Cells at a time, else the number of cores; GPUs, which the cells with a network share.
     settings
-        What to change in configurations: ``{"vae": {"n_latent": 5}}``.
-    plugins
-        Python files that register methods, tasks or metrics.
-    executor
-        ``local``: a process a cell, with limits. ``inline``: this process, one cell after another, without limits.
-        For SLURM there is the command line.
-    time_limit, memory_limit
-        Minutes a cell may take, GiB it may hold (else its share of the machine).
-    data, columns, n_genes, x
-        An ``.h5ad`` or ``.zarr`` of your own for tasks named without a data set, what its columns are
-        (``{"unit": "cancer_type", "environment": "study"}``), how many genes are chosen in each training split, and
-        what its expression is: ``auto``, ``counts`` (with decimals they are rounded) or ``log``.
+        Changes of configurations: ``{"vae": {"n_latent": 5}}``.
     data_dir
         Directory of original data files, else ``BENCH_DATA_DIR``.
-    mlflow_uri
-        MLflow tracking address, else SQLite in ``out``.
     progress
         Print what the command line prints, with a progress bar.
+    options
+        Other fields of :class:`bench.options.Options`, such as ``preset``, ``seeds``, ``out``, ``jobs``, ``executor``,
+        ``resources``, ``data`` and ``columns``. SLURM is for the command line alone.
 
     Returns
     -------
     pandas.DataFrame
-        The rows of ``results.parquet`` that are of this plan: one for each (cell, metric), also of controls and of
-        cells that failed or were skipped, with status and reason.
+        The rows of ``results.parquet`` that are of this plan: one for each (job, metric), also of references and of
+        jobs that failed or were skipped, with status and reason.
 
     Raises
     ------
-    bench.plan.PlanError, bench.plan.PluginError, metrics.UnknownName, methods.base.ConfigError
-        What was asked for cannot be planned; nothing has been run.
-    tasks.datasets.DataError, bench.store.StoreError
+    bench.records.PlanError, bench.plan.plugins.PluginError, metrics.UnknownName, methods.base.ConfigError
+        The request cannot be planned; nothing has been run.
+    tasks.datasets.DataError, bench.keep.store.StoreError
         Data that a task cannot be run on; an ``out`` that cannot be used.
 
     Warns
     -----
     UserWarning
-        Cells failed, a task's data are absent, MLflow could not be reached, or numerical libraries have more threads
+        Jobs failed, a task's data are absent, MLflow could not be reached, or numerical libraries have more threads
         than one in this process.
 
     Notes
     -----
-    Processes of cells have one thread each. So has this process from now on, unless numpy has been imported before:
-    then inline cells, and they alone, run with the threads that it has.
+    Processes of jobs have one thread each. So has this process from now on, unless numpy has been imported before:
+    then inline jobs, and they alone, run with the threads that it has.
     """
     in_time = _limited()
-    if executor == "inline" and not in_time:
+    if options.get("executor") == "inline" and not in_time:
         warnings.warn(
-            "numpy was imported before bench.run, with threads of its own: inline cells may be slower, and differ by "
+            "numpy was imported before bench.run, with threads of its own: inline jobs may be slower, and differ by "
             "rounding; call bench.run first, or set OMP_NUM_THREADS=1 before Python starts",
             stacklevel=2,
         )
     from rich.console import Console
 
-    from bench.digests import of_this_run
-    from bench.execute import Request, carry_out
-    from bench.plan import PlanError, choose_asked_tasks, choose_methods
+    from bench.options import Options
+    from bench.plan.digests import of_this_run
+    from bench.records import PlanError
+    from bench.run.execute import carry_out
     from methods import METHODS
 
-    if executor not in ("local", "inline"):
-        raise PlanError(f"executor={executor!r}: 'local' or 'inline' is needed; SLURM is the command line's")
+    if options.get("executor") == "slurm":
+        raise PlanError("executor='slurm': 'local' or 'inline' is needed; SLURM is the command line's")
     of_this_run.cache_clear()
     asked = [methods] if isinstance(methods, str | type) else list(methods)
-    task_list = tasks if isinstance(tasks, str) else ",".join(tasks)
     with _data_directory(data_dir), _registered(asked) as addresses:
-        specs, files = choose_methods(",".join(addresses), preset, _as_set(settings or {}), [str(p) for p in plugins])
-        stuck = [spec.name for spec in specs if METHODS[spec.name].__module__ == "__main__"]
-        if stuck and executor != "inline":
+        request = Options(
+            **{
+                **options,
+                "methods": ",".join(addresses),
+                "tasks": tasks if isinstance(tasks, str) else ",".join(tasks),
+                "settings": _as_set(settings or {}),
+                "out": Path(options.get("out", "runs")),
+                "command": f"bench.run({addresses!r}, {tasks!r}, **{options!r})",
+            }
+        )
+        stuck = [spec.name for spec in request.chosen.methods if METHODS[spec.name].__module__ == "__main__"]
+        if stuck and request.executor != "inline":
             raise PlanError(
-                f"{', '.join(stuck)}: defined in a notebook or in the script itself, which the processes of cells "
+                f"{', '.join(stuck)}: defined in a notebook or in the script itself, which the processes of jobs "
                 "cannot import; put the class into a file and name it 'file.py:Class', or run it here, without limits "
                 "on time and memory, with executor='inline'"
             )
-        names, own = choose_asked_tasks(task_list, data, columns or {}, n_genes, x)
-        request = Request(
-            title=f"{','.join(addresses)} × {task_list} ({preset})",
-            command=f"bench.run({addresses!r}, {task_list!r}, preset={preset!r}, out={str(out)!r}, …)",
-            specs=specs,
-            plugins=files,
-            tasks=names,
-            own=own,
-            preset=preset,
-            seeds=seeds,
-            jobs=jobs,
-            gpus=gpus,
-            out=Path(out),
-            time_limit=time_limit,
-            memory_limit=memory_limit,
-            executor=executor,
-            slurm="",
-            mlflow_uri=mlflow_uri,
-        )
         done = carry_out(request, Console() if progress else Console(quiet=True))
         _warn(done)
         rows = done.store.gather().rows
-    return rows[rows["cell_id"].isin({cell.id for cell in done.plan.cells})].reset_index(drop=True)
+    return rows[rows["job_id"].isin({job.id for job in done.plan.jobs})].reset_index(drop=True)
 
 
 def leaderboard(results: pd.DataFrame | str | Path = "runs", tasks: str = "") -> Tables:
@@ -190,12 +151,12 @@ def leaderboard(results: pd.DataFrame | str | Path = "runs", tasks: str = "") ->
 
     Raises
     ------
-    bench.store.StoreError
+    bench.keep.store.StoreError
         No results in that directory.
     """
     import leaderboard as tables
+    from bench.keep.store import existing, gather
     from bench.plan import choose_tasks
-    from bench.store import existing, gather
 
     rows = gather(existing(Path(results)).results()).rows if isinstance(results, str | Path) else results
     if tasks:
@@ -215,7 +176,7 @@ def _limited() -> bool:
 @contextlib.contextmanager
 def _registered(asked: Sequence[str | type[Method]]) -> Iterator[list[str]]:
     """Yield what ``--methods`` would be given, classes of the main module being registered meanwhile."""
-    from bench.plan import PlanError
+    from bench.records import PlanError
     from methods import METHODS, register_method
     from methods.base import Method
 
@@ -279,7 +240,7 @@ def _warn(done: Done) -> None:
     said = [f"{task} was not run: {reason}" for task, reason in done.plan.absent.items()]
     if done.outcome is not None and not done.outcome.ok:
         counts = ", ".join(f"{number} {status}" for status, number in sorted(done.outcome.counts.items()))
-        said.append(f"not every cell ended well ({counts}): see status and reason of the rows")
+        said.append(f"not every job ended well ({counts}): see status and reason of the rows")
     if done.outcome is not None and done.outcome.tracking_error:
         said.append(f"MLflow at {done.uri} failed ({done.outcome.tracking_error}); results are safe")
     for line in said:

@@ -10,7 +10,7 @@ import tokenize
 from dataclasses import asdict, fields
 from typing import Any
 
-from bench.plan import load_plugin
+from bench.plan.plugins import load_plugin
 from methods import METHODS
 from methods.addresses import is_address
 from metrics import METRICS, UnknownName
@@ -180,7 +180,9 @@ def _about_task(name: str) -> dict[str, Any]:
         "requires": list(cls.requires),
         "primary": list(cls.primary),
         "secondary": list(cls.secondary),
-        "controls": [{"name": c.name, "description": c.description, "methods": list(c.methods)} for c in cls.controls],
+        "references": [
+            {"name": c.name, "description": c.description, "methods": list(c.methods)} for c in cls.references
+        ],
         "reference": cls.reference,
     }
 
@@ -232,9 +234,9 @@ def _show_dataset(found: dict[str, Any]) -> str:
 
 
 def _show_task(found: dict[str, Any]) -> str:
-    controls = [
+    references = [
         f"  {c['name']}: {c['description']}" + (f" (of {', '.join(c['methods'])})" if len(c["methods"]) > 1 else "")
-        for c in found["controls"]
+        for c in found["references"]
     ]
     lines = [
         f"task {found['name'].partition('/')[0]}, version {found['version']}",
@@ -246,8 +248,8 @@ def _show_task(found: dict[str, Any]) -> str:
         f"A method must be able to: {', '.join(found['requires'])}",
         f"Primary metrics: {', '.join(found['primary'])}",
         f"Secondary: {', '.join(found['secondary'])}",
-        "Controls:",
-        *controls,
+        "References:",
+        *references,
         f"Reference: {found['reference']}",
     ]
     if "data_set" in found:

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bench.plan import PlanError
+from bench.records import PlanError
 from methods import METHODS
 from metrics import METRICS
 from tasks import TASKS

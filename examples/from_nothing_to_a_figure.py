@@ -35,7 +35,7 @@ methods = board[board["role"] == "method"]
 figure, axes = plt.subplots(figsize=(6, 2.4), layout="constrained")
 axes.hlines(methods.index, methods["low"], methods["high"], color="0.7", linewidth=4)
 axes.plot(methods["score"], methods.index, "o", color="black")
-axes.axvline(board.loc["N1", "score"], linestyle="--", color="tab:blue", label="N1, the best simple baseline")
+axes.axvline(board.loc["baseline", "score"], linestyle="--", color="tab:blue", label="N1, the best simple baseline")
 axes.set(xlabel="score (0 = N0, 1 = P)", title=TASK)
 axes.margins(y=0.3)
 figure.legend(loc="outside lower center", frameon=False)

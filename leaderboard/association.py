@@ -52,56 +52,57 @@ class Correlation:
 
 
 def fit_scores(leaderboard: Leaderboard) -> pd.DataFrame:
-    r"""One row for each ok cell of a method: its scaled score, and all its other metrics in columns.
+    r"""One row for each ok job of a method: its scaled score, and all its other metrics in columns.
 
-    The score of a cell is the mean, over the metrics that its task's score rests on, of sign · (m − N0) / mean over
-    units of sign · (P − N0), the controls averaged over seeds: its mean over units is the score of the task's table.
+    The score of a job is the mean, over the metrics that its task's score rests on, of sign · (m − floor) / mean over
+    units of sign · (ceiling − floor), the references averaged over seeds: its mean over units is the score of the
+    task's table.
 
     Returns
     -------
-    frame : task, preset, method, unit, seed, cell_id, score (NaN where it cannot be scaled), and a column for each
-        metric that any cell has.
+    frame : task, preset, method, unit, seed, job_id, score (NaN where it cannot be scaled), and a column for each
+        metric that any job has.
     """
     rows = leaderboard.rows
     if rows.empty:
-        return pd.DataFrame(columns=[*_KEY, "cell_id", "score"])
+        return pd.DataFrame(columns=[*_KEY, "job_id", "score"])
     ok = rows[(rows["status"] == "ok") & np.isfinite(rows["value"].astype(float))]
     methods = ok[ok["role"] == "method"]
     if methods.empty:
-        return pd.DataFrame(columns=[*_KEY, "cell_id", "score"])
-    wide = methods.pivot_table(index=[*_KEY, "cell_id"], columns="metric", values="value", aggfunc="last").reset_index()
+        return pd.DataFrame(columns=[*_KEY, "job_id", "score"])
+    wide = methods.pivot_table(index=[*_KEY, "job_id"], columns="metric", values="value", aggfunc="last").reset_index()
     scores = [
         _scaled(ok[(ok["task"] == table.task) & (ok["preset"] == table.preset)], table.comparison.scored_on)
         for table in leaderboard.tasks
     ]
-    return wide.merge(pd.concat(scores), on="cell_id", how="left")
+    return wide.merge(pd.concat(scores), on="job_id", how="left")
 
 
 def _scaled(rows: pd.DataFrame, scored_on: Sequence[str]) -> pd.DataFrame:
-    """The scaled score of each method's cell of one task: columns cell_id and score."""
+    """The scaled score of each method's job of one task: columns job_id and score."""
     primary = rows[rows["metric"].isin(scored_on)]
-    of_control = primary[primary["role"] == "control"].pivot_table(
+    of_reference = primary[primary["role"] == "reference"].pivot_table(
         index=["metric", "unit"], columns="method", values="value", aggfunc="mean"
     )
-    cells = primary[primary["role"] == "method"]
-    if not {FLOOR, CEILING} <= set(of_control):
-        return pd.DataFrame({"cell_id": cells["cell_id"].unique(), "score": np.nan})
-    span = (of_control[CEILING] - of_control[FLOOR]).groupby("metric").mean()
-    floor = of_control[FLOOR].rename("floor").reset_index()
-    merged = cells.merge(floor, on=["metric", "unit"], how="left").merge(span.rename("span"), on="metric", how="left")
+    jobs = primary[primary["role"] == "method"]
+    if not {FLOOR, CEILING} <= set(of_reference):
+        return pd.DataFrame({"job_id": jobs["job_id"].unique(), "score": np.nan})
+    span = (of_reference[CEILING] - of_reference[FLOOR]).groupby("metric").mean()
+    floor = of_reference[FLOOR].rename("floor").reset_index()
+    merged = jobs.merge(floor, on=["metric", "unit"], how="left").merge(span.rename("span"), on="metric", how="left")
     # the sign of the direction is in numerator and denominator alike
     merged["part"] = (merged["value"] - merged["floor"]) / merged["span"].where(merged["span"] != 0)
-    parts = merged.groupby("cell_id")["part"].agg(["mean", "count"])
+    parts = merged.groupby("job_id")["part"].agg(["mean", "count"])
     whole = parts["count"] == len(scored_on)
     return parts["mean"].where(whole).rename("score").reset_index()
 
 
-def association(cells: pd.DataFrame, predictor: str, level: str, given: str = "") -> Correlation:
+def association(jobs: pd.DataFrame, predictor: str, level: str, given: str = "") -> Correlation:
     """Correlation of a metric with the score, between or within methods.
 
     Parameters
     ----------
-    cells : of :func:`fit_scores`; those that lack the score, the predictor or what is given are left out.
+    jobs : of :func:`fit_scores`; those that lack the score, the predictor or what is given are left out.
     predictor : a metric's column.
     level : ``BETWEEN`` or ``WITHIN``.
     given : a metric's column that is held fixed, by the residuals of least squares on it; empty for none.
@@ -112,10 +113,10 @@ def association(cells: pd.DataFrame, predictor: str, level: str, given: str = ""
         fits of one method are no independent methods; none with under ``MIN_GROUPS`` of them.
     """
     columns = ["score", predictor, *([given] if given else [])]
-    if not set(columns) <= set(cells):
+    if not set(columns) <= set(jobs):
         return Correlation(np.nan, np.nan, np.nan, 0, 0)
-    cells = cells.dropna(subset=columns)
-    points, groups = (_between if level == BETWEEN else _within)(cells, columns)
+    jobs = jobs.dropna(subset=columns)
+    points, groups = (_between if level == BETWEEN else _within)(jobs, columns)
     if len(points) < 3:
         return Correlation(np.nan, np.nan, np.nan, len(points), len(set(groups)))
     names, of_point = np.unique(groups, return_inverse=True)
@@ -130,22 +131,22 @@ def association(cells: pd.DataFrame, predictor: str, level: str, given: str = ""
     return Correlation(value, low, high, len(points), len(names))
 
 
-def points(cells: pd.DataFrame, predictor: str, level: str) -> tuple[Array, Array]:
+def points(jobs: pd.DataFrame, predictor: str, level: str) -> tuple[Array, Array]:
     """What a plain :func:`association` is the correlation of: (score, predictor) pairs, and the method of each."""
-    cells = cells.dropna(subset=["score", predictor])
+    jobs = jobs.dropna(subset=["score", predictor])
     if level == BETWEEN:
-        return _between(cells, ["score", predictor])
+        return _between(jobs, ["score", predictor])
     pairs, methods = [], []
-    for _, of_task in cells.groupby(["task", "preset"]):
+    for _, of_task in jobs.groupby(["task", "preset"]):
         left, _ = _within(of_task, ["score", predictor])
         pairs.append(left)
         methods.append(of_task["method"].to_numpy()[: len(left)])
     return np.concatenate(pairs), np.concatenate(methods)
 
 
-def _between(cells: pd.DataFrame, columns: Sequence[str]) -> tuple[Array, Array]:
+def _between(jobs: pd.DataFrame, columns: Sequence[str]) -> tuple[Array, Array]:
     """Ranks of method means within each task, from −1 to 1, (n_points, n_columns), and the method of each."""
-    means = cells.groupby(["task", "preset", "method"])[list(columns)].mean()
+    means = jobs.groupby(["task", "preset", "method"])[list(columns)].mean()
     tasks = means.groupby(level=["task", "preset"])
     count = tasks["score"].transform("size")
     means, tasks = means[count >= 3], means[count >= 3].groupby(level=["task", "preset"])
@@ -154,10 +155,10 @@ def _between(cells: pd.DataFrame, columns: Sequence[str]) -> tuple[Array, Array]
     return (2 * ranks.to_numpy() - size - 1) / (size - 1), ranks.index.get_level_values("method").to_numpy()
 
 
-def _within(cells: pd.DataFrame, columns: Sequence[str]) -> tuple[Array, Array]:
+def _within(jobs: pd.DataFrame, columns: Sequence[str]) -> tuple[Array, Array]:
     """What the means of method and unit leave, in units of its standard deviation in each task, and the unit."""
     parts, groups = [], []
-    for (task, preset), of_task in cells.groupby(["task", "preset"]):
+    for (task, preset), of_task in jobs.groupby(["task", "preset"]):
         values = of_task[list(columns)].to_numpy(float)
         design = pd.get_dummies(of_task[["method", "unit"]].astype(str)).to_numpy(float)
         left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
@@ -199,7 +200,7 @@ def _partial(points: Array, weights: Array) -> Array:
     return found
 
 
-def answers(cells: pd.DataFrame) -> pd.DataFrame:
+def answers(jobs: pd.DataFrame) -> pd.DataFrame:
     """Every question of this module as a row.
 
     Returns
@@ -210,7 +211,7 @@ def answers(cells: pd.DataFrame) -> pd.DataFrame:
     records = []
     for level in (BETWEEN, WITHIN):
         for metric in DISENTANGLEMENT:
-            plain, partial = association(cells, metric, level), association(cells, metric, level, RECONSTRUCTION)
+            plain, partial = association(jobs, metric, level), association(jobs, metric, level, RECONSTRUCTION)
             records.append(
                 {"level": level, "metric": metric, "n_points": plain.n_points, "n_groups": plain.n_groups}
                 | {"value": plain.value, "low": plain.low, "high": plain.high}

@@ -1,9 +1,10 @@
 r"""What a metric can resolve on a task: its calibrated range, and how it answers known corruptions.
 
-Rows in, tables and plots out. A row is the value of one metric on one unit and seed: either of a control of the
-task (``ladder`` is its name, ``dose`` 0), or of the ceiling P corrupted by a dose of a ladder; dose 0 is P itself.
+Rows in, tables and plots out. A row is the value of one metric on one unit and seed: either of a reference of the
+task (``ladder`` is its name, ``dose`` 0), or of the ceiling, corrupted by a dose of a ladder; dose 0 is the ceiling
+itself.
 
-With :math:`d_u` the range P − N0 of unit :math:`u`, turned so that better is larger, averaged over seeds, the
+With :math:`d_u` the range ceiling − floor of unit :math:`u`, turned so that better is larger, averaged over seeds, the
 calibrated range is
 
 .. math:: R = \frac{\bar d}{\sqrt{\bar d^2 + \operatorname{var}_u(d)}} \in [-1, 1],
@@ -42,8 +43,8 @@ from leaderboard.writers import DASH, escape
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CONTROLS = (FLOOR, BASELINE, CEILING)
-#: Changes up to this share of the range P − N0 are no changes.
+REFERENCES = (FLOOR, BASELINE, CEILING)
+#: Changes up to this share of the range ceiling − floor are no changes.
 FLAT = 0.02
 
 WORSE, CLIFF, UNMOVED, INVERTED, NON_MONOTONE = "worse", "cliff", "flat", "inverted", "non-monotone"
@@ -71,7 +72,7 @@ def judge(values: Array, doses: Array, span: float) -> dict[str, float | str]:
     ----------
     values : (n_units, n_doses), turned so that better is larger; units with a NaN are left out.
     doses : (n_doses,), rising, the first 0 and the last 1.
-    span : mean range P − N0 of the metric; where it is not positive, the largest value's size stands for it.
+    span : mean range ceiling − floor of the metric; where it is not positive, the largest value's size stands for it.
 
     Returns
     -------
@@ -118,10 +119,10 @@ def build(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    table : task, metric, primary, better, n_units, n_seeds, N0, N1, P (means over units), range, calibrated and
-        headroom, each with _low and _high, narrow (:func:`narrowness`), ladder, half, full, monotonicity,
-        worst_step, verdict (:func:`judge`), flags (of the metric on the task, the same in all its rows) and
-        dose_0 … dose_1, the means over units. A metric that has no ladder has one row with an empty one.
+    table : task, metric, primary, better, n_units, n_seeds, floor, baseline, ceiling (means over units), range,
+        calibrated and headroom, each with _low and _high, narrow (:func:`narrowness`), ladder, half, full,
+        monotonicity, worst_step, verdict (:func:`judge`), flags (of the metric on the task, the same in all its rows)
+        and dose_0 … dose_1, the means over units. A metric that has no ladder has one row with an empty one.
     """
     groups = rows.groupby(["task", "metric"], sort=False)
     records = [row for (task, metric), group in groups for row in _metric_rows(str(task), str(metric), group)]
@@ -132,11 +133,11 @@ def _metric_rows(task: str, metric: str, group: pd.DataFrame) -> list[dict[str, 
     better = str(group["better"].iloc[0])
     sign = -1.0 if better == "lower" else 1.0
     values = _by_unit(group)
-    controls = {c: _column(values, c, 0.0) for c in CONTROLS}
-    raw = statistics.dynamic_range(controls[FLOOR], controls[CEILING], sign)
-    calibrated = calibrated_range(controls[FLOOR], controls[CEILING], sign)
-    common = np.isfinite(np.stack(list(controls.values()))).all(axis=0)
-    floor, baseline, ceiling = (sign * controls[c][common, None] for c in CONTROLS)
+    references = {c: _column(values, c, 0.0) for c in REFERENCES}
+    raw = statistics.dynamic_range(references[FLOOR], references[CEILING], sign)
+    calibrated = calibrated_range(references[FLOOR], references[CEILING], sign)
+    common = np.isfinite(np.stack(list(references.values()))).all(axis=0)
+    floor, baseline, ceiling = (sign * references[c][common, None] for c in REFERENCES)
     headroom = statistics.ratio_of_means(ceiling - baseline, ceiling - floor)
     shared: dict[str, object] = {
         "task": task,
@@ -145,14 +146,14 @@ def _metric_rows(task: str, metric: str, group: pd.DataFrame) -> list[dict[str, 
         "better": better,
         "n_units": len(values),
         "n_seeds": group["seed"].nunique(),
-        **{c: _mean(values) for c, values in controls.items()},
+        **{c: _mean(values) for c, values in references.items()},
         **_estimate("range", raw),
         **_estimate("calibrated", calibrated),
         **_estimate("headroom", headroom),
-        "narrow": narrowness(calibrated, always_above(controls[FLOOR], controls[CEILING], sign)),
+        "narrow": narrowness(calibrated, always_above(references[FLOOR], references[CEILING], sign)),
     }
     records: list[dict[str, object]] = []
-    for ladder in (name for name in group["ladder"].unique() if name not in CONTROLS):
+    for ladder in (name for name in group["ladder"].unique() if name not in REFERENCES):
         of_ladder = values[ladder]
         doses = of_ladder.columns.to_numpy(float)
         found = judge(sign * of_ladder.to_numpy(float), doses, raw.value)
@@ -195,8 +196,8 @@ def to_markdown(table: pd.DataFrame, header_lines: Sequence[str] = ()) -> str:
         one = group.drop_duplicates("metric")
         ladders = [ladder for ladder in group["ladder"].unique() if ladder]
         text = pd.DataFrame({"metric": [_metric_name(row) for row in one.to_dict("records")]})
-        for control in CONTROLS:
-            text[control] = [_number(value) for value in one[control]]
+        for reference in REFERENCES:
+            text[reference] = [_number(value) for value in one[reference]]
         for heading, name in (("calibrated range", "calibrated"), (f"above {BASELINE}", "headroom")):
             limits = one[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
             text[f"{heading} [95 %]"] = [_interval(*row) for row in limits]
@@ -300,8 +301,8 @@ _STYLES = {FLOOR: ":", BASELINE: "--", CEILING: "-"}
 def _draw_panel(axes: "Axes", values: pd.DataFrame, found: dict[str, object]) -> None:
     doses = values.columns.to_numpy(float)
     colour = _COLOURS.get(str(found["verdict"]), "black")
-    for control, style in _STYLES.items():
-        level = found[control]
+    for reference, style in _STYLES.items():
+        level = found[reference]
         if isinstance(level, float) and math.isfinite(level):
             axes.axhline(level, color="black", lw=0.7, ls=style, alpha=0.6)
     axes.plot(doses, values.to_numpy(float).T, color=colour, lw=0.5, alpha=0.35)

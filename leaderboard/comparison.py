@@ -1,23 +1,23 @@
 r"""Comparison of methods: on one task over its held-out units, and on the suite over its tasks.
 
-Methods are compared pair by pair, each pair on the units that both have (and N0 and P, too), a unit being the mean
+Methods are compared pair by pair, each pair on the units that both have (floor and ceiling too), a unit being the mean
 over the seeds that there are: what is missing is never filled in, and takes part in no comparison. A pair's difference
 is the scaled one of :mod:`leaderboard.statistics`; for the suite it is the mean of the tasks' differences, so that the
 suite is to its tasks what a task is to its units, and the same intervals and tests apply. But tasks on one data set are
 no independent replicates: they are drawn together, and errors are those of Σ differences / Σ tasks over data sets.
 
 - *rank*: 1 + the number of methods that are better by their paired difference (half for one that is equal). With the
-  same cells for all this is the rank by score. A method that shares no unit with any other has none. Its interval: the
+  same jobs for all this is the rank by score. A method that shares no unit with any other has none. Its interval: the
   same in every resample, expanded percentiles.
-- *p*: of the paired difference to N1, Holm-adjusted over the methods of the task (or of the suite).
+- *p*: of the paired difference to the baseline, Holm-adjusted over the methods of the task (or of the suite).
 - *tie groups*: down the ranks, the best method without a group founds one, and every method without a group joins
   whose difference to the founder is not significant at 5 % after Holm's adjustment over *all pairs* of methods. So
   every method is in one group, nothing in a group is shown to be worse than its founder, and a method with wide
   errors may be in a better group than one ranked before it. Without any test (one unit) there are no groups.
-- *P(A > B)*: mean over units of the share of pairs of seeds, one of each method, in which A's cell scores more, equal
-  cells counted half; for the suite, mean over tasks (as in rliable).
-- *worst-case rank*: a cell that was tried and gave no value counts as the worst that N0 or any method has on that unit,
-  metric by metric, so that nothing is gained by crashing. A skipped method is not tried.
+- *P(A > B)*: mean over units of the share of pairs of seeds, one of each method, in which A's job scores more, equal
+  jobs counted half; for the suite, mean over tasks (as in rliable).
+- *worst-case rank*: a job that was tried and gave no value counts as the worst that the floor or any method has on that
+  unit, metric by metric, so that nothing is gained by crashing. A skipped method is not tried.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from leaderboard import statistics
 from leaderboard.statistics import CHUNK, MIN_BOOTSTRAP_UNITS, MIN_UNITS, NARROW, TOO_NARROW, Array, mean_of_finite
 
-FLOOR, BASELINE, CEILING = "N0", "N1", "P"
+FLOOR, BASELINE, CEILING = "floor", "baseline", "ceiling"
 ALPHA = 0.05
 _SEED = 20240301
 #: What is undefined is NaN here, and said; a method that diverged may overflow.
@@ -41,21 +41,21 @@ Pairs = tuple[NDArray[np.int_], NDArray[np.int_]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the methods and controls compare on a task, or on the suite.
+    """How the methods and references compare on a task, or on the suite.
 
     Parameters
     ----------
     frame : by method: score, low, high, iqm, iqm_low, iqm_high (interquartile mean of the scaled scores of units, for
         the suite of tasks × units with equal weight of tasks; no interval under ``MIN_BOOTSTRAP_UNITS`` units or
         data sets; measured, the 95 % interval covers .96 to .98 with 8 to 30 normal or log-normal units), difference,
-        difference_low, difference_high (to N1), p, p_holm, mdd (minimum detectable difference), wins
-        (P(method > N1)), rank, rank_low, rank_high, rank_worst_case, tie_group, seed_sd (standard deviation of a
-        cell's scaled score over seeds, variances pooled over units), n_units (tasks for the suite) and reason (why
-        there is no score, else empty). Controls have no p, rank and group. The suite has also rank_without_low
+        difference_low, difference_high (to the baseline), p, p_holm, mdd (minimum detectable difference), wins
+        (P(method > baseline)), rank, rank_low, rank_high, rank_worst_case, tie_group, seed_sd (standard deviation of a
+        job's scaled score over seeds, variances pooled over units), n_units (tasks for the suite) and reason (why
+        there is no score, else empty). References have no p, rank and group. The suite has also rank_without_low
         and _high (leaving out any one task) and rank_weights_low and _high (95 % of random weights of tasks,
         Dirichlet(1)).
     wins : P(row > column), method × method.
-    differences, worst_case : paired differences row − column, as found and with failed cells filled as above.
+    differences, worst_case : paired differences row − column, as found and with failed jobs filled as above.
     unit_scores : scaled score of each unit (columns; for the suite task × unit), each as a share of the mean range.
     scored_on : the metrics that the score rests on; for the suite the tasks.
     notes : what was left out, and why.
@@ -84,8 +84,8 @@ def compare(
     Parameters
     ----------
     values : (n_methods, n_units, n_seeds, n_metrics), primary metrics only; NaN or infinite where there is no value.
-    tried : (n_methods, n_units, n_seeds), whether there was such a cell, whatever came of it.
-    methods : role of every label: "method", or "control" or "oracle", which are in no rank and no test.
+    tried : (n_methods, n_units, n_seeds), whether there was such a job, whatever came of it.
+    methods : role of every label: "method", or "reference" or "oracle", which are in no rank and no test.
     metrics : better direction, "higher" or "lower", of every primary metric.
     two_sided : whether there is no score where one of them is left out.
     """
@@ -99,8 +99,8 @@ def compare(
     kept: list[int] = []
     if not metrics:
         notes.append("no primary metric: nothing is scored")
-    elif missing := [control for control in (FLOOR, CEILING) if not has_values.get(control)]:
-        notes.append(f"no result of control {' and '.join(missing)}: raw metrics only, nothing can be scaled")
+    elif missing := [reference for reference in (FLOOR, CEILING) if not has_values.get(reference)]:
+        notes.append(f"no result of reference {' and '.join(missing)}: raw metrics only, nothing can be scaled")
     else:
         floor, ceiling = by_unit[names.index(FLOOR)], by_unit[names.index(CEILING)]
         kept = [k for k, metric in enumerate(metrics) if _counts(metric, floor[:, k], ceiling[:, k], notes)]
@@ -123,7 +123,7 @@ def compare(
     scale = mean_of_finite(np.where(np.isfinite(span).all(axis=1, keepdims=True), span, np.nan), axis=0)
     # A unit's score as a share of the mean range: their mean over units is the score
     origin = np.where(np.isfinite(span).all(axis=1, keepdims=True) & (scale > 0).all(), floor, np.nan)
-    cells = ((values - origin[:, None]) / scale).mean(axis=3)
+    jobs = ((values - origin[:, None]) / scale).mean(axis=3)
     unit_scores = ((by_unit - origin) / scale).mean(axis=2)
 
     pairs = np.triu_indices(len(names), 1)
@@ -132,8 +132,8 @@ def compare(
     among = np.flatnonzero(is_method[pairs[0]] & is_method[pairs[1]])
     reference = names.index(BASELINE) if has_values.get(BASELINE) else None
     if reference is None:
-        notes.append(f"no result of control {BASELINE}: no difference to a simple baseline")
-    wins = _wins(cells)
+        notes.append(f"no result of reference {BASELINE}: no difference to a simple baseline")
+    wins = _wins(jobs)
     scores = statistics.ratios_of_means((by_unit - floor).transpose(1, 0, 2), span[:, None])
     baseline = np.full_like(floor, np.nan) if reference is None else by_unit[reference]
     against = statistics.ratios_of_means((by_unit - baseline).transpose(1, 0, 2), span[:, None])
@@ -142,7 +142,7 @@ def compare(
     iqm = _interquartile(unit_scores, np.ones((1, len(units))), weights, np.arange(len(units)), scores.n_units)
     frame = _frame(names, is_method, scores, against, iqm)
     frame["wins"] = np.nan if reference is None else wins[:, reference]
-    frame["seed_sd"] = np.sqrt(_variance_over_seeds(cells))
+    frame["seed_sd"] = np.sqrt(_variance_over_seeds(jobs))
     ranked = is_method & np.isfinite(scores.value)
     chosen: Pairs = (pairs[0][among], pairs[1][among])
     _rank(frame, ranked, chosen, numerator[:, among], span[:, None], weights)
@@ -179,7 +179,7 @@ def compare_suite(tasks: Mapping[str, Comparison], methods: Mapping[str, str]) -
     """Compare methods over tasks that were compared one by one.
 
     Every task counts the same. A task is left out when it has no score at all, and for a pair of methods when they
-    share no cell of it.
+    share no job of it.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ _SUITE_COLUMNS = ["rank_without_low", "rank_without_high", "rank_weights_low", "
 
 
 def _counts(metric: str, floor: Array, ceiling: Array, notes: list[str]) -> bool:
-    """Whether a metric enters the score: by the rule of the calibrated range, with too few units for it by P > N0."""
+    """Whether a metric enters the score: its range is calibrated or, with few units, its ceiling above its floor."""
     span = statistics.calibrated_range(floor, ceiling, 1.0)
     above = statistics.always_above(floor, ceiling, 1.0)
     limit = (
@@ -424,26 +424,26 @@ def _square(values: Array, pairs: Pairs, n_methods: int, mirror: float) -> Array
     return square
 
 
-def _wins(cells: Array) -> Array:
+def _wins(jobs: Array) -> Array:
     """P(A > B) from scores (n_methods, n_units, n_seeds); the diagonal is one half, NaN without a common unit."""
-    present = np.isfinite(cells)
-    wins = np.full((len(cells), len(cells)), np.nan)
-    for m in range(len(cells)):
-        a, b = cells[m, :, :, None], cells[:, :, None, :]  # (units, seeds, 1) against (methods, units, 1, seeds)
+    present = np.isfinite(jobs)
+    wins = np.full((len(jobs), len(jobs)), np.nan)
+    for m in range(len(jobs)):
+        a, b = jobs[m, :, :, None], jobs[:, :, None, :]  # (units, seeds, 1) against (methods, units, 1, seeds)
         both = present[m, :, :, None] & present[:, :, None, :]
         equal = np.abs(a - b) < statistics.NO_DIFFERENCE
         share = np.where(equal, 0.5, a > b)
         by_unit = np.where(both, share, 0).sum(axis=(2, 3)) / both.sum(axis=(2, 3))
         wins[m] = mean_of_finite(by_unit, axis=1)
-    wins[np.diag_indices(len(cells))] = np.where(present.any(axis=(1, 2)), 0.5, np.nan)
+    wins[np.diag_indices(len(jobs))] = np.where(present.any(axis=(1, 2)), 0.5, np.nan)
     return wins
 
 
-def _variance_over_seeds(cells: Array) -> Array:
+def _variance_over_seeds(jobs: Array) -> Array:
     """Variance over seeds (ddof 1), pooled over units by degrees of freedom; NaN where no unit has two seeds."""
-    there = np.isfinite(cells)
+    there = np.isfinite(jobs)
     freedom = np.maximum(there.sum(axis=2) - 1, 0).sum(axis=1)
-    squares = np.nansum((cells - mean_of_finite(cells, axis=2)[..., None]) ** 2, axis=(1, 2))
+    squares = np.nansum((jobs - mean_of_finite(jobs, axis=2)[..., None]) ** 2, axis=(1, 2))
     return np.where(freedom > 0, squares / freedom, np.nan)
 
 

@@ -11,8 +11,8 @@ from leaderboard.writers import to_csv, to_json, to_latex, to_markdown
 
 FORMATS = ("md", "csv", "html", "json", "latex")
 DEFAULT_FORMATS = ("md", "csv", "html")
-_CURVES = ("cell_id", "term", "epoch", "value")
-_PICTURES = ("cell_id", "x", "y", "environment", "content", "trained")
+_CURVES = ("job_id", "term", "epoch", "value")
+_PICTURES = ("job_id", "x", "y", "environment", "content", "trained")
 
 
 def write(

@@ -19,7 +19,7 @@ from leaderboard.table import BASELINE, CEILING, FLOOR, TaskTable
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C7A00", "#7F7F7F")
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon")
-CONTROL = "#7F7F7F"
+REFERENCE = "#7F7F7F"
 MAX_CELLS, MAX_PICTURES, MAX_EPOCHS = 200, 12, 150
 #: Scores beyond these are drawn at the edge, as an arrow: one method that fails badly would hide all others.
 LEAST, MOST = -1.5, 1.6
@@ -34,7 +34,7 @@ def styles(methods: Sequence[str]) -> dict[str, Style]:
 
 
 def profile(tables: Sequence[TaskTable], of: Mapping[str, Style]) -> go.Figure:
-    """Every method's score on every task, with its interval; N0 is 0, P is 1, the bar is N1."""
+    """Every method's score on every task, with its interval; floor 0, ceiling 1, the bar is the baseline."""
     figure = go.Figure()
     names = [_title(table) for table in tables]
     shown = [m for m in of if any((table.frame["method"] == m).any() for table in tables)]
@@ -58,14 +58,14 @@ def profile(tables: Sequence[TaskTable], of: Mapping[str, Style]) -> go.Figure:
             across = {"x0": x, "x1": x, "y0": k - 0.45, "y1": k + 0.45}
             figure.add_shape(type="line", name="themed", line_width=3, **across)
     for x in (0, 1):
-        figure.add_vline(x=x, line_color=CONTROL, line_dash="dot")
+        figure.add_vline(x=x, line_color=REFERENCE, line_dash="dot")
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, autorange="reversed", automargin=True)
     figure.update_xaxes(title=f"score: {FLOOR} = 0, {CEILING} = 1; thick bar: {BASELINE}", range=_shown(tables))
     return _laid_out(figure, max(320, 60 * len(names) + 40 + 14 * len(names) * len(shown) // 3))
 
 
 def intervals(table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
-    """The scores of one task, best on top, with the controls as lines."""
+    """The scores of one task, best on top, with the references as lines."""
     frame = table.frame[(table.frame["role"] == "method") & np.isfinite(table.frame["score"])]
     figure = go.Figure()
     for row in frame.to_dict("records"):
@@ -79,17 +79,19 @@ def intervals(table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
             hovertemplate=f"<b>{row['method']}</b><br>{_interval(row)}<extra></extra>",
             showlegend=False,
         )
-    for control, dash in ((FLOOR, "dot"), (BASELINE, "solid"), (CEILING, "dash")):
-        for row in _rows(table, control):
-            figure.add_vline(x=_within_edges(row["score"]), line_color=CONTROL, line_dash=dash, annotation_text=control)
+    for reference, dash in ((FLOOR, "dot"), (BASELINE, "solid"), (CEILING, "dash")):
+        for row in _rows(table, reference):
+            figure.add_vline(
+                x=_within_edges(row["score"]), line_color=REFERENCE, line_dash=dash, annotation_text=reference
+            )
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_xaxes(title="score, 95 % interval over held-out units", range=_shown([table]))
     return _laid_out(figure, 140 + 26 * len(frame))
 
 
-def heat(cells: pd.DataFrame, order: Sequence[str]) -> go.Figure:
+def heat(jobs: pd.DataFrame, order: Sequence[str]) -> go.Figure:
     """Scores by method and held-out unit, means over seeds; grey is no result."""
-    means = cells.pivot_table(index="method", columns="unit", values="score", aggfunc="mean", dropna=False)
+    means = jobs.pivot_table(index="method", columns="unit", values="score", aggfunc="mean", dropna=False)
     means = means.reindex([method for method in order if method in means.index])
     figure = _squares(means, (-1, 0, 1), "score", "%{y} · %{x}<br>%{z:.3f}")
     figure.update_xaxes(title="held out (colours end at −1 and 1)")
@@ -97,7 +99,7 @@ def heat(cells: pd.DataFrame, order: Sequence[str]) -> go.Figure:
 
 
 def wins(shares: pd.DataFrame, order: Sequence[str]) -> go.Figure:
-    """P(row > column) of methods and controls, half where nothing tells them apart; grey is no common cell."""
+    """P(row > column) of methods and references, half where nothing tells them apart; grey is no common job."""
     order = [name for name in order if shares.loc[name].notna().any()]
     return _squares(shares.loc[order, order], (0, 0.5, 1), "P", "%{y} above %{x}: %{z:.2f}")
 
@@ -125,15 +127,15 @@ def _squares(values: pd.DataFrame, colours: tuple[float, float, float], name: st
     return _laid_out(figure, 150 + 24 * len(values))
 
 
-def controls(rows: pd.DataFrame, primary: Mapping[str, str]) -> go.Figure:
-    """What a task can resolve: each primary metric's value of N0, N1 and P in each held-out unit."""
+def references(rows: pd.DataFrame, primary: Mapping[str, str]) -> go.Figure:
+    """What a task can resolve: each primary metric's value of floor, baseline and ceiling in each held-out unit."""
     names = [FLOOR, BASELINE, CEILING]
     arrows = {metric: "↑" if better == "higher" else "↓" for metric, better in primary.items()}
     titles = [f"{metric} {arrow}" for metric, arrow in arrows.items()]
     figure = make_subplots(rows=1, cols=len(primary), subplot_titles=titles)
-    of_control = rows[(rows["role"] == "control") & (rows["status"] == "ok")]
+    of_reference = rows[(rows["role"] == "reference") & (rows["status"] == "ok")]
     for k, metric in enumerate(primary, 1):
-        values = of_control[of_control["metric"] == metric].pivot_table(
+        values = of_reference[of_reference["metric"] == metric].pivot_table(
             index="unit", columns="method", values="value", aggfunc="mean"
         )
         values = values.reindex(columns=names)
@@ -142,7 +144,7 @@ def controls(rows: pd.DataFrame, primary: Mapping[str, str]) -> go.Figure:
                 x=names,
                 y=row.to_list(),
                 mode="lines+markers",
-                line={"color": CONTROL, "width": 1},
+                line={"color": REFERENCE, "width": 1},
                 opacity=0.6,
                 name=str(unit),
                 hovertemplate=f"{unit} · %{{x}}<br>%{{y:.3g}}<extra></extra>",
@@ -166,8 +168,8 @@ def controls(rows: pd.DataFrame, primary: Mapping[str, str]) -> go.Figure:
 def training(curves: pd.DataFrame, names: Mapping[str, str], of: Mapping[str, Style]) -> go.Figure:
     """The watched loss of one fit of each method: 1 in the first epoch, 0 where it is least."""
     figure = go.Figure()
-    for cell_id, group in curves.groupby("cell_id", sort=False):
-        method = names[str(cell_id)]
+    for job_id, group in curves.groupby("job_id", sort=False):
+        method = names[str(job_id)]
         term = "validation" if (group["term"] == "validation").any() else str(group["term"].iloc[0])
         values = group.loc[group["term"] == term, "value"].to_numpy(np.float32)
         least = np.nanmin(values)
@@ -190,15 +192,15 @@ def training(curves: pd.DataFrame, names: Mapping[str, str], of: Mapping[str, St
 
 def embeddings(pictures: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
     """Each method's codes of the same cells: colour is the content label, open markers were held out of training."""
-    shown = list(pictures["cell_id"].drop_duplicates())[:MAX_PICTURES]
+    shown = list(pictures["job_id"].drop_duplicates())[:MAX_PICTURES]
     n_columns = min(4, len(shown))
     n_rows = -(-len(shown) // n_columns)
     figure = make_subplots(rows=n_rows, cols=n_columns, subplot_titles=[names[str(c)] for c in shown])
     label = "content" if pictures["content"].nunique() > 1 else "environment"
     labels = sorted(pictures[label].unique())
     named: set[str] = set()
-    for k, cell_id in enumerate(shown):
-        cells = pictures[pictures["cell_id"] == cell_id]
+    for k, job_id in enumerate(shown):
+        cells = pictures[pictures["job_id"] == job_id]
         cells = cells.iloc[_spread(len(cells), MAX_CELLS)]  # in the order of the data, so that the first are alike
         # what cells of a trace have in common is written once: pictures are most of the page's own weight
         for (value, environment, trained), group in cells.groupby([label, "environment", "trained"]):
@@ -213,7 +215,7 @@ def embeddings(pictures: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
                 name=str(value),
                 legendgroup=str(value),
                 showlegend=value not in named,
-                hovertemplate=f"{where}{'' if trained else ' · held out'}<extra>{names[str(cell_id)]}</extra>",
+                hovertemplate=f"{where}{'' if trained else ' · held out'}<extra>{names[str(job_id)]}</extra>",
                 row=k // n_columns + 1,
                 col=k % n_columns + 1,
             )
@@ -223,10 +225,10 @@ def embeddings(pictures: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
     return _laid_out(figure, 90 + 210 * n_rows)
 
 
-def distance(cells: pd.DataFrame, of: Mapping[str, Style]) -> go.Figure:
+def distance(jobs: pd.DataFrame, of: Mapping[str, Style]) -> go.Figure:
     """Scores of held-out units against how far they are from the training cells."""
     figure = go.Figure()
-    for method, group in cells.dropna(subset=[DISTANCE, "score"]).groupby("method"):
+    for method, group in jobs.dropna(subset=[DISTANCE, "score"]).groupby("method"):
         means = group.groupby("unit")[[DISTANCE, "score"]].mean().sort_values(DISTANCE)
         colour, shape = of[str(method)]
         figure.add_scatter(
@@ -286,7 +288,7 @@ def cost(table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
         x=best["fit_seconds"],
         y=seen[best.index],
         mode="lines",
-        line={"shape": "hv", "color": CONTROL, "dash": "dot"},
+        line={"shape": "hv", "color": REFERENCE, "dash": "dot"},
         hoverinfo="skip",
         showlegend=False,
     )
@@ -327,7 +329,7 @@ def growth(sizes: pd.DataFrame, of: Mapping[str, Style]) -> go.Figure:
             hovertemplate=f"<b>{method}</b> · %{{text}}<br>%{{x:.3g}} values, %{{y:.3g}} s<extra></extra>",
         )
     figure.update_xaxes(title="cells × genes of the training data", type="log")
-    figure.update_yaxes(title="seconds of a cell's fits, median", type="log")
+    figure.update_yaxes(title="seconds of a job's fits, median", type="log")
     return _laid_out(figure, 360)
 
 

@@ -39,7 +39,7 @@ class Row:
     """A row of a table."""
 
     cells: list[Cell]
-    control: bool = False
+    reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,26 +61,26 @@ def to_html(
 
     Parameters
     ----------
-    curves : training curves: cell_id, term, epoch, value. May be empty.
-    pictures : codes in two dimensions: cell_id, x, y, environment, content, trained. May be empty.
+    curves : training curves: job_id, term, epoch, value. May be empty.
+    pictures : codes in two dimensions: job_id, x, y, environment, content, trained. May be empty.
     header_lines : command, date, commit and the like, shown as they are.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    cells = association.fit_scores(leaderboard)
-    of = plots.styles(list(cells["method"]))
+    jobs = association.fit_scores(leaderboard)
+    of = plots.styles(list(jobs["method"]))
     figures: dict[str, Any] = {}
     suites = [_suite_part(leaderboard, suite, of, figures) for suite in leaderboard.suites]
     tasks = [
-        _task_part(leaderboard, table, cells, curves, pictures, of, figures, number)
+        _task_part(leaderboard, table, jobs, curves, pictures, of, figures, number)
         for number, table in enumerate(leaderboard.tasks, 1)
     ]
-    answers = association.answers(cells) if "score" in cells else pd.DataFrame()
+    answers = association.answers(jobs) if "score" in jobs else pd.DataFrame()
     answered = not answers.empty and answers["value"].notna().any()
     if answered:
         metric = _asked_most(answers)
-        points = {level: association.points(cells, metric, level) for level in (BETWEEN, WITHIN)}
+        points = {level: association.points(jobs, metric, level) for level in (BETWEEN, WITHIN)}
         figures["disentanglement"] = plots.disentanglement(points, metric, of)
     sections = [(suite["anchor"], suite["title"]) for suite in suites]
     tuned = tuning(leaderboard)
@@ -259,7 +259,7 @@ def _suite_part(
 def _task_part(
     leaderboard: Leaderboard,
     table: TaskTable,
-    cells: pd.DataFrame,
+    jobs: pd.DataFrame,
     curves: pd.DataFrame,
     pictures: pd.DataFrame,
     of: Mapping[str, plots.Style],
@@ -267,7 +267,7 @@ def _task_part(
     number: int,
 ) -> dict[str, Any]:
     anchor = f"task-{number}"
-    here = cells[(cells["task"] == table.task) & (cells["preset"] == table.preset)]
+    here = jobs[(jobs["task"] == table.task) & (jobs["preset"] == table.preset)]
     rows = leaderboard.rows
     rows = rows[(rows["task"] == table.task) & (rows["preset"] == table.preset)]
     frame = table.frame
@@ -278,14 +278,14 @@ def _task_part(
         if association.DISTANCE in here and here["unit"].nunique() > 1:
             figures[f"{anchor}-distance"] = plots.distance(here, of)
         figures[f"{anchor}-cost"] = plots.cost(table, of)
-    if (rows["role"] == "control").any() and table.primary:
-        figures[f"{anchor}-controls"] = plots.controls(rows, table.primary)
-    names = dict(zip(here["cell_id"].astype(str), here["method"].astype(str), strict=True))
+    if (rows["role"] == "reference").any() and table.primary:
+        figures[f"{anchor}-references"] = plots.references(rows, table.primary)
+    names = dict(zip(here["job_id"].astype(str), here["method"].astype(str), strict=True))
     first = here.sort_values(["seed", "unit"]).drop_duplicates("method")
-    shown = pictures[pictures["cell_id"].isin(names)]
+    shown = pictures[pictures["job_id"].isin(names)]
     if not shown.empty:
         figures[f"{anchor}-codes"] = plots.embeddings(shown, names)
-    of_first = curves[curves["cell_id"].isin(first["cell_id"])]
+    of_first = curves[curves["job_id"].isin(first["job_id"])]
     if not of_first.empty:
         figures[f"{anchor}-training"] = plots.training(of_first, names, of)
 
@@ -337,8 +337,8 @@ def _verdict(table: TaskTable) -> str:
 
 def _sizes(rows: pd.DataFrame) -> pd.DataFrame:
     """Median seconds of fits by method and size of training data, of methods measured at enough sizes; else empty."""
-    columns = ["cell_id", "role", "method", "task", "preset", "status", "fit_seconds", "n_cells", "n_genes"]
-    found = rows.reindex(columns=columns).drop_duplicates("cell_id")
+    columns = ["job_id", "role", "method", "task", "preset", "status", "fit_seconds", "n_cells", "n_genes"]
+    found = rows.reindex(columns=columns).drop_duplicates("job_id")
     found = found.assign(values=found["n_cells"] * found["n_genes"])
     known = (found["values"] > 0) & (found["fit_seconds"] > 0)
     found = found[(found["role"] == "method") & (found["status"] == "ok") & known]

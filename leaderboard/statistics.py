@@ -1,12 +1,12 @@
 r"""Scaled scores, their 95 % intervals and tests over held-out units, and the range a metric needs to count.
 
-With :math:`u` a held-out unit, :math:`k` a primary metric, :math:`m` a method's value (mean over seeds), :math:`N_0`
-the information-free control and :math:`P` the ceiling, the score of a task is
+With :math:`u` a held-out unit, :math:`k` a primary metric, :math:`m` a method's value (mean over seeds), :math:`F_u`
+the floor and :math:`C_u` the ceiling, the score of a task is
 
-.. math:: s = \frac{1}{K} \sum_k \frac{\sum_u (m_{uk} - N_{0,uk})}{\sum_u (P_{uk} - N_{0,uk})},
+.. math:: s = \frac{1}{K} \sum_k \frac{\sum_u (m_{uk} - F_{uk})}{\sum_u (C_{uk} - F_{uk})},
 
 a ratio of means over units, so that one unit with a tiny range cannot dominate, and unclipped. The difference of two
-methods is the same expression with one in the place of :math:`m` and the other in that of :math:`N_0` above the line.
+methods is the same expression with one in the place of :math:`m` and the other in that of :math:`F_u` above the line.
 
 Levels: data set, held-out unit, seed. Only the highest level is drawn, units for a task and data sets for the suite; a
 drawn unit brings all its seeds along, a drawn data set all its tasks and their units (Davison & Hinkley 1997,
@@ -125,7 +125,7 @@ def linearised(numerator: Array, denominator: Array) -> tuple[Array, Array, Arra
     Parameters
     ----------
     numerator : (n_units, n_values, n_metrics).
-    denominator : the range P − N0 turned so that better is larger, of the same shape, or with one for n_values. Where
+    denominator : the range ceiling − floor turned so that better is larger, same shape, or with one for n_values. Where
         its mean is not positive the ratio means nothing and is NaN. A unit with a gap in either does not count.
 
     Returns
@@ -225,7 +225,7 @@ def mean_over_units(values: Array) -> Estimate:
 
 
 def dynamic_range(floor: Array, ceiling: Array, sign: float) -> Estimate:
-    """Mean of P − N0 of one metric, turned so that positive is right, over their common units.
+    """Mean of ceiling − floor of one metric, turned so that positive is right, over their common units.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def dynamic_range(floor: Array, ceiling: Array, sign: float) -> Estimate:
 
 
 def calibrated_range(floor: Array, ceiling: Array, sign: float) -> Estimate:
-    r"""The range P − N0 of a metric against its spread over units, in [−1, 1], with its 95 % interval.
+    r"""The range ceiling − floor of a metric against its spread over units, in [−1, 1], with its 95 % interval.
 
     With :math:`d_u` the range of unit :math:`u`, :math:`R = \bar d / \sqrt{\bar d^2 + \operatorname{var}_u(d)}`.
     The interval is the exact one for normal ranges, by the non-central t distribution of mean/std; none with one unit.
@@ -335,7 +335,8 @@ def holm(p: Array) -> Array:
 def minimum_detectable(error: Array, n_units: NDArray[np.int_]) -> Array:
     r"""Difference that a two-sided 5 % test finds with 80 % power: :math:`(t_{n-1,\,.975} + t_{n-1,\,.8})` errors.
 
-    NaN with one unit, and without any error (a method that is N1 itself), which says nothing about another sample.
+    NaN with one unit, and without any error (a method that is the baseline itself), which says nothing about another
+    sample.
     """
     freedom = np.maximum(n_units - 1, 1)
     return np.where(

@@ -1,6 +1,6 @@
-"""One table per task and preset, from tidy rows: one row per (cell, metric).
+"""One table per task and preset, from tidy rows: one row per (job, metric).
 
-Rows of different presets, task versions, data or configs are never averaged together, a cell that is
+Rows of different presets, task versions, data or configs are never averaged together, a job that is
 not ok never counts as a score, and whatever cannot be concluded is said in a note.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["BASELINE", "CEILING", "FLOOR", "Leaderboard", "SuiteTable", "TaskTab
 WHOLE_TASK = "*"  # the unit of a row that stands for a skipped method × task
 #: What is added to the label of a method that was tuned (:mod:`leaderboard.tuning`).
 TUNED, ORACLE = "@tuned", "@oracle"
-_CELL_COLUMNS = ["cell_id", "method", "task", "unit", "seed", "status", "reason", "replay"]
+_JOB_COLUMNS = ["job_id", "method", "task", "unit", "seed", "status", "reason", "replay"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class TaskTable:
     Parameters
     ----------
     primary : the primary metrics with their better direction, "higher" or "lower".
-    baseline : how often N1 chose which simple baseline, as text.
+    baseline : how often which simple method was the baseline, as text.
     comparison : the statistics behind the frame, with what does not fit into it: P(A > B) and paired differences.
-    frame : one row per method and control: method, role, one column per primary metric (raw, mean over
+    frame : one row per method and reference: method, role, one column per primary metric (raw, mean over
         seeds, then over units), the columns of :class:`~leaderboard.comparison.Comparison`, coverage (ok/planned
-        cells, or "skipped"), fit_seconds (median) and peak_memory_mb (maximum) of ok cells. Best score first, no
+        jobs, or "skipped"), fit_seconds (median) and peak_memory_mb (maximum) of ok jobs. Best score first, no
         score last.
     notes : what cannot be concluded from the table, and why.
     """
@@ -55,8 +55,8 @@ class SuiteTable:
 
     Parameters
     ----------
-    frame : one row per method and control: method, role and the columns of :class:`~leaderboard.comparison.Comparison`,
-        n_tasks for n_units. Best score first, no score last.
+    frame : one row per method and reference: method, role and the columns of
+        :class:`~leaderboard.comparison.Comparison`, n_tasks for n_units. Best score first, no score last.
     notes : what cannot be concluded from the table, and why.
     """
 
@@ -69,13 +69,13 @@ class SuiteTable:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All tables, the cells that failed, the methods that were skipped, and every note.
+    """All tables, the jobs that failed, the methods that were skipped, and every note.
 
     Parameters
     ----------
     rows : the rows that the tables rest on, labelled as they are there.
     suites : one for each preset with more than one task.
-    failures : one row per cell: method, task, unit, seed, status, reason, replay.
+    failures : one row per job: method, task, unit, seed, status, reason, replay.
     skipped : one row per reason: method, task, reason.
     notes : the notes of all tables, each with its task (or "suite") and preset before it.
     """
@@ -93,7 +93,7 @@ def build(rows: pd.DataFrame) -> Leaderboard:
 
     Parameters
     ----------
-    rows : one row per (cell, metric) with the columns cell_id, role, method, config, task, task_version,
+    rows : one row per (job, metric) with the columns job_id, role, method, config, task, task_version,
         unit, seed, preset, metric, value, primary, two_sided, better, status, reason, fit_seconds, peak_memory_mb,
         data_digest, replay and detail, and, where the cost is to be shown against the size of training data, n_cells
         and n_genes. In order of time: of two results for the same method, unit and
@@ -107,12 +107,12 @@ def build(rows: pd.DataFrame) -> Leaderboard:
             anywhere = rows.loc[(rows["preset"] == preset) & (rows["role"] == "method"), "method"]
             if absent := sorted(set(anywhere) - set(group["method"])):
                 notes.append(f"not run here, so not compared: {', '.join(absent)}")
-            group = _one_cell_per_cross(group, notes)
+            group = _one_job_per_cross(group, notes)
             tasks.append(_task_table(str(task), str(preset), group, notes))
             kept.append(group)
-    rows = pd.concat(kept) if kept else pd.DataFrame(columns=_CELL_COLUMNS)
-    cells = rows.drop_duplicates("cell_id")
-    failed = ~cells["status"].isin(["ok", "skipped"])
+    rows = pd.concat(kept) if kept else pd.DataFrame(columns=_JOB_COLUMNS)
+    jobs = rows.drop_duplicates("job_id")
+    failed = ~jobs["status"].isin(["ok", "skipped"])
     suites = [
         _suite_table(preset, of_preset)
         for preset in dict.fromkeys(table.preset for table in tasks)
@@ -122,8 +122,8 @@ def build(rows: pd.DataFrame) -> Leaderboard:
         rows=rows,
         tasks=tasks,
         suites=suites,
-        failures=cells.loc[failed, _CELL_COLUMNS[1:]].reset_index(drop=True),
-        skipped=cells.loc[cells["status"] == "skipped", ["method", "task", "reason"]]
+        failures=jobs.loc[failed, _JOB_COLUMNS[1:]].reset_index(drop=True),
+        skipped=jobs.loc[jobs["status"] == "skipped", ["method", "task", "reason"]]
         .drop_duplicates()
         .reset_index(drop=True),
         notes=[f"{table.task} ({table.preset}): {note}" for table in tasks for note in table.notes]
@@ -133,26 +133,26 @@ def build(rows: pd.DataFrame) -> Leaderboard:
 
 
 def _one_data_set(group: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Keep the newest task version and, within it, the data digest with the most cells."""
+    """Keep the newest task version and, within it, the data digest with the most jobs."""
     newest = group["task_version"].max()
     old = group["task_version"] != newest
     for version, rows in group[old].groupby("task_version"):
-        notes.append(f"left out: {_cells(rows)} of task version {version}, the table shows version {newest}")
+        notes.append(f"left out: {_jobs(rows)} of task version {version}, the table shows version {newest}")
     group = group[~old]
-    # A cell that failed before it saw the data, or was skipped, has no digest: it belongs to any.
+    # A job that failed before it saw the data, or was skipped, has no digest: it belongs to any.
     digest = group["data_digest"].fillna("")
-    counts = group[digest != ""].groupby("data_digest", sort=False)["cell_id"].nunique()
+    counts = group[digest != ""].groupby("data_digest", sort=False)["job_id"].nunique()
     if len(counts) < 2:
         return group
     chosen = counts[counts == counts.max()].index[-1]
     for other in counts.index.drop(chosen):
         rows = group[digest == other]
-        notes.append(f"left out: {_cells(rows)} on data {other}, the table shows data {chosen}")
+        notes.append(f"left out: {_jobs(rows)} on data {other}, the table shows data {chosen}")
     return group[digest.isin(["", chosen])]
 
 
-def _one_cell_per_cross(group: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Tell configs under one label apart, then keep the last of several cells that are the same cross."""
+def _one_job_per_cross(group: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Tell configs under one label apart, then keep the last of several jobs that are the same cross."""
     group = group.copy()
     tuned = group["method"].str.endswith((TUNED, ORACLE))  # each unit has its own configuration
     tried = group[(group["role"] == "method") & (group["status"] != "skipped") & ~tuned]
@@ -164,10 +164,10 @@ def _one_cell_per_cross(group: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
                 group.loc[(group["method"] == method) & (group["config"] == config), "method"] = label
                 notes.append(f"{label} is {config}")
     cross = ["method", "unit", "seed"]
-    superseded = group["cell_id"] != group.groupby(cross, sort=False)["cell_id"].transform("last")
+    superseded = group["job_id"] != group.groupby(cross, sort=False)["job_id"].transform("last")
     if superseded.any():
-        cells = _cells(group[superseded])
-        notes.append(f"left out: {cells} with a later result for the same method, unit and seed")
+        jobs = _jobs(group[superseded])
+        notes.append(f"left out: {jobs} with a later result for the same method, unit and seed")
     return group[~superseded]
 
 
@@ -176,7 +176,7 @@ def _task_table(task: str, preset: str, group: pd.DataFrame, notes: list[str]) -
     planned = group[~((group["status"] == "skipped") & (group["unit"] == WHOLE_TASK))]
     units = tuple(sorted(planned["unit"].unique()))
     seeds = tuple(sorted(planned["seed"].unique()))
-    roles = {str(method): str(cells["role"].iloc[0]) for method, cells in group.groupby("method", sort=False)}
+    roles = {str(method): str(jobs["role"].iloc[0]) for method, jobs in group.groupby("method", sort=False)}
     values, tried = _values(group, list(roles), list(units), list(seeds), list(primary.index), notes)
     found = compare(values, tried, roles, units, dict(primary), bool(group["two_sided"].any()))
     notes += found.notes
@@ -187,9 +187,9 @@ def _task_table(task: str, preset: str, group: pd.DataFrame, notes: list[str]) -
     )
 
     records = []
-    for method, cells in group.drop_duplicates("cell_id").groupby("method", sort=False):
-        ok = cells[cells["status"] == "ok"]
-        n_planned = planned.loc[planned["method"] == method, "cell_id"].nunique()
+    for method, jobs in group.drop_duplicates("job_id").groupby("method", sort=False):
+        ok = jobs[jobs["status"] == "ok"]
+        n_planned = planned.loc[planned["method"] == method, "job_id"].nunique()
         records.append(
             {"method": method, "role": roles[str(method)]}
             | raw.loc[str(method)].to_dict()
@@ -205,7 +205,7 @@ def _task_table(task: str, preset: str, group: pd.DataFrame, notes: list[str]) -
         ["score", "n_ok", "coverage", "method"], ascending=[False, False, True, True], na_position="last"
     )
     _say_what_is_thin(frame, list(primary.index), len(seeds), notes)
-    chosen = group[(group["method"] == BASELINE) & (group["status"] == "ok")].drop_duplicates("cell_id")
+    chosen = group[(group["method"] == BASELINE) & (group["status"] == "ok")].drop_duplicates("job_id")
     counts = chosen.loc[chosen["detail"].fillna("") != "", "detail"].value_counts()
     return TaskTable(
         task=task,
@@ -214,7 +214,7 @@ def _task_table(task: str, preset: str, group: pd.DataFrame, notes: list[str]) -
         units=units,
         seeds=seeds,
         primary={str(metric): str(better) for metric, better in primary.items()},
-        baseline=", ".join(f"{name} in {count} of {len(chosen)} cells" for name, count in counts.items()),
+        baseline=", ".join(f"{name} in {count} of {len(chosen)} jobs" for name, count in counts.items()),
         comparison=found,
         frame=frame.drop(columns="n_ok").reset_index(drop=True),
         notes=tuple(notes),
@@ -241,7 +241,7 @@ def _suite_table(preset: str, tables: list[TaskTable]) -> SuiteTable:
 def _values(
     group: pd.DataFrame, methods: list[str], units: list[str], seeds: list[int], metrics: list[str], notes: list[str]
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Values (n_methods, n_units, n_seeds, n_metrics), NaN where there is none, and which cells were tried."""
+    """Values (n_methods, n_units, n_seeds, n_metrics), NaN where there is none, and which jobs were tried."""
     place = {name: pd.Index(labels) for name, labels in (("method", methods), ("unit", units), ("seed", seeds))}
     tried = np.zeros([len(index) for index in place.values()], dtype=bool)
     run = group[group["status"] != "skipped"]
@@ -253,8 +253,8 @@ def _values(
     values[~np.isfinite(values)] = np.nan
     undefined = ok[~np.isfinite(ok["value"].astype(float))]
     for (method, metric), rows in undefined.groupby(["method", "metric"], sort=False):
-        n_cells = int(((ok["method"] == method) & (ok["metric"] == metric)).sum())
-        notes.append(f"{metric} of {method} is undefined in {len(rows)} of {n_cells} ok cells")
+        n_jobs = int(((ok["method"] == method) & (ok["metric"] == metric)).sum())
+        notes.append(f"{metric} of {method} is undefined in {len(rows)} of {n_jobs} ok jobs")
     return values, tried
 
 
@@ -283,9 +283,9 @@ def _say_what_is_thin(frame: pd.DataFrame, metrics: list[str], n_seeds: int, not
     methods = frame[frame["role"] == "method"]
     done = methods[methods["n_ok"] > 0]
     if done.empty:
-        notes.append("no method has an ok cell: nothing is compared")
+        notes.append("no method has an ok job: nothing is compared")
     elif len(done) == 1:
-        notes.append("one method has ok cells: it is compared with the controls only")
+        notes.append("one method has ok jobs: it is compared with the references only")
     else:
         for metric in metrics:
             if done[metric].count() > 1 and done[metric].nunique() == 1:
@@ -294,6 +294,6 @@ def _say_what_is_thin(frame: pd.DataFrame, metrics: list[str], n_seeds: int, not
         notes.append("one seed: the spread over seeds is not known")
 
 
-def _cells(rows: pd.DataFrame) -> str:
-    count = rows["cell_id"].nunique()
-    return f"{count} cell{'' if count == 1 else 's'}"
+def _jobs(rows: pd.DataFrame) -> str:
+    count = rows["job_id"].nunique()
+    return f"{count} job{'' if count == 1 else 's'}"

@@ -22,18 +22,18 @@ HOW_TO_READ = (
     "held-out units, not clipped), then averaged over the primary metrics that tell the two apart on the task; "
     "differences are on the same scale and paired by unit. Brackets: 95 % interval over held-out units, from a paired "
     f"bootstrap ({N_RESAMPLES:,} resamples, expanded percentiles), Student's below {MIN_BOOTSTRAP_UNITS} units, none "
-    "with one. Coverage: ok cells of planned cells; a cell that is not ok never counts as a score. "
+    "with one. Coverage: ok jobs of planned jobs; a job that is not ok never counts as a score. "
     f"{DASH}: not defined, see the notes below the table.",
     f"*p*: two-sided, of the difference to {BASELINE}, Holm-adjusted over the methods of the table. *MDD*: minimum "
     f"detectable difference to {BASELINE} (80 % power, 5 % two-sided, unadjusted). *Rank*: 95 % interval of the rank "
     "among the methods, each pair compared over the units that both have, then the tie group: within a group no method "
-    "is shown to be worse than its best (Holm-adjusted over all pairs). *Seed SD*: standard deviation of one cell's "
+    "is shown to be worse than its best (Holm-adjusted over all pairs). *Seed SD*: standard deviation of one job's "
     "score over seeds.",
 )
 HOW_TO_READ_SUITE = (
     "Every task counts the same; intervals and tests are over data sets as they are over units in a task's table. IQM: "
     "interquartile mean over tasks × units. *Without one*, *reweighted*: ranks with any one task left out, and 95 % of "
-    "ranks with random weights of tasks. *Worst case*: rank when a cell that failed counts as the worst of all."
+    "ranks with random weights of tasks. *Worst case*: rank when a job that failed counts as the worst of all."
 )
 
 
@@ -213,7 +213,7 @@ def _task_blocks(table: TaskTable) -> list[str]:
         f" ({escape(names or 'none')}{more}); {len(table.seeds)} seed{'' if len(table.seeds) == 1 else 's'}; "
         f"task version {table.version}. Primary: {escape(metrics)}.",
         _pipe_table(text, ["left"] + ["right"] * (text.shape[1] - 1)),
-        f"*Controls*: {FLOOR} = information-free, scaled 0; {CEILING} = ceiling, scaled 1; "
+        f"*References*: {FLOOR} = information-free, scaled 0; {CEILING} = ceiling, scaled 1; "
         f"{BASELINE} = strongest simple baseline{chosen}.",
     ]
     if table.notes:
@@ -256,7 +256,7 @@ def _tuning_text(tuned: pd.DataFrame) -> str:
 
 
 def _add_comparison(text: pd.DataFrame, frame: pd.DataFrame) -> None:
-    """Add the columns that tasks and suite share, from the difference to N1 on."""
+    """Add the columns that tasks and suite share, from the difference to the baseline on."""
     difference = ("difference", "difference_low", "difference_high")
     text[f"score − {BASELINE} [95 %]"] = with_interval(frame, *difference)
     text["p"] = frame["p_holm"].map(p_value)
@@ -287,11 +287,11 @@ def _method_names(frame: pd.DataFrame) -> list[str]:
 
 def with_interval(frame: pd.DataFrame, value: str, low: str, high: str) -> list[str]:
     """A column of values, each with its interval where it has one."""
-    cells = []
+    jobs = []
     for centre, lower, upper in frame[[value, low, high]].itertuples(index=False):
         interval = f" [{fixed(lower, 2)}, {fixed(upper, 2)}]" if np.isfinite(lower) else ""
-        cells.append(fixed(centre, 2) + interval)
-    return cells
+        jobs.append(fixed(centre, 2) + interval)
+    return jobs
 
 
 def fixed(value: float, digits: int) -> str:

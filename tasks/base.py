@@ -23,18 +23,18 @@ PRESETS = ("smoke", "default", "paper")
 
 
 @dataclass(frozen=True)
-class Control:
+class Reference:
     """A reference score that belongs to the task.
 
     Attributes
     ----------
     name
-        ``N0`` (information-free), ``N1`` (the strongest simple baseline) or ``P`` (a ceiling).
+        ``floor`` (knows nothing), ``baseline`` (the strongest simple method) or ``ceiling`` (what can be reached).
     description
         What it does, in a phrase.
     methods
         Registered methods that stand for it. Of several, the one that scores best on the inner units
-        (:meth:`Task.inner`) is taken. Empty: the task builds it itself, in :meth:`Task.control_fit`.
+        (:meth:`Task.inner`) is taken. Empty: the task builds it itself, in :meth:`Task.reference_fit`.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Task(ABC):
     two_sided: ClassVar[bool] = False
     #: The metrics shown beside it.
     secondary: ClassVar[tuple[str, ...]]
-    controls: ClassVar[tuple[Control, ...]]
+    references: ClassVar[tuple[Reference, ...]]
     #: How a user's own columns are named on the command line, and which field each is; empty: not offered.
     columns: ClassVar[Mapping[str, str]] = {}
     #: What is held out, in a word ("cancer", "cell type").
@@ -153,15 +153,15 @@ class Task(ABC):
         """Fit with ``unit`` held out and return the value of each metric; NaN where one is undefined."""
 
     @abstractmethod
-    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
-        """Return the ``fit`` of a control that the task builds itself; it may look at the held-out truth."""
+    def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
+        """Return the ``fit`` of a reference that the task builds itself; it may look at the held-out truth."""
 
     def prepared(self, unit: str, seed: int) -> Task:
         """Return the task that evaluates a split: itself, or itself on the genes that are chosen there.
 
         Where the data set has ``n_genes``, this task is on all genes, perhaps sparse, and good for units, splits and
         training cells alone. Genes are chosen on ``training_data(unit, seed)`` and nothing else, also where a fit is
-        handed more (``reembedding`` makes one with the unit); every method, control, metric and inner unit of the
+        handed more (``reembedding`` makes one with the unit); every method, reference, metric and inner unit of the
         split lives in that gene space.
         """
         if not self.dataset.n_genes:

@@ -8,7 +8,7 @@ import numpy as np
 
 from metrics import METRICS
 from metrics.blocks import probe_accuracy
-from tasks.base import Control, Fit
+from tasks.base import Fit, Reference
 from tasks.datasets.reading import copies_of
 from tasks.shared_private import blocks
 from tasks.splits import handed, once
@@ -41,9 +41,9 @@ class ClassContent(UnseenCellType):
     Where cells have replicates, the perturbed cells probed are those of the hidden control cells' replicates, or the
     replicate would tell the class.
 
-    N0 is a code that has everything and separates nothing: a random encoder leaks less than it, since it knows less
-    (measured on ifn-sim .36). Measured leakage and skill, mean over units and 2 seeds: ifn-sim N0 .99 and −3.9, N1
-    .90 and .02, P 0 and .95; digits N0 .99 and −6.8, N1 .79 and .26, P 0 and .97.
+    The floor is a code that has everything and separates nothing: a random encoder leaks less, since it knows less
+    (measured on ifn-sim .36). Measured leakage and skill, mean over units and 2 seeds: ifn-sim floor .99 and −3.9,
+    baseline .90 and .02, ceiling 0 and .95; digits floor .99 and −6.8, baseline .79 and .26, ceiling 0 and .97.
 
     Secondary, besides: ``conditional_leakage`` in training cells, each content by
     itself; ``block_diagonality`` of content and class by shared and private block (leakage both ways; one code for
@@ -67,10 +67,10 @@ class ClassContent(UnseenCellType):
         "delta_pearson",
         "energy_distance",
     )
-    controls = (
-        Control("N0", "PCA as the content code, and no change as the swap"),
-        Control("N1", "PCA of cells less their class's mean shift; the swap adds the other class's"),
-        Control("P", "the true content as the code, and the ceiling of unseen-cell-type as the swap"),
+    references = (
+        Reference("floor", "PCA as the content code, and no change as the swap"),
+        Reference("baseline", "PCA of cells less their class's mean shift; the swap adds the other class's"),
+        Reference("ceiling", "the true content as the code, and the ceiling of unseen-cell-type as the swap"),
     )
     unit = "content of one class"
 
@@ -101,13 +101,13 @@ class ClassContent(UnseenCellType):
             "energy_distance": swap["energy_distance"],
         }
 
-    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
-        """Return N0 and N1, linear models without and with the mean shift, or P, which knows content and shift."""
-        if control == "P":
-            swap = super().control_fit("P", unit, seed)
+    def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
+        """Return a linear model without the mean shift (floor) or with it (baseline), or the truth (ceiling)."""
+        if reference == "ceiling":
+            swap = super().reference_fit("ceiling", unit, seed)
             labels = {name: np.unique(self.data.obs[name]) for name in (self.fields.content, self.fields.environment)}
             return lambda data: _Known(swap(data), labels)
-        return lambda data: _Linear(data, shifted=control == "N1")
+        return lambda data: _Linear(data, shifted=reference == "baseline")
 
     def _probed(self, unit: str, seed: int) -> np.ndarray:
         """Return the cells (indices) of one content, of all classes, that no method trained on."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from metrics import METRICS
 from metrics.disentanglement import dci
-from tasks.base import Control, Fit, Task
+from tasks.base import Fit, Reference, Task
 from tasks.datasets.base import DataError
 from tasks.datasets.reading import copies_of
 from tasks.paired import CURVATURES, curvature_scores
@@ -38,10 +38,10 @@ class Factors(Task):
     spread over many codes. DCI's learner is gradient boosting, fitted once for its three scores; other learners'
     scores cannot be compared with these.
 
-    N1 is PCA, which beats a random projection on both data sets. Measured MIG and DCI-D over 3 draws and 2 seeds,
-    standard deviations at most .05: images N0 .02 and .15, PCA .08 and .44, FastICA .03 and .21, P .94 and 1;
-    expression N0 .01 and .04, PCA .20 and .48, FastICA .43 and .84, P .94 and 1. So on expression, whose factors are
-    independent and mostly not normal, FastICA is the row to beat.
+    The baseline is PCA, which beats a random projection on both data sets. Measured MIG and DCI-D over 3 draws and 2
+    seeds, standard deviations at most .05: images floor .02 and .15, PCA .08 and .44, FastICA .03 and .21, ceiling .94
+    and 1; expression floor .01 and .04, PCA .20 and .48, FastICA .43 and .84, ceiling .94 and 1. So on expression,
+    whose factors are independent and mostly not normal, FastICA is the row to beat.
     """
 
     name = "factors"
@@ -52,10 +52,10 @@ class Factors(Task):
     requires = ("embed",)
     primary = ("mig", "dci_disentanglement")
     secondary = ("dci_completeness", "dci_informativeness", *SEEDED, "irs", *CURVATURES)
-    controls = (
-        Control("N0", "a frozen random projection", ("random-projection",)),
-        Control("N1", "PCA", ("pca",)),
-        Control("P", "the true factors as the codes"),
+    references = (
+        Reference("floor", "a frozen random projection", ("random-projection",)),
+        Reference("baseline", "PCA", ("pca",)),
+        Reference("ceiling", "the true factors as the codes"),
     )
     unit = "simulation draw"
     settings: ClassVar[Mapping[str, Any]] = {"n_latent": 10}
@@ -93,8 +93,8 @@ class Factors(Task):
             **curvature_scores(fitted, training),
         }
 
-    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
-        """Return P, whose codes are the true factors."""
+    def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
+        """Return the ceiling, whose codes are the true factors."""
         return lambda data: _Known(self._draw(unit))
 
     @lru_cache(maxsize=1)  # noqa: B019 - one task lives as long as the process of its cell

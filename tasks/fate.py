@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from metrics import METRICS
-from tasks.base import Control, Fit, Task
+from tasks.base import Fit, Reference, Task
 from tasks.datasets.base import DataError
 from tasks.datasets.reading import copies_of
 from tasks.paired import CURVATURES, curvature_scores
@@ -38,10 +38,10 @@ class Fate(Task):
 
     Primary, both of the linear probe, as in the papers: ``fate_skill`` (log-loss against base rates: is the probability
     right?) and ``fate_auroc`` (is the order right, whatever the calibration?). The kNN probe, shown beside them, orders
-    the controls alike with half of the range.
+    the references alike with half of the range.
 
     ``larry-mini`` does not resolve methods: 30 clones of two fates (17 Monocyte, 13 Neutrophil) are left, and over
-    5 folds x 3 seeds the skill is −.06 ± .26 for N0, .01 ± .12 for N1, .08 ± .18 for PCA, .84 ± .08 for P.
+    5 folds x 3 seeds the skill is −.06 ± .26 (floor), .01 ± .12 (baseline), .08 ± .18 (PCA), .84 ± .08 (ceiling).
     """
 
     name = "fate"
@@ -52,10 +52,10 @@ class Fate(Task):
     requires = ("embed",)
     primary = ("fate_skill", "fate_auroc")
     secondary = ("fate_skill_knn", "fate_auroc_knn", *CURVATURES)
-    controls = (
-        Control("N0", "PCA whose early cells are permuted"),
-        Control("N1", "the expression of all genes as the code, so that the probe is a logistic regression on genes"),
-        Control("P", "simulated: the clone's true early state as the code; real: its mean late sister"),
+    references = (
+        Reference("floor", "PCA whose early cells are permuted"),
+        Reference("baseline", "all genes as the code, so that the probe is a logistic regression on genes"),
+        Reference("ceiling", "simulated: the clone's true early state as the code; real: its mean late sister"),
     )
     unit = "fold of clones"
     folds: ClassVar[Mapping[str, int]] = {"smoke": 2, "default": N_FOLDS, "paper": N_FOLDS}
@@ -102,14 +102,14 @@ class Fate(Task):
         scores |= {name: METRICS[name](*cells) for name in ("fate_skill_knn", "fate_auroc_knn")}
         return scores | curvature_scores(fitted, training)
 
-    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
-        """Return N0, permuted codes, N1, the genes themselves, or P, which knows a cell's early state or sisters."""
+    def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
+        """Return permuted codes (floor), the genes (baseline), or a cell's true early state or sisters (ceiling)."""
         rng = np.random.default_rng([seed, 82])
 
         def fit(data: AnnData) -> Any:
-            if control == "N1":
+            if reference == "baseline":
                 return _Genes()
-            if control == "N0":
+            if reference == "floor":
                 return _Permuted(np.asarray(data.X), rng)
             if "bias" in self.data.obsm:
                 return _Known(self.data.obs_names, self.data.obsm["bias"])

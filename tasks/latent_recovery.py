@@ -10,7 +10,7 @@ import numpy as np
 
 from metrics import METRICS
 from metrics.identifiability import match_latents
-from tasks.base import Control, Fit, Task
+from tasks.base import Fit, Reference, Task
 from tasks.datasets.base import DataError
 from tasks.datasets.reading import copies_of
 from tasks.paired import CURVATURES, curvature_scores
@@ -51,10 +51,10 @@ class LatentRecovery(Task):
     primary = ("mcc", "mcc_within", "target_auprc")
     two_sided = True
     secondary = ("latent_r2", "target_f1", *CURVATURES)
-    controls = (
-        Control("N0", "an untrained random encoder"),
-        Control("N1", "FastICA", ("fastica",)),
-        Control("P", "a network trained on the true latents"),
+    references = (
+        Reference("floor", "an untrained random encoder"),
+        Reference("baseline", "FastICA", ("fastica",)),
+        Reference("ceiling", "a network trained on the true latents"),
     )
     unit = "simulation draw"
     settings: ClassVar[Mapping[str, Any]] = {"n_latent": 15}
@@ -104,14 +104,14 @@ class LatentRecovery(Task):
         test = self._split(data, seed)[1]
         return data.obsm["z"][test], fitted.embed(handed(data, test))
 
-    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
-        """Return N0, a random network, or P, a network that regresses the true latents."""
+    def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
+        """Return the floor, a random network, or the ceiling, a network that regresses the true latents."""
         data = self._draw(unit)
         rng = np.random.default_rng([seed, 79])
 
         def fit(training: AnnData) -> Any:
             x = np.asarray(training.X)
-            if control == "N0":
+            if reference == "floor":
                 return _RandomEncoder(x, data.obsm["z"].shape[1], rng)
             truth = data[training.obs_names].obsm["z"]
             return _Probe(x, truth, seed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from metrics import METRICS
-from tasks.base import Control, Fit, Task
+from tasks.base import Fit, Reference, Task
 from tasks.datasets.base import DataError
 from tasks.datasets.memory import Memory
 from tasks.datasets.reading import copies_of
@@ -60,10 +60,10 @@ class Reembedding(Task):
         "ood_distance",
         *PAIRED,
     )
-    controls = (
-        Control("N0", "PCA whose held-out samples are permuted"),
-        Control("N1", "PCA", ("pca",)),
-        Control("P", "PCA that never lacks the cancer"),
+    references = (
+        Reference("floor", "PCA whose held-out samples are permuted"),
+        Reference("baseline", "PCA", ("pca",)),
+        Reference("ceiling", "PCA that never lacks the cancer"),
     )
     unit = "cancer"
     columns: ClassVar[Mapping[str, str]] = {
@@ -136,14 +136,14 @@ class Reembedding(Task):
             scores["reconstruction_error"] = METRICS["reconstruction_error"](x, outside.decode(z_out))
         return scores | distance_score(x, x_train) | paired_scores(outside, training, self.data)
 
-    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
-        """Return N0, which permutes the held-out samples, or P, which never lacks the unit."""
+    def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
+        """Return the floor, which permutes the held-out samples, or the ceiling, which never lacks the unit."""
         rng = np.random.default_rng(seed)
         held_out = set(self.data.obs_names[self._held_out(unit)])
 
         def fit(data: AnnData) -> Any:
             without_unit = held_out.isdisjoint(data.obs_names)
-            if control == "N0":
+            if reference == "floor":
                 return _PCA(np.asarray(data.X), rng if without_unit else None, held_out)
             return _PCA(np.asarray(self.data.X), None, held_out)
 
@@ -185,7 +185,7 @@ class Reembedding(Task):
 
 
 class _PCA:
-    """The task's own linear embedding, for its controls."""
+    """The task's own linear embedding, for its references."""
 
     def __init__(self, x: np.ndarray, rng: np.random.Generator | None, permuted: set[str]):
         from sklearn.decomposition import PCA

@@ -10,7 +10,7 @@ import numpy as np
 
 from metrics import METRICS
 from metrics.blocks import MIN_PER_GROUP, Probe, probe_accuracy
-from tasks.base import Control, Fit, Task
+from tasks.base import Fit, Reference, Task
 from tasks.datasets.base import DataError
 from tasks.datasets.reading import copies_of
 from tasks.splits import dealt, distinct, handed, once, without_copies
@@ -52,11 +52,12 @@ class SharedPrivate(Task):
       the matrix it is half of one entry of four. An empty shared block has it for nothing, and
       ``block_diagonality`` makes it pay.
 
-    N0 is the code that has everything and separates nothing. A random encoder would leave ``conditional_leakage``
-    without a scale: it leaks little because it knows little (measured .14, and ``block_diagonality`` 0).
-    N1 all but removes the group from its shared block, so that only ``block_diagonality`` resolves it from P:
-    measured over 3 draws and 2 seeds (mean and standard deviation), N0 .00 and .79 ± .16, N1 .82 ± .03 and
-    .03 ± .03, P .99 ± .01 and 0.
+    The floor is the code that has everything and separates nothing. A random encoder would leave
+    ``conditional_leakage`` without a scale: it leaks little because it knows little (measured .14, and
+    ``block_diagonality`` 0).
+    The baseline all but removes the group from its shared block, so that only ``block_diagonality`` resolves it from
+    the ceiling: measured over 3 draws and 2 seeds (mean and standard deviation), floor .00 and .79 ± .16, baseline
+    .82 ± .03 and .03 ± .03, ceiling .99 ± .01 and 0.
     """
 
     name = "shared-private"
@@ -68,10 +69,10 @@ class SharedPrivate(Task):
     primary = ("block_diagonality", "conditional_leakage")
     two_sided = True
     secondary = ("leakage_linear", "leakage_boosted", "cluster_ari", "cluster_nmi", "ilisi", "bras")
-    controls = (
-        Control("N0", "PCA, one code that stands for both blocks", ("pca",)),
-        Control("N1", "PCA without group means, and contrastive PCA of each group as the private block"),
-        Control("P", "the true factors as blocks"),
+    references = (
+        Reference("floor", "PCA, one code that stands for both blocks", ("pca",)),
+        Reference("baseline", "PCA without group means, and contrastive PCA of each group as the private block"),
+        Reference("ceiling", "the true factors as blocks"),
     )
     unit = "simulation draw or split of the cells"
     columns: ClassVar[Mapping[str, str]] = {"group": "environment", "cell_type": "content", "replicate": "replicate"}
@@ -129,10 +130,10 @@ class SharedPrivate(Task):
             "bras": METRICS["bras"](shared, types, groups),
         }
 
-    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
-        """Return N1, linear blocks, or P, blocks that are the true factors."""
+    def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
+        """Return the baseline, linear blocks, or the ceiling, blocks that are the true factors."""
         fields = self.dataset.fields
-        if control == "N1":
+        if reference == "baseline":
             return lambda data: _LinearBlocks(data, fields.environment)
         return lambda data: _TrueBlocks(self._draw(unit), fields.content, fields.environment)
 

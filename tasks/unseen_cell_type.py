@@ -11,7 +11,7 @@ import numpy as np
 
 from metrics import METRICS
 from metrics.perturbation import deg_mask, deg_t_statistics, deg_weights
-from tasks.base import Control, Fit, Task
+from tasks.base import Fit, Reference, Task
 from tasks.datasets.base import DataError
 from tasks.datasets.checks import listed, said_near_equal
 from tasks.datasets.memory import Memory
@@ -90,14 +90,14 @@ class UnseenCellType(Task):
         "ood_distance",
         *PAIRED,
     )
-    controls = (
-        Control("N0", "no change", ("no-change",)),
-        Control(
-            "N1",
+    references = (
+        Reference("floor", "no change", ("no-change",)),
+        Reference(
+            "baseline",
             "the simple baseline that does best on the other types",
             ("mean-shift", "nearest-type-shift", "ridge-shift", "pca"),
         ),
-        Control("P", "simulated: the noiseless shift; real: the shift of the other half of the held-out cells"),
+        Reference("ceiling", "simulated: the noiseless shift; real: the shift of the other half of the held-out cells"),
     )
     unit = "cell type"
     columns: ClassVar[Mapping[str, str]] = {
@@ -225,8 +225,8 @@ class UnseenCellType(Task):
             **distance_score(truth, np.asarray(training.X)),
         }
 
-    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
-        """Return P: the true noiseless shifts where they are known, else those of half A of the held-out cells."""
+    def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
+        """Return the ceiling: the noiseless shifts where they are known, else those of half A of the held-out cells."""
         truth, x = self.data.uns.get("truth"), np.asarray(self.data.X)
         shifts = {self.fields.control: np.zeros(x.shape[1])}
         for target in self._targets:

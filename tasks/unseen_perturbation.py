@@ -12,7 +12,7 @@ import numpy as np
 from metrics import METRICS
 from metrics.identifiability import match_latents
 from metrics.perturbation import deg_t_statistics
-from tasks.base import Control, Fit, Task
+from tasks.base import Fit, Reference, Task
 from tasks.datasets.base import DataError
 from tasks.datasets.reading import copies_of
 from tasks.latent_recovery import LatentRecovery
@@ -47,8 +47,9 @@ class UnseenPerturbation(Task):
     metric is the skill over adding the singles' shifts, over all genes alike,
     S = 1 − Σ(m − m̂)² / Σ(m − m_A − m_B + m_source)². One is perfect, zero is what additivity does. It compares means
     and needs no further control; the correlations of Δ do, and there Δ is measured from the other control half,
-    which no method sees. In norman-mini P is a mean of 50 cells, as noisy as the truth: .24 ± .26 (5 units x 5 splits;
-    N0 −7.8). A model that shares strength between perturbations may pass it: VAE .43 ± .10, β-VAE .45 ± .08 (1 split).
+    which no method sees. In norman-mini the ceiling is a mean of 50 cells, as noisy as the truth: .24 ± .26 (5 units x
+    5 splits; floor −7.8). A model that shares strength between perturbations may pass it: VAE .43 ± .10, β-VAE
+    .45 ± .08 (1 split).
 
     A method composes in its own way; :class:`methods.latent_arithmetic.LatentArithmetic` adds latent shifts, as CPA
     does. One that cannot compose (the mean shift, for which no cell type was seen under A+B) says so and is skipped.
@@ -62,10 +63,10 @@ class UnseenPerturbation(Task):
     requires = ("predict",)
     primary = ("skill",)
     secondary = ("delta_pearson", "delta_pearson_top_degs", "energy_distance", "ood_distance", *PAIRED)
-    controls = (
-        Control("N0", "no change", ("no-change",)),
-        Control("N1", "the sum of the singles' shifts", ("additive-shift",)),
-        Control("P", "simulated: the noiseless mean; real: the mean of the other half of the double's cells"),
+    references = (
+        Reference("floor", "no change", ("no-change",)),
+        Reference("baseline", "the sum of the singles' shifts", ("additive-shift",)),
+        Reference("ceiling", "simulated: the noiseless mean; real: the mean of the other half of the double's cells"),
     )
     unit = "double perturbation"
     #: The double that this task, an inner one, may not see.
@@ -125,8 +126,8 @@ class UnseenPerturbation(Task):
             **paired_scores(fitted, training, self.data),
         }
 
-    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
-        """Return P: the noiseless mean where it is known, else that of half A of the held-out cells."""
+    def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
+        """Return the ceiling: the noiseless mean where it is known, else that of half A of the held-out cells."""
         parts, x, truth = self.cells(unit, seed), np.asarray(self.data.X), self.data.uns.get("truth")
         mean = _mean(x[parts.weights]) if truth is None else truth[unit]
         shifted = x[parts.source] + (mean - _mean(x[parts.source])).astype(np.float32)
@@ -191,10 +192,12 @@ class FewShotPerturbation(Task):
         "ood_distance",
         *PAIRED,
     )
-    controls = (
-        Control("N0", "no change: the mean of the training cells", ("no-change",)),
-        Control("N1", "the mean of the few cells, by shifting every training perturbation there", ("mean-shift",)),
-        Control("P", "all cells that are not scored"),
+    references = (
+        Reference("floor", "no change: the mean of the training cells", ("no-change",)),
+        Reference(
+            "baseline", "the mean of the few cells: each training perturbation is shifted there", ("mean-shift",)
+        ),
+        Reference("ceiling", "all cells that are not scored"),
     )
     unit = "perturbation"
     #: The perturbation that this task, an inner one, may not see.
@@ -278,8 +281,8 @@ class FewShotPerturbation(Task):
     def _recovery(self) -> LatentRecovery:
         return LatentRecovery(self.dataset, self.preset)
 
-    def control_fit(self, control: str, unit: str, seed: int) -> Fit:
-        """Return P, which knows the half of the cells that is not scored."""
+    def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
+        """Return the ceiling, which knows the half of the cells that is not scored."""
         known = np.asarray(self.data.X)[self.cells(unit, seed)[0]]
         return lambda data: _Duplicate(known)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from metrics import METRICS
 from tasks import register_task
-from tasks.base import Control, Task
+from tasks.base import Reference, Task
 from tasks.splits import handed
 
 
@@ -28,10 +28,10 @@ class MyTask(Task):
     primary = ("reconstruction_error",)
     secondary = ()
     # scored by the same evaluate(): a floor, the strongest simple baseline (a registered method), a ceiling
-    controls = (
-        Control("N0", "the mean of the training samples"),
-        Control("N1", "PCA", ("pca",)),
-        Control("P", "no error"),
+    references = (
+        Reference("floor", "the mean of the training samples"),
+        Reference("baseline", "PCA", ("pca",)),
+        Reference("ceiling", "no error"),
     )
     # what is held out, in a word
     unit = "cancer"
@@ -52,9 +52,9 @@ class MyTask(Task):
         decoded = fitted.decode(fitted.embed(held_out))
         return {"reconstruction_error": METRICS["reconstruction_error"](np.asarray(held_out.X), decoded)}
 
-    def control_fit(self, control, unit, seed):
-        """Return the fit of a control that names no method: N0 or P."""
-        return Mean if control == "N0" else Exact
+    def reference_fit(self, reference, unit, seed):
+        """Return the fit of a reference that names no method: floor or ceiling."""
+        return Mean if reference == "floor" else Exact
 
     @property
     def _cancers(self):

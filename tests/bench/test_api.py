@@ -11,7 +11,7 @@ import pytest
 import bench
 from bench import api
 from bench.plan import PlanError, choose_methods
-from bench.store import StoreError
+from bench.keep.store import StoreError
 from methods import METHODS
 from methods.base import ConfigError, Method
 from metrics import UnknownName
@@ -61,7 +61,7 @@ bench.run("random-projection", "{TASK}", preset="smoke", out="out").to_pickle("f
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     rows = pd.read_pickle(tmp_path / "rows.pkl")
     assert set(rows["status"]) == {"ok"}
-    assert set(rows["method"]) == {"N0", "N1", "P", "random-projection", "pca@n_latent=5"}
+    assert set(rows["method"]) == {"floor", "baseline", "ceiling", "random-projection", "pca@n_latent=5"}
     assert {json.loads(c)["n_latent"] for c in rows.loc[rows["method"].str.startswith("pca"), "config"]} == {5}
     stored = pd.read_parquet(tmp_path / "out" / "results.parquet")
     pd.testing.assert_frame_equal(rows, stored)
@@ -71,7 +71,12 @@ bench.run("random-projection", "{TASK}", preset="smoke", out="out").to_pickle("f
     assert tables.tasks["method"].tolist() == written["method"].tolist()
     assert tables.tasks["score"].tolist() == pytest.approx(written["score"].tolist())
     assert tables.suites.empty
-    assert set(pd.read_pickle(tmp_path / "fewer.pkl")["method"]) == {"N0", "N1", "P", "random-projection"}
+    assert set(pd.read_pickle(tmp_path / "fewer.pkl")["method"]) == {
+        "floor",
+        "baseline",
+        "ceiling",
+        "random-projection",
+    }
     same = cli(
         "run", "--methods", "random-projection,pca", "--tasks", TASK, "--preset", "smoke", "--out", "out",
         "--set", "pca.n_latent=5",
@@ -110,7 +115,7 @@ for turn in (1, 2):
     assert "numpy was imported before bench.run" in done.stderr
     first, second = (pd.read_pickle(tmp_path / f"{turn}.pkl") for turn in (1, 2))
     assert set(first["status"]) == {"ok"}
-    assert set(first["cell_id"]).isdisjoint(second["cell_id"])
+    assert set(first["job_id"]).isdisjoint(second["job_id"])
     assert first.sort_values(["unit", "metric"])["value"].tolist() == pytest.approx(
         second.sort_values(["unit", "metric"])["value"].tolist()
     )

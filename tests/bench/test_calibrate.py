@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.calibrate import (
+from bench.studies.calibrate import (
     DOSES,
     MIXING,
     Corrupted,
@@ -23,7 +23,7 @@ from bench.calibrate import (
     rotate,
     shuffle_genes,
 )
-from bench.cell import run_cell
+from bench.run.job import run_job
 from bench.plan import make_plan
 from tasks import load_task
 
@@ -48,11 +48,11 @@ def cells():
 
 @pytest.fixture(scope="module")
 def control_cells():
-    """The first unit's control cells of a task, by name."""
+    """The first unit's control jobs of a task, by name."""
     plan = make_plan([], [PREDICTION, EMBEDDING, BOTH], "smoke", 1, (), {})
     found = {}
-    for cell in plan.cells:
-        found.setdefault(cell.task, {}).setdefault(cell.method, cell)
+    for job in plan.jobs:
+        found.setdefault(job.task, {}).setdefault(job.method, job)
     return found
 
 
@@ -79,16 +79,16 @@ def test_collapse_shrinks_the_widest_latent_of_training(codes):
     assert collapse(codes[:, :0], codes[:, :0], 1.0, rng()).shape == (40, 0)
 
 
-def test_variance_shrinks_around_the_mean(cells):
-    source, predicted = cells
+def test_variance_shrinks_around_the_mean(jobs):
+    source, predicted = jobs
     half = flatten(predicted, source, 0.5, rng())
     np.testing.assert_allclose(half.mean(axis=0), predicted.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(half.std(axis=0), predicted.std(axis=0) / 2, rtol=1e-4)
     assert half.dtype == predicted.dtype
 
 
-def test_genes_exchange_their_shifts_alone(cells):
-    source, predicted = cells
+def test_genes_exchange_their_shifts_alone(jobs):
+    source, predicted = jobs
     shift = (predicted - source).mean(axis=0)
     shuffled = shuffle_genes(predicted, source, 0.5, rng())
     found = (shuffled - source).mean(axis=0)
@@ -97,8 +97,8 @@ def test_genes_exchange_their_shifts_alone(cells):
     np.testing.assert_allclose(shuffled - shuffled.mean(axis=0), predicted - predicted.mean(axis=0), atol=1e-5)
 
 
-def test_flipping_all_signs_turns_the_shift_round(cells):
-    source, predicted = cells
+def test_flipping_all_signs_turns_the_shift_round(jobs):
+    source, predicted = jobs
     np.testing.assert_allclose(flip_signs(predicted, source, 1.0, rng()), 2 * source - predicted, atol=1e-4)
     half = (flip_signs(predicted, source, 0.5, rng()) - source).mean(axis=0) * np.sign(np.linspace(-2, 2, 20))
     assert (half < 0).sum() == 10
@@ -132,38 +132,38 @@ def test_the_wrapper_has_the_abilities_of_what_it_wraps():
 @pytest.mark.parametrize("name", [PREDICTION, EMBEDDING, BOTH])
 def test_the_ends_of_mixing_are_the_controls_themselves(control_cells, name):
     of_name = control_cells[name]
-    cell, task = of_name["N1"], load_task(name, "smoke")
-    n_training = task.training_data(cell.unit, cell.seed).n_obs
-    for dose, control in ((0.0, "P"), (1.0, "N0")):
-        fits = (_control(task, "P", cell), _control(task, "N0", cell))
-        scores = task.evaluate(corrupted(*fits, n_training, MIXING, dose, 0), cell.unit, cell.seed)
-        expected = run_cell(of_name[control], None)["scores"]
+    job, task = of_name["baseline"], load_task(name, "smoke")
+    n_training = task.training_data(job.unit, job.seed).n_obs
+    for dose, control in ((0.0, "ceiling"), (1.0, "floor")):
+        fits = (_control(task, "ceiling", job), _control(task, "floor", job))
+        scores = task.evaluate(corrupted(*fits, n_training, MIXING, dose, 0), job.unit, job.seed)
+        expected = run_job(of_name[control], None)["scores"]
         assert {key: value if np.isfinite(value) else None for key, value in scores.items()} == expected
 
 
 @pytest.mark.parametrize(("name", "ladder"), [(PREDICTION, "sign-flip"), (EMBEDDING, "rotation"), (BOTH, "collapse")])
 def test_dose_zero_is_bit_identical(control_cells, name, ladder):
-    cell, task = control_cells[name]["N1"], load_task(name, "smoke")
-    n_training = task.training_data(cell.unit, cell.seed).n_obs
-    fit, floor = _control(task, "P", cell), _control(task, "N0", cell)
-    plain = task.evaluate(fit, cell.unit, cell.seed)
-    assert task.evaluate(corrupted(fit, floor, n_training, ladder, 0.0, 0), cell.unit, cell.seed) == plain
+    job, task = control_cells[name]["baseline"], load_task(name, "smoke")
+    n_training = task.training_data(job.unit, job.seed).n_obs
+    fit, floor = _control(task, "ceiling", job), _control(task, "floor", job)
+    plain = task.evaluate(fit, job.unit, job.seed)
+    assert task.evaluate(corrupted(fit, floor, n_training, ladder, 0.0, 0), job.unit, job.seed) == plain
 
 
 def test_half_a_mixture_of_predictions_is_halfway(control_cells):
-    cell, task = control_cells[PREDICTION]["N1"], load_task(PREDICTION, "smoke")
-    training = task.training_data(cell.unit, cell.seed)
-    fit, floor = _control(task, "P", cell), _control(task, "N0", cell)
+    job, task = control_cells[PREDICTION]["baseline"], load_task(PREDICTION, "smoke")
+    training = task.training_data(job.unit, job.seed)
+    fit, floor = _control(task, "ceiling", job), _control(task, "floor", job)
     half = corrupted(fit, floor, training.n_obs, MIXING, 0.5, 0)(training)
     ends = [one(training).predict(training, "stimulated") for one in (fit, floor)]
     np.testing.assert_allclose(half.predict(training, "stimulated"), np.mean(ends, axis=0), atol=1e-5)
 
 
 def test_only_the_fit_without_the_unit_is_corrupted(control_cells):
-    cell, task = control_cells[EMBEDDING]["N1"], load_task(EMBEDDING, "smoke")
-    training = task.training_data(cell.unit, cell.seed)
+    job, task = control_cells[EMBEDDING]["baseline"], load_task(EMBEDDING, "smoke")
+    training = task.training_data(job.unit, job.seed)
     fit = corrupted(
-        _control(task, "P", cell), _control(task, "N0", cell), training.n_obs, "permutation", 1.0, cell.seed
+        _control(task, "ceiling", job), _control(task, "floor", job), training.n_obs, "permutation", 1.0, job.seed
     )
     assert isinstance(fit(training), Corrupted)
     assert not isinstance(fit(task.data), Corrupted)
@@ -197,7 +197,7 @@ def test_known_pitfalls_of_predictions_show(measured):
     for metric in ("legacy_r2_no_change", "log_variance_error", "correlation_error"):
         assert set(narrow[metric]) == {"too narrow"}
     # Nine tenths of the legacy r² are there for no change at all.
-    assert (table.loc[PREDICTION].loc["legacy_r2", "N0"] > 0.85).all()
+    assert (table.loc[PREDICTION].loc["legacy_r2", "floor"] > 0.85).all()
 
 
 def test_known_pitfalls_of_embeddings_show(measured):
@@ -217,7 +217,12 @@ def test_every_ladder_of_a_task_has_all_doses(measured):
         task = load_task(name, "smoke")
         of_task = outcome.rows[(outcome.rows["task"] == name) & (outcome.rows["metric"] == task.primary[0])]
         found = of_task.groupby("ladder")["dose"].unique().map(list).to_dict()
-        assert found == {**{name: list(DOSES) for name in ladders(task)}, "N0": [0.0], "N1": [0.0], "P": [0.0]}
+        assert found == {
+            **{name: list(DOSES) for name in ladders(task)},
+            "floor": [0.0],
+            "baseline": [0.0],
+            "ceiling": [0.0],
+        }
 
 
 def test_the_command_from_end_to_end(cli, tmp_path):
@@ -236,7 +241,7 @@ def test_an_absent_data_set_is_said_and_a_wrong_name_is_refused(cli, tmp_path):
                  BENCH_CACHE_DIR=str(tmp_path / "cache"))  # fmt: skip
     assert absent.returncode == 0
     assert "skipped  unseen-cell-type/kang" in absent.stdout
-    wrong = cli("calibrate", "--tasks", "unseen-cell-typ/ifn-sim", "--out", "out2")
+    wrong = cli("calibrate", "--tasks", "unseen-job-typ/ifn-sim", "--out", "out2")
     assert wrong.returncode == 2
     assert "unseen-cell-type/ifn-sim" in wrong.stderr
     assert not (tmp_path / "out2").exists()
@@ -256,5 +261,5 @@ def test_a_failure_is_said_and_costs_its_own_scores_alone(tmp_path, monkeypatch)
     outcome = calibrate([PREDICTION], "smoke", 1, tmp_path, Console(quiet=True), "made up")
     assert all("type1 · seed 0 · " in failure and "planted" in failure for failure in outcome.failed)
     assert len(outcome.failed) == 3 + 3 * 4, "all doses but the two that are the controls"
-    assert set(outcome.rows.loc[outcome.rows["unit"] == "type1", "ladder"]) > {"N0", "N1", "P"}
+    assert set(outcome.rows.loc[outcome.rows["unit"] == "type1", "ladder"]) > {"floor", "baseline", "ceiling"}
     assert "planted" in outcome.files[0].read_text()

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.check import CheckFailed, Subject, check
-from bench.check.checks import TIMED, another_seed, cells_alone, config_sources, decoding, extremes, presets, speed
+from bench.studies.check import CheckFailed, Subject, check
+from bench.studies.check.checks import TIMED, another_seed, cells_alone, config_sources, decoding, extremes, presets, speed
 from bench.new import new
-from bench.plan import load_plugin
+from bench.plan.plugins import load_plugin
 from methods import METHODS
 from methods.base import Method
 from tests.bench.test_docs import example
@@ -241,7 +241,7 @@ class Plain(Method):
 
 
 def test_a_method_without_chance_need_not_use_its_seed():
-    from bench.check import NotApplicable
+    from bench.studies.check import NotApplicable
 
     with pytest.raises(NotApplicable, match="right for a method without chance"):
         another_seed(own(Plain))
@@ -306,7 +306,7 @@ def test_speed_is_measured_against_the_plain_vae(monkeypatch):
     assert speed(own(Plain)).endswith("s")
     clock = iter(range(10_000))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    from bench.check import checks
+    from bench.studies.check import checks
 
     checks._seconds_of.cache_clear()
     with pytest.raises(CheckFailed, match=r"1 s, 1 times the plain VAE's 1 s at the same epochs: look for a loop"):

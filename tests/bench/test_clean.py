@@ -3,23 +3,23 @@
 import pytest
 from typer.testing import CliRunner
 
-from bench.cell import result_of
 from bench.cli import app
+from bench.run.job import result_of
 from bench.plan import PlanError, choose_methods, choose_tasks, make_plan
-from bench.store import Store, StoreError
+from bench.keep.store import Store, StoreError
 
 
 @pytest.fixture
 def store(tmp_path):
-    """Two cells that ended well, one skipped, one failed and one killed, with logs and fits."""
+    """Two jobs that ended well, one skipped, one failed and one killed, with logs and fits."""
     specs, plugins = choose_methods("pca", "smoke", [])
-    cells = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {}).cells
+    jobs = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {}).jobs
     store = Store(tmp_path / "out")
     (store.out / "logs").mkdir()
     store.fits.mkdir()
-    for cell, status in zip(cells, ("ok", "ok", "skipped", "failed", "killed"), strict=False):
-        store.write(result_of(cell, status, "why", scores={"displacement": 0.5} if status == "ok" else None))
-        (store.out / "logs" / f"{cell.id}.log").write_text("said")
+    for job, status in zip(jobs, ("ok", "ok", "skipped", "failed", "killed"), strict=False):
+        store.write(result_of(job, status, "why", scores={"displacement": 0.5} if status == "ok" else None))
+        (store.out / "logs" / f"{job.id}.log").write_text("said")
     (store.fits / "one.safetensors").write_bytes(b"x" * 2_000_000)
     (store.fits / "one.lock").write_bytes(b"")
     return store
@@ -47,7 +47,7 @@ def test_without_yes_it_only_says_what_would_go(store, arguments):
 
 def test_each_choice_removes_its_own_files_alone(store):
     before = everything(store)
-    statuses = {result["cell"]["id"]: result["status"] for result in store.results()}
+    statuses = {result["job"]["id"]: result["status"] for result in store.results()}
 
     assert clean(store, "--fits", "--yes").exit_code == 0
     assert {str(file.parent) for file in before - everything(store)} == {"fits"}
@@ -55,7 +55,7 @@ def test_each_choice_removes_its_own_files_alone(store):
     assert clean(store, "--failed", "--yes").exit_code == 0
     assert sorted(result["status"] for result in store.results()) == ["ok", "ok", "skipped"]
     logs = {file.stem for file in (store.out / "logs").iterdir()}
-    assert logs == {cell for cell, status in statuses.items() if status in ("ok", "skipped")}
+    assert logs == {job for job, status in statuses.items() if status in ("ok", "skipped")}
     assert "killed" not in (store.out / "leaderboard.csv").read_text()
     assert store.parquet.exists()
 

@@ -42,7 +42,7 @@ INSTEAD = {
     ),
     "replay 3f2a": (
         "the id is an example's",
-        lambda argv, patch: [argv[0], sorted(os.listdir("runs/cells"))[0][:6]],
+        lambda argv, patch: [argv[0], sorted(os.listdir("runs/jobs"))[0][:6]],
     ),
     "data fetch": (
         "it downloads: tests/tasks/datasets fetches from a server of its own",
@@ -110,11 +110,11 @@ def invoke(patch, argv):
 
 def thinned(make, *given):
     whole = make(*given)
-    first = next((cell for cell in whole.cells if not cell.skip), None)
-    methods = dict.fromkeys(cell.method for cell in whole.cells if cell.role == "method" and not cell.skip)
-    kept = {"N0", "N1", "P", *list(methods)[:2]}
-    cells = [c for c in whole.cells if first and (c.task, c.unit, c.seed) == (first.task, first.unit, first.seed)]
-    return replace(whole, cells=tuple(cell for cell in cells if cell.method in kept))
+    first = next((job for job in whole.jobs if not job.skip), None)
+    methods = dict.fromkeys(job.method for job in whole.jobs if job.role == "method" and not job.skip)
+    kept = {"floor", "baseline", "ceiling", *list(methods)[:2]}
+    jobs = [c for c in whole.jobs if first and (c.task, c.unit, c.seed) == (first.task, first.unit, first.seed)]
+    return replace(whole, jobs=tuple(job for job in jobs if job.method in kept))
 
 
 @pytest.mark.parametrize("argv", OURS)

@@ -1,8 +1,8 @@
 import textwrap
 from pathlib import Path
 
-from bench.digests import source_digest
-from bench.plan import load_plugin
+from bench.plan.digests import source_digest
+from bench.plan.plugins import load_plugin
 from methods import METHODS
 
 FILE = """

@@ -26,16 +26,16 @@ def test_the_examples_make_rows(cli, plugin, tmp_path):
         "--tasks", "unseen-reconstruction", "--preset", "smoke", "--out", "out",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    results = [json.loads(file.read_text()) for file in (tmp_path / "out" / "cells").glob("*.json")]
+    results = [json.loads(file.read_text()) for file in (tmp_path / "out" / "jobs").glob("*.json")]
     found = {}
     for result in results:
-        found.setdefault(result["cell"]["method"], []).append(result)
-    assert {result["status"] for name in ("pca", "N0", "N1", "P") for result in found[name]} == {"ok"}
+        found.setdefault(result["job"]["method"], []).append(result)
+    assert {result["status"] for name in ("pca", "floor", "baseline", "ceiling") for result in found[name]} == {"ok"}
     (refused,) = found["gene-mean"]
     assert refused["reason"] == "gene-mean cannot decode, which unseen-reconstruction needs"
-    assert all(result["scores"]["median_error"] == 0 for result in found["P"])
-    error = {name: found[name][0]["scores"]["reconstruction_error"] for name in ("N0", "pca", "P")}
-    assert error["P"] == 0 < error["pca"] < error["N0"]
+    assert all(result["scores"]["median_error"] == 0 for result in found["ceiling"])
+    error = {name: found[name][0]["scores"]["reconstruction_error"] for name in ("floor", "pca", "ceiling")}
+    assert error["ceiling"] == 0 < error["pca"] < error["floor"]
 
 
 PAGES = ("adding_a_method.md", "adding_a_task.md", "adding_a_metric.md")

@@ -77,7 +77,7 @@ def test_names_that_repeat_change_no_score(tmp_path, cls):
     for file in files:
         task = cls(read(file), "smoke")
         unit = task.units()[0]
-        fits = [linear, *(task.control_fit(c.name, unit, 0) for c in task.controls if not c.methods)]
+        fits = [linear, *(task.reference_fit(c.name, unit, 0) for c in task.references if not c.methods)]
         scores.append([task.evaluate(fit, unit, 0) for fit in fits])
     for one, other in zip(*scores, strict=True):
         assert one == pytest.approx(other, abs=0, nan_ok=True)
@@ -286,7 +286,7 @@ def test_scaled_data_and_those_of_the_suite_say_what_they_are(tmp_path):
     data.X -= data.X.mean(axis=0)
     assert taken_for(read(written(data, tmp_path)).load()) == "scaled, with negative values"
     plan = make_plan([], ["reembedding/pancancer-sim", "unseen-cell-type/ifn-sim"], "smoke", 1, (), {})
-    assert {cell.task: cell.x_taken_for for cell in plan.cells}["unseen-cell-type/ifn-sim"] == "counts"
+    assert {job.task: job.x_taken_for for job in plan.jobs}["unseen-cell-type/ifn-sim"] == "counts"
     assert "ifn-sim: X was taken for counts" in plan.notes
     assert any(note.startswith("pancancer-sim: X was taken for log2 expression, -") for note in plan.notes)
 
@@ -305,7 +305,7 @@ def test_what_is_neither_counts_nor_on_a_log_scale_is_refused_before_any_fit(cli
     assert "--x counts" in done.stderr
     assert "scanpy.pp.log1p" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list((tmp_path / "out").glob("cells/*"))
+    assert not list((tmp_path / "out").glob("jobs/*"))
 
 
 def test_counts_with_decimals_are_rounded_where_the_user_says_that_they_are_counts(cli, tmp_path):

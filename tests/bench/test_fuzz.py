@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from bench.cell import result_of
+from bench.run.job import result_of
 from bench.plan import (
     PlanError,
     PluginError,
@@ -21,7 +21,7 @@ from bench.plan import (
     load_plugin,
     make_plan,
 )
-from bench.store import Store
+from bench.keep.store import Store
 from methods.base import ConfigError
 from metrics import UnknownName
 from tasks import load_task
@@ -57,11 +57,11 @@ def stored(tmp_path_factory):
 @given(content=json_values.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=300))
 def test_what_is_no_result_is_none(stored, content):
     store, result = stored
-    cell_id = result["cell"]["id"]
-    for file in (store.file(cell_id), store.out / "index.json"):
+    job_id = result["job"]["id"]
+    for file in (store.file(job_id), store.out / "index.json"):
         file.write_bytes(content)
-    assert store.read(cell_id) is None
-    assert store.finished(cell_id) is None
+    assert store.read(job_id) is None
+    assert store.finished(job_id) is None
     assert store.index() == {}
     assert len(store.gather().rows) == 0
 
@@ -71,7 +71,7 @@ def test_what_is_no_result_is_none(stored, content):
 def test_a_result_that_was_changed_makes_no_row(stored, data):
     """Changed as text, in any place, or as JSON, in any value."""
     store, result = stored
-    file = store.file(result["cell"]["id"])
+    file = store.file(result["job"]["id"])
     store.write(result)
     whole = file.read_bytes()
     if data.draw(st.booleans()):
@@ -92,7 +92,7 @@ def test_a_result_that_was_changed_makes_no_row(stored, data):
         content = json.dumps(changed).encode()
     file.write_bytes(content)
     rows = store.gather().rows
-    assert (store.read(result["cell"]["id"]) is not None) == (content == whole)
+    assert (store.read(result["job"]["id"]) is not None) == (content == whole)
     assert len(rows) == (2 if content == whole else 0)
 
 

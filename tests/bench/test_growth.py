@@ -5,11 +5,11 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-import bench.store
+import bench.keep.store
 from bench import execute as execution
-from bench.cell import result_of
+from bench.run.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.store import Store
+from bench.keep.store import Store
 
 
 class Nothing:
@@ -36,7 +36,7 @@ def counted(monkeypatch):
     """How often results are read and written."""
     counts = Counter()
     for name in ("read_sealed", "write_sealed"):
-        monkeypatch.setattr(bench.store, name, counting(getattr(bench.store, name), counts))
+        monkeypatch.setattr(bench.keep.store, name, counting(getattr(bench.keep.store, name), counts))
     return counts
 
 
@@ -54,7 +54,7 @@ def execute(directory, n_methods):
     plan = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {})
     nothing = Nothing()
     execution.execute(plan, Store(directory), nothing, nothing, 1, Console(quiet=True), "command")
-    return len(plan.cells)
+    return len(plan.jobs)
 
 
 def test_each_result_is_written_once_and_read_a_few_times(tmp_path, counted):

@@ -68,7 +68,12 @@ def test_status_and_leaderboard(cli, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     board = strict(done.stdout)
     assert set(board) == documented("leaderboard")
-    assert {row["method"] for row in board["tasks"][0]["methods"]} == {"N0", "N1", "P", "random-projection"}
+    assert {row["method"] for row in board["tasks"][0]["methods"]} == {
+        "floor",
+        "baseline",
+        "ceiling",
+        "random-projection",
+    }
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()} == before
     for wrong in (("leaderboard", "--format", "md"), ("leaderboard", "--into", "x"), ("status", "--watch")):
         refused = cli(*wrong, "--out", "out", "--json")

@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
-from bench.store import Store
+from bench.keep.store import Store
 from tests.bench.conftest import process_environment
 from tests.bench.test_run import PLUGIN
 
@@ -46,7 +46,7 @@ def test_two_directories_are_one_leaderboard_and_nothing_is_mixed_silently(cli, 
     found = json.loads((tmp_path / "both" / "leaderboard.json").read_text())
     (table,) = found["tasks"]
     of = {row["method"]: row for row in table["methods"]}
-    assert {"pca", "random-projection", "raises", "N0", "N1", "P"} == set(of)
+    assert {"pca", "random-projection", "raises", "floor", "baseline", "ceiling"} == set(of)
     assert table["seeds"] == [0, 1]
     assert of["pca"]["coverage"] == "4/4"
     assert of["random-projection"]["coverage"] == "2/2"
@@ -63,9 +63,9 @@ def test_two_directories_are_one_leaderboard_and_nothing_is_mixed_silently(cli, 
 @pytest.mark.usefixtures("two_outs")
 def test_an_older_task_version_is_left_out_and_said(cli, tmp_path):
     store = Store(tmp_path / "a")
-    for file in list(store.cells.glob("*.json")):
+    for file in list(store.jobs.glob("*.json")):
         result = store.read(file.stem)
-        result["cell"]["task_version"] = 0
+        result["job"]["task_version"] = 0
         store.write(result)
     assert cli("leaderboard", "--out", "a", "--out", "b", "--into", "both", "--format", "csv").returncode == 0
     assert "random-projection" not in set(pd.read_csv(tmp_path / "both" / "leaderboard.csv")["method"])

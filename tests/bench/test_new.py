@@ -8,16 +8,16 @@ import sys
 
 import pytest
 
-from bench.check.subject import Subject, differences
+from bench.studies.check.subject import Subject, differences
 from bench.new import KINDS, new
-from bench.plan import PlanError, load_plugin
+from bench.plan.plugins import PlanError, load_plugin
 from metrics import METRICS
 from tests.bench.conftest import ROOT
 from tests.bench.test_docs import DOCS
 
 
 def results(out):
-    return [json.loads(file.read_text()) for file in (out / "cells").glob("*.json")]
+    return [json.loads(file.read_text()) for file in (out / "jobs").glob("*.json")]
 
 
 def commands(page):
@@ -33,13 +33,13 @@ def test_the_docs_commands_lead_from_nothing_to_a_row(cli, tmp_path):
         done = cli(*command)
         assert done.returncode == 0, done.stdout + done.stderr
     found = results(tmp_path / "runs")
-    assert {result["cell"]["method"] for result in found} >= {"my-vae", "vae", "pca"}
+    assert {result["job"]["method"] for result in found} >= {"my-vae", "vae", "pca"}
     assert {result["status"] for result in found} == {"ok"}
     # the penalty is logged among the terms of the loss, and changes the fit
-    mine = [result for result in found if result["cell"]["method"] == "my-vae"]
+    mine = [result for result in found if result["job"]["method"] == "my-vae"]
     assert all("sparsity" in " ".join(result["curves"]) for result in mine)
     scores = {
-        name: [result["scores"] for result in found if result["cell"]["method"] == name] for name in ("my-vae", "vae")
+        name: [result["scores"] for result in found if result["job"]["method"] == name] for name in ("my-vae", "vae")
     }
     assert scores["my-vae"] != scores["vae"]
 
@@ -59,10 +59,10 @@ def test_a_new_task_with_a_new_metric_runs(cli, tmp_path):
         "--preset", "smoke",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    found = {result["cell"]["method"]: result["scores"] for result in results(tmp_path / "runs")}
-    assert found["P"] == {"reconstruction_error": 0, "my_metric": 0}
-    assert 0 < found["pca"]["reconstruction_error"] < found["N0"]["reconstruction_error"]
-    assert 0 < found["pca"]["my_metric"] < found["N0"]["my_metric"]
+    found = {result["job"]["method"]: result["scores"] for result in results(tmp_path / "runs")}
+    assert found["ceiling"] == {"reconstruction_error": 0, "my_metric": 0}
+    assert 0 < found["pca"]["reconstruction_error"] < found["floor"]["reconstruction_error"]
+    assert 0 < found["pca"]["my_metric"] < found["floor"]["my_metric"]
 
 
 @pytest.mark.parametrize("page", ["adding_a_task.md", "adding_a_metric.md"])

@@ -31,7 +31,7 @@ def test_a_users_file_is_scored_as_the_catalogues_are(cli, tmp_path, file):
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pd.read_parquet(tmp_path / "out" / "results.parquet")
     assert set(rows["task"]) == {"unseen-cell-type/mine"}
-    assert set(rows["method"]) == {"pca", "N0", "N1", "P"}
+    assert set(rows["method"]) == {"pca", "floor", "baseline", "ceiling"}
     assert (rows["status"] == "ok").all()
     for part in (f"--data {file}", "--condition arm", "--cell-type type", "--control control"):
         assert part in rows["replay"].iloc[0]
@@ -91,7 +91,7 @@ def test_shared_and_private_variation_in_a_users_groups(cli, tmp_path):
     values = rows[rows["metric"] == "block_diagonality"].set_index("method")["value"]
     # a file's own column "program" is not taken for the simulator's truth, so that the ceiling knows the groups alone
     assert values["pca"] == 0.0
-    assert values["P"] == pytest.approx(1.0, abs=0.05)
+    assert values["ceiling"] == pytest.approx(1.0, abs=0.05)
 
 
 def test_genes_are_chosen_in_each_training_split_and_said_to_be(cli, tmp_path, file):

@@ -96,24 +96,24 @@ def plan(methods="pca,no-change", tasks="reembedding/pancancer-sim", seeds=2, se
 
 
 def test_the_cross_has_every_method_unit_seed_and_control_once():
-    cells = plan().cells
-    run = [(cell.role, cell.method, cell.unit, cell.seed) for cell in cells if not cell.skip]
-    methods = [("method", "pca"), ("control", "N0"), ("control", "N1"), ("control", "P")]
+    jobs = plan().jobs
+    run = [(job.role, job.method, job.unit, job.seed) for job in jobs if not job.skip]
+    methods = [("method", "pca"), ("control", "floor"), ("control", "baseline"), ("control", "ceiling")]
     assert sorted(run) == sorted((*m, f"cancer{unit}", seed) for m in methods for unit in (0, 1) for seed in (0, 1))
-    (skipped,) = [cell for cell in cells if cell.skip]
+    (skipped,) = [job for job in jobs if job.skip]
     assert (skipped.method, skipped.unit) == ("no-change", WHOLE)
     assert skipped.skip == "no-change cannot embed, which reembedding needs"
 
 
 def test_ids_are_unique_and_the_same_each_time():
-    first, second = plan().cells, plan().cells
-    assert len({cell.id for cell in first}) == len(first)
-    assert [cell.id for cell in first] == [cell.id for cell in second]
+    first, second = plan().jobs, plan().jobs
+    assert len({job.id for job in first}) == len(first)
+    assert [job.id for job in first] == [job.id for job in second]
     assert plan().invocation == plan().invocation != plan(seeds=1).invocation
 
 
 def test_an_id_changes_with_all_that_a_result_depends_on():
-    cell = plan().cells[0]
+    job = plan().jobs[0]
     for field, value in {
         "config": {"n_latent": 3},
         "task_version": 99,
@@ -124,14 +124,14 @@ def test_an_id_changes_with_all_that_a_result_depends_on():
         "task_digest": "x",
         "data_digest": "x",
     }.items():
-        assert dataclasses.replace(cell, **{field: value}).with_id().id != cell.id
-    assert dataclasses.replace(cell, plugins=("elsewhere.py",)).with_id().id == cell.id
+        assert dataclasses.replace(job, **{field: value}).with_id().id != job.id
+    assert dataclasses.replace(job, plugins=("elsewhere.py",)).with_id().id == job.id
 
 
 def test_what_a_task_fixes_gives_way_to_what_the_user_sets():
     def sizes(settings):
-        cells = plan("pca", "latent-recovery/sparse-shift", settings=settings).cells
-        return {cell.config["n_latent"] for cell in cells if cell.role == "method"}
+        jobs = plan("pca", "latent-recovery/sparse-shift", settings=settings).jobs
+        return {job.config["n_latent"] for job in jobs if job.role == "method"}
 
     assert sizes([]) == {15}
     assert sizes(["pca.n_latent=4"]) == {4}
@@ -141,7 +141,7 @@ def test_absent_data_are_said_with_the_command_that_gets_them(monkeypatch, tmp_p
     monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path))
     made = plan(tasks="reembedding/pancancer-sim,reembedding/tcga-paired")
-    assert {cell.task for cell in made.cells} == {"reembedding/pancancer-sim"}
+    assert {job.task for job in made.jobs} == {"reembedding/pancancer-sim"}
     assert "python -m bench data fetch tcga-paired" in made.absent["reembedding/tcga-paired"]
 
 

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from bench.cell import result_of
-from bench.estimate import AROUND, BETWEEN, GUESSED, MEASURED, PREFLIGHT, TRIED, Estimate, tried
+from bench.plan.cost import AROUND, BETWEEN, GUESSED, MEASURED, PREFLIGHT, TRIED, Estimate, tried
+from bench.run.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.preflight import PRESET, first_cells, shortened
-from bench.store import Store, tidy
+from bench.studies.preflight import PRESET, first_jobs, shortened
+from bench.keep.store import Store, tidy
 from tests.bench.test_run import PLUGIN
 from tests.bench.test_schedule import measured
 
@@ -23,10 +23,10 @@ def plan(methods="vae,pca,no-change", preset="default", seeds=2, settings=()):
 
 
 def test_each_method_and_control_is_tried_once_on_a_task():
-    cells = first_cells(plan()).cells
-    assert sorted((cell.method, cell.unit, cell.seed) for cell in cells) == [
-        ("N0", "cancer0", 0), ("N1", "cancer0", 0), ("P", "cancer0", 0), ("no-change", "*", 0), ("pca", "cancer0", 0),
-        ("vae", "cancer0", 0),
+    jobs = first_jobs(plan()).jobs
+    assert sorted((job.method, job.unit, job.seed) for job in jobs) == [
+        ("floor", "cancer0", 0), ("baseline", "cancer0", 0), ("ceiling", "cancer0", 0), ("no-change", "*", 0),
+        ("pca", "cancer0", 0), ("vae", "cancer0", 0),
     ]  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def test_what_makes_a_run_long_is_not_taken_over_from_the_command():
     assert short["vae"].changes == {"n_latent": 3}
     assert short["vae"].label == "vae@max_epochs=3000@n_latent=3", "so that its time is found again"
     made = make_plan(list(short.values()), choose_tasks(TASK), PRESET, 1, (), {})
-    assert {cell.config["max_epochs"] for cell in made.cells if cell.name == "vae"} == {5}
+    assert {job.config["max_epochs"] for job in made.jobs if job.name == "vae"} == {5}
 
 
 def test_a_preflight_finds_what_fails_and_gives_its_times_to_the_run(cli, plugin, tmp_path):
@@ -61,11 +61,11 @@ def test_a_preflight_finds_what_fails_and_gives_its_times_to_the_run(cli, plugin
     assert "no-change cannot embed" in said["skipped", "no-change"]
     assert "python -m bench data fetch tcga-paired" in said["absent", "reembedding/tcga-paired"]
     assert said["ok", "7"] == "of 12 crosses of method and task"
-    assert re.search(r"the run itself: \d+ cells, about .* with 2 jobs", done.stdout)
+    assert re.search(r"the run itself: \d+ jobs, about .* with 2 jobs", done.stdout)
 
-    flown = [json.loads(file.read_text()) for file in (tmp_path / "out" / PREFLIGHT / "cells").iterdir()]
-    assert {(result["cell"]["unit"], result["cell"]["seed"]) for result in flown} == {("cancer0", 0)}
-    assert list((tmp_path / "out" / "cells").iterdir()) == [], "no result of a preflight is one of the run"
+    flown = [json.loads(file.read_text()) for file in (tmp_path / "out" / PREFLIGHT / "jobs").iterdir()]
+    assert {(result["job"]["unit"], result["job"]["seed"]) for result in flown} == {("cancer0", 0)}
+    assert list((tmp_path / "out" / "jobs").iterdir()) == [], "no result of a preflight is one of the run"
     assert not (tmp_path / "out" / PREFLIGHT / "mlflow.db").exists()
 
     dry = cli("run", "--methods", "vae", "--tasks", TASK, "--out", "out", "--dry-run")
@@ -79,10 +79,10 @@ def smoke(tmp_path):
     """A preflight in which a fit of 5 epochs on a fifth of the values took 2 seconds and its evaluation 1."""
     made = plan(preset="smoke", seeds=1)
     store = Store(tmp_path / PREFLIGHT)
-    for cell in first_cells(made).cells:
-        if not cell.skip:
-            result = result_of(cell, "ok", "", scores={"displacement": 0.5}, handed=(500, 400), evaluate_seconds=1.0)
-            store.write({**result, "fit_seconds": 2.0 if cell.name == "vae" else 0.0})
+    for job in first_jobs(made).jobs:
+        if not job.skip:
+            result = result_of(job, "ok", "", scores={"displacement": 0.5}, handed=(500, 400), evaluate_seconds=1.0)
+            store.write({**result, "fit_seconds": 2.0 if job.name == "vae" else 0.0})
     store.gather()
     return tried(tmp_path)
 
@@ -91,7 +91,7 @@ NONE = tidy([])
 
 
 def cell_of(made, name):
-    return dataclasses.replace(next(cell for cell in made.cells if cell.name == name), replicas=())
+    return dataclasses.replace(next(job for job in made.jobs if job.name == name), replicas=())
 
 
 def test_a_fit_is_scaled_by_values_and_epochs_and_an_evaluation_is_not(smoke):

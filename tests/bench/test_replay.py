@@ -1,4 +1,4 @@
-"""``bench replay``: one stored cell again."""
+"""``bench replay``: one stored job again."""
 
 import json
 import shutil
@@ -6,12 +6,12 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from bench.cell import run_cell
 from bench.cli import app
-from bench.files import write_sealed
+from bench.keep.files import write_sealed
+from bench.run.job import run_job
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.replay import CLOSE, DIFFERENT, SAME, compare, find, replay
-from bench.store import Store, StoreError
+from bench.studies.replay import CLOSE, DIFFERENT, SAME, compare, find, replay
+from bench.keep.store import Store, StoreError
 from tests.bench.test_run import PLUGIN
 
 
@@ -23,9 +23,9 @@ def made(tmp_path_factory):
     specs, plugins = choose_methods(f"vae,{directory / 'plugin.py'}:Raises", "smoke", [])
     plan = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {})
     store = Store(directory / "out")
-    for cell in plan.cells:
-        if cell.unit == "cancer0" and cell.method in ("vae", "raises", "N0", "N1"):
-            store.write(run_cell(cell, store.fits))
+    for job in plan.jobs:
+        if job.unit == "cancer0" and job.method in ("vae", "raises", "floor", "baseline"):
+            store.write(run_job(job, store.fits))
     assert list(store.fits.glob("*.safetensors"))
     return store
 
@@ -36,10 +36,10 @@ def store(made, tmp_path):
 
 
 def stored(store, method):
-    return next(result for result in store.results() if result["cell"]["method"] == method)
+    return next(result for result in store.results() if result["job"]["method"] == method)
 
 
-@pytest.mark.parametrize("method", ["vae", "N0", "N1"])
+@pytest.mark.parametrize("method", ["vae", "floor", "baseline"])
 def test_an_unchanged_cell_gives_the_same_bits_without_the_cache(store, method):
     shutil.rmtree(store.fits)
     before = stored(store, method)
@@ -69,11 +69,11 @@ def test_compare(then, now, verdict):
 
 
 def test_a_score_that_was_changed_is_found(store):
-    result = stored(store, "N0")
+    result = stored(store, "floor")
     result["scores"]["displacement"] += 1e-3
     result["scores"]["knn_recall"] += 1e-9
     store.write(result)
-    done = CliRunner().invoke(app, ["replay", result["cell"]["id"][:9], "--out", str(store.out)])
+    done = CliRunner().invoke(app, ["replay", result["job"]["id"][:9], "--out", str(store.out)])
     assert done.exit_code == 1, done.output
     verdicts = {line.split()[0]: line for line in done.output.splitlines() if line}
     assert verdicts["displacement"].rstrip().endswith(DIFFERENT)
@@ -87,8 +87,8 @@ def test_a_score_that_was_changed_is_found(store):
     [("method_digest", "the method's code"), ("task_digest", "the task's code"), ("data_digest", "the data")],
 )
 def test_a_digest_that_is_another_is_said(store, field, what):
-    result = stored(store, "N1")
-    result["cell"][field] = "0" * 64
+    result = stored(store, "baseline")
+    result["job"][field] = "0" * 64
     changes = replay(result).changes
     assert any(change.startswith(f"{what} (000000000000 then, ") for change in changes)
     assert sum("of something else" in change for change in changes) == 1
@@ -96,7 +96,7 @@ def test_a_digest_that_is_another_is_said(store, field, what):
 
 
 def test_another_library_or_machine_is_said(store):
-    result = stored(store, "N1")
+    result = stored(store, "baseline")
     result["environment"]["versions"]["numpy"] = "1.0"
     result["environment"]["cpu"] = "abacus"
     changes = replay(result).changes
@@ -106,7 +106,7 @@ def test_another_library_or_machine_is_said(store):
 
 def test_a_setting_that_was_changed_is_said(store):
     result = stored(store, "vae")
-    result["cell"]["config"]["max_epochs"] = 1
+    result["job"]["config"]["max_epochs"] = 1
     done = replay(result)
     assert len(done.changes) == 1
     assert "of something else" in done.changes[0]
@@ -115,31 +115,31 @@ def test_a_setting_that_was_changed_is_said(store):
 
 def test_a_cell_that_failed_fails_again_with_its_traceback(store):
     result = stored(store, "raises")
-    done = CliRunner().invoke(app, ["replay", result["cell"]["id"], "--out", str(store.out)])
+    done = CliRunner().invoke(app, ["replay", result["job"]["id"], "--out", str(store.out)])
     assert done.exit_code == 1
     assert "ArithmeticError: planted failure" in done.output
     assert "Traceback" in done.output
 
 
 def test_the_cell_is_found_by_the_beginning_of_its_id(store):
-    ids = [result["cell"]["id"] for result in store.results()]
-    assert find(store, ids[0])["cell"]["id"] == ids[0]
+    ids = [result["job"]["id"] for result in store.results()]
+    assert find(store, ids[0])["job"]["id"] == ids[0]
     again = json.loads(store.file(ids[0]).read_text())
-    again["cell"]["id"] = ids[0][:8] + "00000000"
+    again["job"]["id"] = ids[0][:8] + "00000000"
     store.write(again)
     with pytest.raises(StoreError, match=f"2 ids start so .*{ids[0]}.*give more of it"):
         find(store, ids[0][:8])
-    for prefix in ("", "xyz", "../cells"):
+    for prefix in ("", "xyz", "../jobs"):
         with pytest.raises(StoreError, match="is called so"):
             find(store, prefix)
 
 
 def test_a_cell_of_another_version_or_without_its_data_is_refused(store):
-    result = stored(store, "N1")
+    result = stored(store, "baseline")
     with pytest.raises(StoreError, match="another version"):
-        replay({**result, "cell": {**result["cell"], "colour": "red"}})
+        replay({**result, "job": {**result["job"], "colour": "red"}})
     with pytest.raises(StoreError, match="no longer has a control N9"):
-        replay({**result, "cell": {**result["cell"], "method": "N9"}})
-    write_sealed({**result, "format": 0}, store.file(result["cell"]["id"]))
+        replay({**result, "job": {**result["job"], "method": "N9"}})
+    write_sealed({**result, "format": 0}, store.file(result["job"]["id"]))
     with pytest.raises(StoreError, match="not a readable result"):
-        find(store, result["cell"]["id"])
+        find(store, result["job"]["id"])

@@ -1,4 +1,4 @@
-"""Cells that differ by their seed alone are fitted in one pass."""
+"""Jobs that differ by their seed alone are fitted in one pass."""
 
 import json
 from dataclasses import replace
@@ -6,13 +6,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from bench.cell import run_cells
-from bench.fits import make_together
+from bench.run.fits import make_together
+from bench.run.job import run_jobs
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.replay import SAME, replay
-from bench.replicas import Together
-from bench.schedule import passes
-from bench.store import Store
+from bench.studies.replay import SAME, replay
+from bench.run.stacked import Together
+from bench.plan.order import passes
+from bench.keep.store import Store
 from methods.base import Apart, Method
 
 TASK = "reembedding/pancancer-sim"
@@ -57,21 +57,21 @@ class Fine(Mean):
 """
 
 
-def cells_of(methods, n_seeds=3, plugins=()):
+def jobs_of(methods, n_seeds=3, plugins=()):
     specs, plugins = choose_methods(methods, "smoke", [], plugins)
     plan = make_plan(specs, choose_tasks(TASK), "smoke", n_seeds, plugins, {})
-    return [cell for cell in plan.cells if cell.unit == "cancer0"]
+    return [job for job in plan.jobs if job.unit == "cancer0"]
 
 
 def test_the_plan_says_which_seeds_are_fitted_in_one_pass():
-    cells = {(cell.method, cell.seed): cell for cell in cells_of("vae,gamma-vae,pca", n_seeds=11)}
-    assert cells["vae", 0].replicas == cells["vae", 7].replicas == tuple(range(8))
-    assert cells["vae", 9].replicas == (8, 9, 10)
-    assert {cell.replicas for (method, _), cell in cells.items() if method != "vae"} == {()}
-    (alone,) = [cell for cell in cells_of("vae", n_seeds=1) if cell.method == "vae"]
+    jobs = {(job.method, job.seed): job for job in jobs_of("vae,gamma-vae,pca", n_seeds=11)}
+    assert jobs["vae", 0].replicas == jobs["vae", 7].replicas == tuple(range(8))
+    assert jobs["vae", 9].replicas == (8, 9, 10)
+    assert {job.replicas for (method, _), job in jobs.items() if method != "vae"} == {()}
+    (alone,) = [job for job in jobs_of("vae", n_seeds=1) if job.method == "vae"]
     assert alone.replicas == ()
-    assert alone.id == cells["vae", 0].id
-    by_pass = [[cell.seed for cell in one] for one in passes([cells["vae", i] for i in (0, 9, 3, 10)])]
+    assert alone.id == jobs["vae", 0].id
+    by_pass = [[job.seed for job in one] for one in passes([jobs["vae", i] for i in (0, 9, 3, 10)])]
     assert by_pass == [[0, 3], [9, 10]]
 
 
@@ -79,21 +79,21 @@ def test_the_plan_says_which_seeds_are_fitted_in_one_pass():
 def made(tmp_path_factory):
     """Three seeds of a network on one unit."""
     store = Store(tmp_path_factory.mktemp("made") / "out")
-    cells = [cell for cell in cells_of("vae") if cell.method == "vae"]
-    for result in run_cells(cells, store.fits):
+    jobs = [job for job in jobs_of("vae") if job.method == "vae"]
+    for result in run_jobs(jobs, store.fits):
         store.write(result)
-    return store, cells
+    return store, jobs
 
 
 def test_rows_are_as_if_run_alone_and_marked(made):
-    store, cells = made
-    results = [store.read(cell.id) for cell in cells]
+    store, jobs = made
+    results = [store.read(job.id) for job in jobs]
     assert [result["status"] for result in results] == ["ok"] * 3
     # each seed has two fits, one with the unit; all cost the same share of their pass
     assert len({result["fit_seconds"] for result in results}) == 1
     assert set(store.gather().rows["replicas"]) == {3}
-    for cell, result in zip(cells, results, strict=True):
-        (alone,) = run_cells([replace(cell, replicas=())], None)
+    for job, result in zip(jobs, results, strict=True):
+        (alone,) = run_jobs([replace(job, replicas=())], None)
         assert alone["scores"].keys() == result["scores"].keys()
         assert alone["curves"].keys() == result["curves"].keys()
         first = [curve[0] for curve in alone["curves"].values()]
@@ -101,12 +101,12 @@ def test_rows_are_as_if_run_alone_and_marked(made):
 
 
 def test_one_cell_again_takes_part_in_the_same_pass(made):
-    store, cells = made
-    before = store.read(cells[1].id)
+    store, jobs = made
+    before = store.read(jobs[1].id)
     done = replay(json.loads(json.dumps(before)))
     assert {verdict for *_, verdict in done.scores.values()} == {SAME}
     kept = len(list(store.fits.glob("*.safetensors")))
-    (again,) = run_cells([cells[1]], store.fits)
+    (again,) = run_jobs([jobs[1]], store.fits)
     assert again["scores"] == before["scores"]
     assert again["fit_seconds"] == before["fit_seconds"]
     assert len(list(store.fits.glob("*.safetensors"))) == kept == 6
@@ -118,8 +118,8 @@ def test_processes_and_threads_give_the_same_bits_and_a_lost_result_comes_back(c
     assert cli(*run, "--out", "b", "--jobs", "2").returncode == 0
     first, second = (rows_of(tmp_path / name) for name in "ab")
     pd.testing.assert_series_equal(first["value"], second["value"])
-    lost = first[(first["method"] == "trvae") & (first["seed"] == 1)].index.get_level_values("cell_id")[0]
-    (tmp_path / "b" / "cells" / f"{lost}.json").unlink()
+    lost = first[(first["method"] == "trvae") & (first["seed"] == 1)].index.get_level_values("job_id")[0]
+    (tmp_path / "b" / "jobs" / f"{lost}.json").unlink()
     for file in (tmp_path / "b" / "fits").glob("*.safetensors"):
         file.unlink()
     done = cli(*run, "--out", "b", "--jobs", "2")
@@ -128,7 +128,7 @@ def test_processes_and_threads_give_the_same_bits_and_a_lost_result_comes_back(c
 
 
 def rows_of(directory):
-    return pd.read_parquet(directory / "results.parquet").set_index(["cell_id", "metric"]).sort_index()
+    return pd.read_parquet(directory / "results.parquet").set_index(["job_id", "metric"]).sort_index()
 
 
 def test_a_failed_replica_fails_its_own_cell(cli, tmp_path, plugin):

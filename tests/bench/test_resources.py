@@ -1,4 +1,4 @@
-"""What cells ask for, and which GPU each is given."""
+"""What jobs ask for, and which GPU each is given."""
 
 import dataclasses
 import json
@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bench.estimate import Estimate
-from bench.executors.local import LocalExecutor
+from bench.plan.cost import Estimate
+from bench.run.executors.local import LocalExecutor
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.resources import Resources, needs
-from bench.schedule import Turns
-from bench.store import tidy
+from bench.plan.resources import Resources, needs
+from bench.plan.order import Turns
+from bench.keep.store import tidy
 from tests.bench.conftest import process_environment
 
 TASK = "reembedding/pancancer-sim"
@@ -80,21 +80,21 @@ class Suicidal(Plain):
 """
 
 
-#: Runs methods of a plugin with LocalExecutor and prints each cell's status and reason.
+#: Runs methods of a plugin with LocalExecutor and prints each job's status and reason.
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from bench.executors.local import LocalExecutor
+from bench.run.executors.local import LocalExecutor
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.store import Store
+from bench.keep.store import Store
 
 methods, plugin, devices = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 specs, plugins = choose_methods(methods, "smoke", [], [plugin])
 plan = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 2, plugins, {})
-cells = [cell for cell in plan.cells if cell.role == "method"]
+jobs = [job for job in plan.jobs if job.role == "method"]
 done = []
 runner = LocalExecutor(4, 240, 8000, devices)
-runner.run(cells, Store(Path("out")), lambda cell: None, lambda cell, result: done.append(result))
+runner.run(jobs, Store(Path("out")), lambda job: None, lambda job, result: done.append(result))
 print(json.dumps([(result["status"], result["reason"]) for result in done]))
 """
 
@@ -121,7 +121,7 @@ def run_here(plugin, tmp_path):
 def planned(methods):
     specs, plugins = choose_methods(methods, "smoke", [])
     plan = make_plan(specs, choose_tasks(TASK), "smoke", 1, plugins, {})
-    return [cell for cell in plan.cells if cell.role == "method"], plan
+    return [job for job in plan.jobs if job.role == "method"], plan
 
 
 def test_needs_grow_with_data_and_time_in_powers_of_two():
@@ -136,22 +136,22 @@ def test_needs_grow_with_data_and_time_in_powers_of_two():
 
 
 def test_every_network_uses_a_gpu_and_no_control_does():
-    cells, plan = planned("all")
-    taken = {cell.method for cell in cells if needs(cell, 1, 1).gpu}
+    jobs, plan = planned("all")
+    taken = {job.method for job in jobs if needs(job, 1, 1).gpu}
     assert {"vae", "lord", "gamma-vae", "multigroup-vi"} <= taken
     assert not taken & {"pca", "umap", "fastica", "random-projection"}
-    assert not any(needs(cell, 1, 1).gpu for cell in plan.cells if cell.role == "control")
+    assert not any(needs(job, 1, 1).gpu for job in plan.jobs if job.role == "reference")
 
 
 def test_no_more_jobs_are_counted_on_than_there_are_cells():
-    cells, plan = planned("pca")
+    jobs, plan = planned("pca")
     estimate = Estimate(tidy([]), plan.sizes)
-    one, _ = estimate.total(cells[:1], 1)
-    assert estimate.total(cells[:1], 256)[0] == one
+    one, _ = estimate.total(jobs[:1], 1)
+    assert estimate.total(jobs[:1], 256)[0] == one
 
 
 def most_at_a_time(events):
-    """For each device the most cells that held it at one time."""
+    """For each device the most jobs that held it at one time."""
     held, most = Counter(), Counter()
     for event in events:
         held[event[1:]] += 1 if event[0] == "+" else -1
@@ -163,7 +163,7 @@ def test_cells_share_one_gpu(run_here, tmp_path):
     done = run_here("wants-gpu,wants-none", ["7"], DEVICES_FILE=str(tmp_path / "devices"))
     assert [status for status, _ in done] == ["ok"] * 8
     events = (tmp_path / "devices").read_text().split()
-    # reembedding fits twice a cell
+    # reembedding fits twice a job
     assert len(events) == 2 * 2 * 4
     most = most_at_a_time(events)
     assert set(most) == {"7"}
@@ -180,12 +180,12 @@ def test_cells_are_spread_over_gpus(run_here, tmp_path):
 
 @pytest.mark.parametrize(("jobs", "devices"), [(8, ["0"]), (4, ["0", "1"]), (5, ["0", "1", "2"])])
 def test_no_gpu_has_more_than_its_share_whichever_cells_end_first(jobs, devices):
-    executor, (cell, *_) = LocalExecutor(jobs, 1, 1, devices), planned("vae")[0]
+    executor, (job, *_) = LocalExecutor(jobs, 1, 1, devices), planned("vae")[0]
     rng, running = np.random.default_rng(0), []
     for _ in range(300):
         while len(running) < jobs:
-            cells, device = executor._choose([[cell]], running, Turns())
-            running.append(SimpleNamespace(cells=cells, device=device))
+            jobs, device = executor._choose([[job]], running, Turns())
+            running.append(SimpleNamespace(jobs=jobs, device=device))
         taken = Counter(one.device for one in running)
         assert set(taken) <= set(devices)
         assert max(taken.values()) <= -(-jobs // len(devices))
@@ -198,7 +198,7 @@ def test_gpus_are_those_that_are_visible(monkeypatch):
     import torch
 
     from bench.plan import PlanError
-    from bench.resources import devices
+    from bench.plan.resources import devices
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

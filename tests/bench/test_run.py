@@ -102,14 +102,14 @@ def runs(tmp_path, uri=None):
     client = MlflowClient(uri or f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("bench")
     found = client.search_runs([experiment.experiment_id], max_results=1000)
-    children = {run.data.tags["cell_id"]: run for run in found if "cell_id" in run.data.tags}
+    children = {run.data.tags["job_id"]: run for run in found if "job_id" in run.data.tags}
     parents = [run for run in found if "invocation" in run.data.tags]
     assert len(children) + len(parents) == len(found), "a cell was logged twice"
     return client, children, parents
 
 
 def cells(tmp_path):
-    return {file.stem: json.loads(file.read_text()) for file in (tmp_path / "out" / "cells").glob("*.json")}
+    return {file.stem: json.loads(file.read_text()) for file in (tmp_path / "out" / "jobs").glob("*.json")}
 
 
 def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing(cli, tmp_path):
@@ -121,20 +121,22 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
 
     rows = pd.read_parquet(tmp_path / "out" / "results.parquet")
     ok = rows[rows["status"] == "ok"]
-    assert set(ok["method"]) == {"pca", "vae", "N0", "N1", "P"}
+    assert set(ok["method"]) == {"pca", "vae", "floor", "baseline", "ceiling"}
     assert ok["value"].notna().all()
-    assert ok.groupby("method")["cell_id"].nunique().eq(4).all()
-    assert set(ok[ok["method"] == "N1"]["detail"]) == {"pca"}
+    assert ok.groupby("method")["job_id"].nunique().eq(4).all()
+    assert set(ok[ok["method"] == "baseline"]["detail"]) == {"pca"}
     assert (ok["peak_memory_mb"] > 50).all()
     assert (ok[ok["method"] == "vae"]["fit_seconds"] > 0).all()
     assert "stopped by max_epochs=5" in set(ok["warnings"])
-    pca, n1 = (ok[ok["method"] == name].set_index(["unit", "seed", "metric"])["value"] for name in ("pca", "N1"))
+    pca, n1 = (ok[ok["method"] == name].set_index(["unit", "seed", "metric"])["value"] for name in ("pca", "baseline"))
     pd.testing.assert_series_equal(pca.sort_index(), n1.sort_index(), check_names=False)
 
     board = (tmp_path / "out" / "leaderboard.md").read_text()
     for text in ("python -m bench run --methods pca,vae,no-change", "Commit:", "torch 2.13.0", "| vae", "no-change"):
         assert text in board
-    assert {"pca", "vae", "N0", "N1", "P"} <= set(pd.read_csv(tmp_path / "out" / "leaderboard.csv")["method"])
+    assert {"pca", "vae", "floor", "baseline", "ceiling"} <= set(
+        pd.read_csv(tmp_path / "out" / "leaderboard.csv")["method"]
+    )
 
     client, children, (parent,) = runs(tmp_path)
     assert set(children) == set(cells(tmp_path))
@@ -143,7 +145,7 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
     tables = {"leaderboard.html", "leaderboard.md", "leaderboard.csv", "leaderboard_suite.csv"}
     assert artifacts == {*tables, "results.parquet"}
     vae = next(run for run in children.values() if run.data.tags["method"] == "vae")
-    result = cells(tmp_path)[vae.data.tags["cell_id"]]
+    result = cells(tmp_path)[vae.data.tags["job_id"]]
     assert vae.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert vae.data.tags.items() >= {"task": "reembedding", "dataset": "pancancer-sim", "status": "ok"}.items()
     assert vae.data.metrics["displacement"] == result["scores"]["displacement"]
@@ -152,7 +154,7 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
     assert [m.step for m in client.get_metric_history(vae.info.run_id, "curve/kl")] == [0, 1, 2, 3, 4]
     (dataset_input,) = vae.inputs.dataset_inputs
     assert dataset_input.dataset.name == "pancancer-sim"
-    assert vae.data.tags["data_sha256"] == result["cell"]["data_digest"]
+    assert vae.data.tags["data_sha256"] == result["job"]["data_digest"]
 
     before = cells(tmp_path)
     second = cli(*arguments)
@@ -176,14 +178,14 @@ def test_faults_take_one_cell_each(cli, plugin, tmp_path):
     assert done.returncode == 1
     by_method = {}
     for result in cells(tmp_path).values():
-        by_method.setdefault(result["cell"]["method"], set()).add((result["status"], result["reason"]))
+        by_method.setdefault(result["job"]["method"], set()).add((result["status"], result["reason"]))
     status = {method: {status for status, _ in found} for method, found in by_method.items()}
     assert status == {
         "fine": {"ok"},
         "pca": {"ok"},
-        "N0": {"ok"},
-        "N1": {"ok"},
-        "P": {"ok"},
+        "floor": {"ok"},
+        "baseline": {"ok"},
+        "ceiling": {"ok"},
         "raises": {"failed"},
         "crashes": {"failed"},
         "collapsed": {"ok"},
@@ -221,7 +223,7 @@ def test_a_killed_cell_is_killed_alone_and_tried_again(cli, start, plugin, tmp_p
     os.kill(int(wait_for(lambda: pids.exists() and pids.read_text().splitlines())[0]), signal.SIGKILL)
     printed, _ = head.communicate(timeout=120)
     assert head.returncode == 1, printed
-    statuses = sorted((r["cell"]["method"], r["status"]) for r in cells(tmp_path).values())
+    statuses = sorted((r["job"]["method"], r["status"]) for r in cells(tmp_path).values())
     assert statuses.count(("slow", "killed")) == 1
     assert statuses.count(("slow", "ok")) == 1
     assert {status for method, status in statuses if method != "slow"} == {"ok"}

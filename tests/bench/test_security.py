@@ -9,9 +9,9 @@ import sys
 import pandas as pd
 import pytest
 
-from bench.cell import readable, result_of
+from bench.run.job import readable, result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.store import Store, replay_command
+from bench.keep.store import Store, replay_command
 from tests.bench.conftest import ROOT
 from tests.bench.test_imports import PACKAGES
 from tests.bench.test_run import TASK, TINY, runs
@@ -106,7 +106,7 @@ def test_names_are_text_everywhere(cli, plugin, tmp_path):
     _, children, (parent,) = runs(tmp_path)
     assert parent.info.status == "FAILED"
     assert {run.data.tags["method"] for run in children.values()} >= set(NAMES)
-    assert len(children) == rows["cell_id"].nunique()
+    assert len(children) == rows["job_id"].nunique()
     (one, *_) = (run for run in children.values() if run.data.tags["method"] == NAMES[0])
     assert {name for name in one.data.metrics if name.startswith("curve")} == {"curve/_b_loss__b__.._x", "curve/_"}
 
@@ -123,7 +123,7 @@ def test_names_are_text_everywhere(cli, plugin, tmp_path):
 def test_a_replay_command_is_quoted():
     specs, plugins = choose_methods("beta-vae@beta=2", "smoke", [])
     (cell, *_) = make_plan(specs, choose_tasks(TASK), "smoke", 1, plugins, {}).cells
-    stored = json.loads(json.dumps(result_of(cell, "ok", "")))["cell"]
+    stored = json.loads(json.dumps(result_of(cell, "ok", "")))["job"]
     stored |= {"plugins": ["/a b/$(x).py"], "task": "reembedding/my file"}
     stored["own"] = {"file": "/my file.h5ad", "environment": "a;b", "content": "it's", "control": ""}
     words = shlex.split(replay_command(stored))

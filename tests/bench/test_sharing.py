@@ -1,10 +1,10 @@
-"""One search for the neighbours of the same codes in the evaluation of a cell, whatever the number of metrics."""
+"""One search for the neighbours of the same codes in the evaluation of a job, whatever the number of metrics."""
 
 from collections import Counter
 
 import pytest
 
-from bench.cell import run_cell
+from bench.run.job import run_job
 from bench.plan import choose_methods, choose_tasks, make_plan
 from metrics import neighbours
 
@@ -20,7 +20,7 @@ def test_no_codes_are_searched_twice(task, monkeypatch):
         return exact(points, k)
 
     monkeypatch.setattr(neighbours, "_exact", counted)
-    result = run_cell(next(cell for cell in plan.cells if cell.role == "method"), None)
+    result = run_job(next(job for job in plan.jobs if job.role == "method"), None)
     assert result["status"] == "ok", result["reason"]
     # trustworthiness and continuity ask for the same two, knn_recall for two others; iLISI for one
     assert list(searches.values()) == [1] * (4 if "reembedding" in task else 1)

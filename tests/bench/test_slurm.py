@@ -13,15 +13,15 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from bench.cell import result_of, run_cells
-from bench.executors import ExecutorError, slurm
-from bench.executors.slurm import Ended, SlurmExecutor, State, attempts, bundle, note_attempt, parse_settings
-from bench.files import read_sealed
+from bench.run.executors import ExecutorError, slurm
+from bench.run.executors.slurm import Ended, SlurmExecutor, State, attempts, bundle, note_attempt, parse_settings
+from bench.keep.files import read_sealed
+from bench.run.job import result_of, run_jobs
 from bench.plan import PlanError, choose_methods, choose_tasks, make_plan
-from bench.resources import Resources
-from bench.store import Store
+from bench.plan.resources import Resources
+from bench.keep.store import Store
 from tests.bench.test_mlflow_server import free_port
-from tests.bench.test_run import PLUGIN, cells
+from tests.bench.test_run import PLUGIN, jobs
 from tests.bench.test_tune import SHIFT, tuned
 from tests.bench.test_tune import planned as planned_tuning
 from tests.waiting import wait_for
@@ -80,7 +80,12 @@ def test_cells_of_a_class_are_bundled_evenly_and_what_was_begun_is_alone():
     ("ended", "printed", "status", "reason"),
     [
         (Ended("OUT_OF_MEMORY", 0, 9), "", "out_of_memory", "ended by SLURM"),
-        (Ended("FAILED", 0, 9), "slurmstepd-n1: error: Exceeded job memory limit", "out_of_memory", "ended by SLURM"),
+        (
+            Ended("FAILED", 0, 9),
+            "slurmstepd-n1: error: Exceeded job memory limit",
+            "out_of_memory",
+            "ended by SLURM",
+        ),
         (Ended("FAILED", 0, 9), "slurmstepd: error: Detected 1 oom_kill event", "out_of_memory", "ended by SLURM"),
         (Ended("FAILED", 0, 9), "my exceeded memory limit", "killed", "was ended by SIGKILL and no result"),
         (Ended("TIMEOUT"), "", "timeout", "outran its time"),
@@ -101,14 +106,14 @@ def test_how_a_job_ended_says_the_status(tmp_path, ended, printed, status, reaso
 def planned(methods="pca,fastica"):
     specs, plugins = choose_methods(methods, "smoke", [])
     plan = make_plan(specs, choose_tasks(TASK), "smoke", 1, plugins, {})
-    return [cell for cell in plan.cells if cell.role == "method"]
+    return [job for job in plan.jobs if job.role == "method"]
 
 
 class Cluster:
-    """Acts SLURM: runs what is submitted at once, as ``behave(cell, resources, job)`` says.
+    """Acts SLURM: runs what is submitted at once, as ``behave(job, resources, slurm_job)`` says.
 
-    That returns a status, which is then the cell's result, or an :class:`Ended`, with which the job ends in the middle
-    of the cell, or before any where ``begins`` is False, or nothing, where it has written the result itself.
+    That returns a status, which is then the job's result, or an :class:`Ended`, with which the SLURM job ends in the
+    middle of the job, or before any where ``begins`` is False, or nothing, where it has written the result itself.
     """
 
     def __init__(self, out, behave, begins=True, refuses_mb=10**9):
@@ -128,29 +133,29 @@ class Cluster:
 
         if self.parameters["mem_gb"] * 1024 > self.refuses_mb:
             raise FailedJobError("sbatch: error: Memory specification can not be satisfied")
-        jobs = []
+        slurm_jobs = []
         for index, (members, needs) in enumerate(zip(bundles, resources, strict=True)):
-            job = f"{len(self.submitted) + 1}_{index}"
-            jobs.append(SimpleNamespace(job_id=job))
-            self.submitted.append((job, [cell.method for cell in members], needs, self.parameters))
-            self.ended[job] = Ended("COMPLETED")
-            for cell in members:
+            slurm_job = f"{len(self.submitted) + 1}_{index}"
+            slurm_jobs.append(SimpleNamespace(job_id=slurm_job))
+            self.submitted.append((slurm_job, [job.method for job in members], needs, self.parameters))
+            self.ended[slurm_job] = Ended("COMPLETED")
+            for job in members:
                 if self.begins:
-                    note_attempt(self.out, cell.id, job)
-                end = self.behave(cell, needs, job)
+                    note_attempt(self.out, job.id, slurm_job)
+                end = self.behave(job, needs, slurm_job)
                 if isinstance(end, Ended):
-                    self.ended[job] = end
+                    self.ended[slurm_job] = end
                     break
                 if end is not None:
-                    write(self.out, cell, end)
-        return jobs
+                    write(self.out, job, end)
+        return slurm_jobs
 
-    def ask(self, jobs):
-        return {job: self.ended.get(job, Ended("UNKNOWN")) for job in jobs}
+    def ask(self, slurm_jobs):
+        return {slurm_job: self.ended.get(slurm_job, Ended("UNKNOWN")) for slurm_job in slurm_jobs}
 
 
-def write(out, cell, status):
-    Store(out).write(result_of(cell, status, "" if status == "ok" else f"planted {status}"))
+def write(out, job, status):
+    Store(out).write(result_of(job, status, "" if status == "ok" else f"planted {status}"))
 
 
 @pytest.fixture
@@ -171,7 +176,7 @@ def reach(monkeypatch):
 
 @pytest.fixture
 def act(tmp_path, reach):
-    """Run cells on an acted cluster; returns what was reported for each method, the cluster and what was said."""
+    """Run jobs on an acted cluster; returns what was reported for each method, the cluster and what was said."""
     out = tmp_path / "out"
 
     def run(behave, todo, settings=None, time_limit=120.0, **traits):
@@ -179,28 +184,28 @@ def act(tmp_path, reach):
         reach(cluster)
         reports, started, said = {}, [], []
 
-        def on_done(cell, result):
-            assert cell.id not in reports, "reported twice"
-            assert Store(out).read(cell.id)["status"] == result["status"], "reported before it was on disk"
-            reports[cell.id] = result
+        def on_done(job, result):
+            assert job.id not in reports, "reported twice"
+            assert Store(out).read(job.id)["status"] == result["status"], "reported before it was on disk"
+            reports[job.id] = result
 
-        runner = SlurmExecutor(settings or {}, lambda cell: NEEDS, time_limit, said.append)
+        runner = SlurmExecutor(settings or {}, lambda job: NEEDS, time_limit, said.append)
         runner.run(todo, Store(out), started.append, on_done)
-        assert set(reports) == {cell.id for cell in todo}
+        assert set(reports) == {job.id for job in todo}
         assert read_sealed(out / "slurm" / "state.json") == {"submissions": {}, "doubled": {}}
         assert not list((out / "slurm" / "attempts").iterdir())
-        return {cell.method: reports[cell.id] for cell in todo}, cluster, said
+        return {job.method: reports[job.id] for job in todo}, cluster, said
 
     return run
 
 
 def one_of_each():
-    return sorted({cell.method: cell for cell in planned()}.values(), key=lambda cell: cell.method)
+    return sorted({job.method: job for job in planned()}.values(), key=lambda job: job.method)
 
 
 def test_memory_is_doubled_three_times_and_the_status_then_stands(act):
-    def behave(cell, resources, job):
-        return "out_of_memory" if cell.method == "pca" or resources.memory_mb < 4096 else "ok"
+    def behave(job, resources, slurm_job):
+        return "out_of_memory" if job.method == "pca" or resources.memory_mb < 4096 else "ok"
 
     reports, cluster, _ = act(behave, one_of_each())
     assert reports["pca"]["status"] == "out_of_memory"
@@ -211,7 +216,7 @@ def test_memory_is_doubled_three_times_and_the_status_then_stands(act):
         (["pca"], 8192),
         (["pca"], 16384),
     ]
-    # the job's processes that start and watch the cell get a gigabyte of their own
+    # the SLURM job's processes that start and watch the job get a gigabyte of their own
     assert [parameters["mem_gb"] for *_, parameters in cluster.submitted] == [3, 5, 9, 17]
 
 
@@ -220,18 +225,20 @@ def test_memory_that_the_cluster_has_not_ends_the_doubling(act):
     assert len(cluster.submitted) == 2
     for result in reports.values():
         assert result["status"] == "out_of_memory"
-        assert "planted out_of_memory; sbatch refused a job of 9216 MB" in result["reason"]
+        assert "planted out_of_memory; sbatch refused a SLURM job of 9216 MB" in result["reason"]
 
 
 def test_a_job_that_is_refused_at_first_is_an_error(act, tmp_path):
-    with pytest.raises(ExecutorError, match=r"refused a job of 3072 MB and 7 minutes: .* can not be satisfied; change"):
+    with pytest.raises(
+        ExecutorError, match=r"refused a SLURM job of 3072 MB and 7 minutes: .* can not be satisfied; change"
+    ):
         act(lambda *_: "ok", one_of_each(), refuses_mb=1000)
-    assert State(tmp_path / "out" / "slurm").jobs() == []
+    assert State(tmp_path / "out" / "slurm").slurm_ids() == []
 
 
 def test_slurms_own_memory_kill_is_mended_too_and_takes_one_cell(act):
-    def behave(cell, resources, job):
-        return Ended("OUT_OF_MEMORY") if cell.method == "fastica" and resources.memory_mb < 4096 else "ok"
+    def behave(job, resources, slurm_job):
+        return Ended("OUT_OF_MEMORY") if job.method == "fastica" and resources.memory_mb < 4096 else "ok"
 
     reports, cluster, _ = act(behave, one_of_each())
     assert {result["status"] for result in reports.values()} == {"ok"}
@@ -266,8 +273,8 @@ def test_gpus_are_asked_for_where_the_user_says_so(act, settings, gpus):
 
 
 def test_a_cell_that_loses_every_job_is_given_up_and_its_neighbours_are_not(act):
-    def behave(cell, resources, job):
-        return Ended("NODE_FAIL") if cell.method == "fastica" else "ok"
+    def behave(job, resources, slurm_job):
+        return Ended("NODE_FAIL") if job.method == "fastica" else "ok"
 
     reports, cluster, _ = act(behave, one_of_each())
     assert reports["pca"]["status"] == "ok"
@@ -280,7 +287,7 @@ def test_a_cell_that_loses_every_job_is_given_up_and_its_neighbours_are_not(act)
 def test_jobs_that_never_begin_are_not_submitted_for_ever(act):
     reports, cluster, _ = act(lambda *_: Ended("BOOT_FAIL"), one_of_each(), begins=False)
     assert {result["status"] for result in reports.values()} == {"killed"}
-    assert len([job for job, methods, *_ in cluster.submitted if "pca" in methods]) == 4
+    assert len([slurm_job for slurm_job, methods, *_ in cluster.submitted if "pca" in methods]) == 4
 
 
 @pytest.mark.parametrize(
@@ -305,11 +312,11 @@ def test_a_head_that_died_while_it_submitted_leaves_nothing_behind(act, tmp_path
 
 
 def test_a_head_takes_up_results_and_jobs_and_submits_the_rest(act, tmp_path):
-    """A failure of an earlier run is run again; one of a job that went on without a head is its result."""
+    """A failure of an earlier run is run again; one of a SLURM job that went on without a head is its result."""
     out = tmp_path / "out"
     first, second, third = todo = planned()[:3]
-    for cell in (first, third):
-        write(out, cell, "failed")
+    for job in (first, third):
+        write(out, job, "failed")
     state = State(out / "slurm")
     tasks = [slurm.Task("90_0", [first.id]), slurm.Task("90_1", [second.id])]
     state.submissions["bench-1"] = slurm.Submission(NEEDS, tasks)
@@ -317,34 +324,34 @@ def test_a_head_takes_up_results_and_jobs_and_submits_the_rest(act, tmp_path):
     note_attempt(out, second.id, "90_1")
     ran = []
 
-    def behave(cell, resources, job):
-        ran.append(cell.id)
+    def behave(job, resources, slurm_job):
+        ran.append(job.id)
         return "ok"
 
     _, _, said = act(behave, todo)
-    assert "2 cells are with SLURM already, in jobs 90" in said
-    assert [Store(out).read(cell.id)["status"] for cell in todo] == ["failed", "ok", "ok"]
+    assert "2 jobs are with SLURM already, in SLURM jobs 90" in said
+    assert [Store(out).read(job.id)["status"] for job in todo] == ["failed", "ok", "ok"]
     # SLURM no longer knows 90_1, which left no result
     assert ran == [third.id, second.id]
 
 
 def test_a_spoilt_state_is_said_and_nothing_is_submitted(tmp_path):
     (tmp_path / "state.json").write_text('{"submissions": {}')
-    with pytest.raises(ExecutorError, match="not known which jobs are with SLURM"):
+    with pytest.raises(ExecutorError, match="not known which SLURM jobs are there"):
         State(tmp_path)
 
 
 def test_a_controller_that_does_not_answer_is_waited_for(act, monkeypatch):
     silent = [2]
 
-    def behave(cell, resources, job):
+    def behave(job, resources, slurm_job):
         return Ended("FAILED", 1)
 
-    def ask(self, jobs):
+    def ask(self, slurm_jobs):
         if silent[0]:
             silent[0] -= 1
             raise subprocess.CalledProcessError(1, "squeue", stderr="slurm_load_jobs error: Unable to contact")
-        return {job: self.ended[job] for job in jobs}
+        return {slurm_job: self.ended[slurm_job] for slurm_job in slurm_jobs}
 
     monkeypatch.setattr(Cluster, "ask", ask)
     reports, _, said = act(behave, one_of_each()[:1])
@@ -360,24 +367,24 @@ def test_a_job_that_slurm_queues_again_and_again_gives_its_cell_up(tmp_path, mon
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     out = tmp_path / "out"
     State(out / "slurm")
-    cell, finished = planned()[:2]
+    job, finished = planned()[:2]
     write(out, finished, "ok")
     before = Store(out).read(finished.id)
     for _ in range(4):
-        note_attempt(out, cell.id, "5")
-    slurm.run_bundle([cell, finished], dataclasses.replace(NEEDS, gpu=False), out)
-    result = Store(out).read(cell.id)
+        note_attempt(out, job.id, "5")
+    slurm.run_bundle([job, finished], dataclasses.replace(NEEDS, gpu=False), out)
+    result = Store(out).read(job.id)
     assert (result["status"], result["reason"]) == ("killed", "SLURM job 5 was lost for the 4th time")
     assert Store(out).read(finished.id) == before
-    assert attempts(out, cell.id) == ["5"] * 4
+    assert attempts(out, job.id) == ["5"] * 4
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_tuning_on_a_cluster_chooses_what_it_chooses_here(reach, plugin, tmp_path):
     file, out = plugin(SHIFT), tmp_path / "far" / "tuning"
 
-    def behave(cell, resources, job):
-        (result,) = run_cells([cell], Store(out).fits)
+    def behave(job, resources, slurm_job):
+        (result,) = run_jobs([job], Store(out).fits)
         Store(out).write(result)
 
     plan, studies, _ = planned_tuning(file)
@@ -385,7 +392,7 @@ def test_tuning_on_a_cluster_chooses_what_it_chooses_here(reach, plugin, tmp_pat
     cluster = Cluster(out, behave)
     reach(cluster)
     plan, studies, _ = planned_tuning(file)
-    there = tuned(plan, studies, tmp_path / "far", 4, SlurmExecutor({}, lambda cell: NEEDS, 120.0, print))
+    there = tuned(plan, studies, tmp_path / "far", 4, SlurmExecutor({}, lambda job: NEEDS, 120.0, print))
     assert len(cluster.submitted) > 4  # each inner unit of each trial is a submission of its own
     assert [(one.tuned, one.oracle, one.ends) for one in there] == [(one.tuned, one.oracle, one.ends) for one in here]
 
@@ -467,7 +474,7 @@ def on(cluster, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", str(cluster))
 
 
-def jobs():
+def slurm_jobs():
     done = subprocess.run(
         ["squeue", "--me", "--states=all", "--array", "--noheader", "--Format=JobArrayID:40,State:20"],
         capture_output=True,
@@ -519,7 +526,7 @@ def run_arguments(file, methods, out="out"):
 
 def values(file):
     rows = pd.read_parquet(file)
-    return rows.set_index(["cell_id", "method", "unit", "metric"])[["value", "status"]].sort_index()
+    return rows.set_index(["job_id", "method", "unit", "metric"])[["value", "status"]].sort_index()
 
 
 @pytest.mark.slow
@@ -528,22 +535,24 @@ def test_the_cross_runs_and_each_fault_ends_as_its_own_status(on, cli, plugin, t
     file = plugin(PLUGIN + MORE)
     arguments = run_arguments(file, "fine,raises,suicidal,slow,hungry,large,vae,pca")
     limits = ("--time-limit", 0.5, "--memory-limit", 0.6)
-    # eight minutes a job, five of them for cells: ten cells of half a minute
+    # eight minutes a SLURM job, five of them for jobs: ten jobs of half a minute
     settings = ("--executor", "slurm", "--slurm", "time=8")
     done = cli(*arguments, *limits, *settings, PID_FILE=str(tmp_path / "pids"), timeout=800)
     assert done.returncode == 1, done.stdout + done.stderr
     by_method = {}
-    for result in cells(tmp_path).values():
-        by_method.setdefault(result["cell"]["method"], set()).add(result["status"])
+    for result in jobs(tmp_path).values():
+        by_method.setdefault(result["job"]["method"], set()).add(result["status"])
     assert by_method == {
-        **{name: {"ok"} for name in ("N0", "N1", "P", "fine", "vae", "pca", "large")},
+        **{name: {"ok"} for name in ("floor", "baseline", "ceiling", "fine", "vae", "pca", "large")},
         "raises": {"failed"},
         "suicidal": {"killed"},
         "slow": {"timeout"},
         "hungry": {"out_of_memory"},
     }
-    hungry = [result["reason"] for result in cells(tmp_path).values() if result["cell"]["method"] == "hungry"]
-    assert all("more than 1230 MB (--memory-limit); sbatch refused a job of 3484 MB" in reason for reason in hungry)
+    hungry = [result["reason"] for result in jobs(tmp_path).values() if result["job"]["method"] == "hungry"]
+    assert all(
+        "more than 1230 MB (--memory-limit); sbatch refused a SLURM job of 3484 MB" in reason for reason in hungry
+    )
 
     local = cli(*run_arguments(file, "fine,raises,vae,pca", "local"))
     assert local.returncode == 1
@@ -558,30 +567,30 @@ def test_a_head_that_was_killed_or_left_is_taken_up_and_nothing_runs_twice(on, c
     pids = tmp_path / "pids"
     arguments = (*run_arguments(plugin(PLUGIN + MORE), "waits,fine"), "--executor", "slurm")
     environment = {"PID_FILE": str(pids)}
-    before = set(jobs())
+    before = set(slurm_jobs())
     head = start(*arguments, **environment)
     wait_for(pids.exists, 240)
     head.kill()
     head.communicate()
-    (job,) = set(jobs()) - before
+    (slurm_job,) = set(slurm_jobs()) - before
 
     # what was preempted, SLURM queues again
-    subprocess.run(["scontrol", "requeue", job], check=True)
+    subprocess.run(["scontrol", "requeue", slurm_job], check=True)
     wait_for(lambda: len(pids.read_text().splitlines()) == 2, 240)
 
     head = start(*arguments, **environment)
-    wait_for(lambda: "cells are with SLURM already" in head.stdout.readline(), 240)
+    wait_for(lambda: "jobs are with SLURM already" in head.stdout.readline(), 240)
     head.send_signal(signal.SIGINT)
     printed, _ = head.communicate(timeout=240)
     assert head.returncode == 130, printed
-    assert f"SLURM jobs go on without this command; to end them: scancel {job}" in printed
-    assert jobs()[job] == "RUNNING"
+    assert f"SLURM jobs go on without this command; to end them: scancel {slurm_job}" in printed
+    assert slurm_jobs()[slurm_job] == "RUNNING"
 
     (tmp_path / "pids.go").touch()
     done = cli(*arguments, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {result["status"] for result in cells(tmp_path).values()} == {"ok"}
-    assert set(jobs()) - before == {job}
+    assert {result["status"] for result in jobs(tmp_path).values()} == {"ok"}
+    assert set(slurm_jobs()) - before == {slurm_job}
     # two units, two fits in each; the first fit of the first was begun twice
     assert len(pids.read_text().splitlines()) == 5
 
@@ -600,7 +609,7 @@ def test_slurm_says_how_a_job_ended(on, tmp_path):
     slurm.cancel("no-such-name")
     subprocess.run(["scancel", submitted["cancelled"]], check=True)
     ended = wait_for(lambda: all((known := slurm.ask_slurm(list(submitted.values()))).values()) and known, 240)
-    found = {status: ended[job].status(tmp_path / status)[0] for status, job in submitted.items()}
+    found = {status: ended[slurm_job].status(tmp_path / status)[0] for status, slurm_job in submitted.items()}
     assert found == {status: status for status in commands}
     assert ended[submitted["failed"]] == Ended("FAILED", 3, 0)
     # there is no accounting here, and what the controller has forgotten nobody knows

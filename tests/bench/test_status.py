@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bench.cell import result_of
 from bench.cli import app
+from bench.run.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.status import FAILURES, STATUSES, Looker, render, summary, watch
-from bench.store import Store
-from bench.tracking import Ledger, default_uri
+from bench.keep.status import FAILURES, STATUSES, Looker, render, summary, watch
+from bench.keep.store import Store
+from bench.keep.tracking import Ledger, default_uri
 from tests.waiting import wait_for
 
 TASK = "reembedding/pancancer-sim"
@@ -62,10 +62,10 @@ def test_several_commands_share_a_plan_and_a_cell_planned_anew_replaces_the_old_
     changed = replace(first, method_digest="another").with_id()
     store.write_plan([first], RUN)
     store.write_plan([second], {**RUN, "name": "later"})
-    assert set(store.plan()["cells"]) == {first.id, second.id}
+    assert set(store.plan()["jobs"]) == {first.id, second.id}
     store.write(result_of(first, "ok", ""))
     store.write_plan([changed], RUN)
-    assert set(store.plan()["cells"]) == {changed.id, second.id}
+    assert set(store.plan()["jobs"]) == {changed.id, second.id}
     assert Looker(store).look().total == {"outdated": 1, "to run": 2}
     assert store.plan()["run"] == RUN
 
@@ -108,7 +108,7 @@ def test_a_second_look_reads_what_has_changed_alone(store, cells, monkeypatch):
     looker = Looker(store)
     looker.look()
     read, ids = store.read, []
-    monkeypatch.setattr(store, "read", lambda cell_id: ids.append(cell_id) or read(cell_id))
+    monkeypatch.setattr(store, "read", lambda job_id: ids.append(job_id) or read(job_id))
     store.write(result_of(cells[0], "ok", ""))
     store.file(cells[1].id).unlink()
     assert looker.look().total == {"ok": 1}

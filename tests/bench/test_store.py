@@ -3,15 +3,15 @@ import math
 
 import pytest
 
-from bench.cell import FORMAT, result_of
+from bench.run.job import FORMAT, result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.store import COLUMNS, Store, StoreError, tidy
+from bench.keep.store import COLUMNS, Store, StoreError, tidy
 
 
 @pytest.fixture
 def cells():
     specs, plugins = choose_methods("pca,no-change", "smoke", [])
-    return make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {}).cells
+    return make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {}).jobs
 
 
 def test_a_directory_of_another_format_is_refused(tmp_path):
@@ -22,8 +22,8 @@ def test_a_directory_of_another_format_is_refused(tmp_path):
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path):
-    (tmp_path / "cells").mkdir()
-    (tmp_path / "cells" / "notes.txt").write_text("mine")
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "notes.txt").write_text("mine")
     with pytest.raises(StoreError, match=r"no readable result and no store\.json"):
         Store(tmp_path)
 
@@ -35,13 +35,13 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "{}", "\x00"])
-def test_a_spoilt_stamp_is_made_anew_where_the_results_say_what_they_are(tmp_path, cells, content):
+def test_a_spoilt_stamp_is_made_anew_where_the_results_say_what_they_are(tmp_path, jobs, content):
     store = Store(tmp_path)
-    store.write(result_of(cells[0], "ok", ""))
+    store.write(result_of(jobs[0], "ok", ""))
     (tmp_path / "store.json").write_text(content)
-    assert Store(tmp_path).finished(cells[0].id)
+    assert Store(tmp_path).finished(jobs[0].id)
     assert json.loads((tmp_path / "store.json").read_text()) == {"format": FORMAT}
-    store.file(cells[0].id).write_text("?")
+    store.file(jobs[0].id).write_text("?")
     (tmp_path / "store.json").write_text(content)
     with pytest.raises(StoreError, match=r"no readable result and no store\.json"):
         Store(tmp_path)
@@ -55,51 +55,51 @@ def test_one_head_at_a_time(tmp_path):
     Store(tmp_path).lock().release()
 
 
-def test_only_ok_and_skipped_are_finished(tmp_path, cells):
+def test_only_ok_and_skipped_are_finished(tmp_path, jobs):
     store = Store(tmp_path)
-    cell = cells[0]
+    job = jobs[0]
     for status in ("ok", "skipped", "failed", "timeout", "out_of_memory", "killed"):
-        store.write(result_of(cell, status, "why"))
-        assert store.read(cell.id)["reason"] == "why"
-        assert (store.finished(cell.id) is not None) == (status in ("ok", "skipped"))
+        store.write(result_of(job, status, "why"))
+        assert store.read(job.id)["reason"] == "why"
+        assert (store.finished(job.id) is not None) == (status in ("ok", "skipped"))
 
 
-def of_another_cell(text, cells):
-    return text.replace(cells[0].id, cells[1].id)
+def of_another_cell(text, jobs):
+    return text.replace(jobs[0].id, jobs[1].id)
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda text, cells: "",
-        lambda text, cells: "[]",
-        lambda text, cells: '{"format": 0}',
-        lambda text, cells: "\x00\x00",
-        lambda text, cells: text[: len(text) // 2],
-        lambda text, cells: text.replace('"ok"', '"ko"'),
-        lambda text, cells: text.replace("0.5", "0.6"),
-        lambda text, cells: text + " ",
-        lambda text, cells: "{" + text[80:],
+        lambda text, jobs: "",
+        lambda text, jobs: "[]",
+        lambda text, jobs: '{"format": 0}',
+        lambda text, jobs: "\x00\x00",
+        lambda text, jobs: text[: len(text) // 2],
+        lambda text, jobs: text.replace('"ok"', '"ko"'),
+        lambda text, jobs: text.replace("0.5", "0.6"),
+        lambda text, jobs: text + " ",
+        lambda text, jobs: "{" + text[80:],
         of_another_cell,
     ],
 )
-def test_a_spoilt_result_is_as_none(tmp_path, cells, spoil):
+def test_a_spoilt_result_is_as_none(tmp_path, jobs, spoil):
     store = Store(tmp_path)
-    store.write(result_of(cells[0], "ok", "", scores={"displacement": 0.5}))
-    text = store.file(cells[0].id).read_text()
-    store.file(cells[0].id).write_text(spoil(text, cells))
-    assert store.finished(cells[0].id) is None
+    store.write(result_of(jobs[0], "ok", "", scores={"displacement": 0.5}))
+    text = store.file(jobs[0].id).read_text()
+    store.file(jobs[0].id).write_text(spoil(text, jobs))
+    assert store.finished(jobs[0].id) is None
     assert len(store.gather().rows) == 0
 
 
-def test_a_result_under_another_cells_name_is_as_none(tmp_path, cells):
+def test_a_result_under_another_cells_name_is_as_none(tmp_path, jobs):
     store = Store(tmp_path)
-    store.write(result_of(cells[0], "ok", ""))
-    store.file(cells[0].id).rename(store.file(cells[1].id))
-    assert store.finished(cells[1].id) is None
+    store.write(result_of(jobs[0], "ok", ""))
+    store.file(jobs[0].id).rename(store.file(jobs[1].id))
+    assert store.finished(jobs[1].id) is None
     store.write_index({"task": {"units": ["a"]}})
-    (tmp_path / "index.json").rename(store.file(cells[1].id))
-    assert store.finished(cells[1].id) is None
+    (tmp_path / "index.json").rename(store.file(jobs[1].id))
+    assert store.finished(jobs[1].id) is None
     assert len(store.gather().rows) == 0
 
 
@@ -112,7 +112,7 @@ def test_a_spoilt_index_is_as_none(tmp_path, content):
     assert store.index() == {}
 
 
-def test_a_clock_that_goes_back_changes_no_row_but_their_order(tmp_path, cells, monkeypatch):
+def test_a_clock_that_goes_back_changes_no_row_but_their_order(tmp_path, jobs, monkeypatch):
     from datetime import UTC, datetime
 
     class Clock(datetime):
@@ -121,31 +121,31 @@ def test_a_clock_that_goes_back_changes_no_row_but_their_order(tmp_path, cells, 
             return datetime(2001, 1, 1, tzinfo=UTC)
 
     store = Store(tmp_path)
-    store.write(result_of(cells[0], "ok", "", scores={"displacement": 0.5}))
-    monkeypatch.setattr("bench.cell.datetime", Clock)
-    store.write(result_of(cells[1], "ok", "", scores={"displacement": 0.5}, started="2026-01-01T00:00:00+00:00"))
-    rows = store.gather().rows.drop_duplicates("cell_id")
-    assert list(rows["cell_id"]) == [cells[1].id, cells[0].id]
+    store.write(result_of(jobs[0], "ok", "", scores={"displacement": 0.5}))
+    monkeypatch.setattr("bench.run.job.datetime", Clock)
+    store.write(result_of(jobs[1], "ok", "", scores={"displacement": 0.5}, started="2026-01-01T00:00:00+00:00"))
+    rows = store.gather().rows.drop_duplicates("job_id")
+    assert list(rows["job_id"]) == [jobs[1].id, jobs[0].id]
     assert (rows["started"] > rows["finished"]).sum() == 1
 
 
-def test_tidy_rows(tmp_path, cells):
-    ok = next(cell for cell in cells if cell.method == "pca")
-    skipped = next(cell for cell in cells if cell.skip)
-    control = next(cell for cell in cells if cell.method == "N1")
+def test_tidy_rows(tmp_path, jobs):
+    ok = next(job for job in jobs if job.method == "pca")
+    skipped = next(job for job in jobs if job.skip)
+    control = next(job for job in jobs if job.method == "baseline")
     store = Store(tmp_path)
     store.write(result_of(ok, "ok", "", scores={"displacement": 0.5, "knn_recall": None}, fit_seconds=2.0))
     store.write(result_of(skipped, "skipped", skipped.skip))
     store.write(result_of(control, "failed", "it broke"))
     rows = store.gather().rows
     assert list(rows.columns) == list(COLUMNS)
-    of_ok = rows[rows["cell_id"] == ok.id].set_index("metric")
+    of_ok = rows[rows["job_id"] == ok.id].set_index("metric")
     assert of_ok.loc["displacement", "value"] == 0.5
     assert of_ok.loc["displacement", "better"] == "lower"
     assert of_ok["primary"].all()
     assert math.isnan(of_ok.loc["knn_recall", "value"])
-    for cell, status in ((skipped, "skipped"), (control, "failed")):
-        rest = rows[rows["cell_id"] == cell.id]
+    for job, status in ((skipped, "skipped"), (control, "failed")):
+        rest = rows[rows["job_id"] == job.id]
         assert sorted(rest["metric"]) == ["displacement", "knn_recall"]
         assert rest["value"].isna().all()
         assert (rest["status"] == status).all()
@@ -156,20 +156,20 @@ def test_no_result_makes_an_empty_table_with_all_columns():
     assert list(tidy([]).columns) == list(COLUMNS)
 
 
-def test_curves_and_pictures_are_rows_of_methods_that_ended_well(tmp_path, cells):
+def test_curves_and_pictures_are_rows_of_methods_that_ended_well(tmp_path, jobs):
     store = Store(tmp_path)
-    method, control = (next(cell for cell in cells if cell.role == role) for role in ("method", "control"))
+    method, control = (next(job for job in jobs if job.role == role) for role in ("method", "control"))
     shown = {"x": [1.0, 2.0], "y": [0.0, 1.0], "environment": ["a", "b"], "content": ["", ""], "trained": [True, False]}
     store.write(result_of(method, "ok", "", curves={"loss": [2.0, 1.0], "kl": [0.5]}, picture=shown))
     store.write(result_of(control, "ok", "", curves={"loss": [9.0]}))
-    store.write(result_of(next(c for c in cells if c not in (method, control)), "failed", "", curves={"loss": [9.0]}))
+    store.write(result_of(next(c for c in jobs if c not in (method, control)), "failed", "", curves={"loss": [9.0]}))
     gathered = store.gather()
     curves, pictures = gathered.curves, gathered.pictures
     assert curves.to_dict("list") == {
-        "cell_id": [method.id] * 3,
+        "job_id": [method.id] * 3,
         "term": ["loss", "loss", "kl"],
         "epoch": [0, 1, 0],
         "value": [2.0, 1.0, 0.5],
     }
-    assert pictures.to_dict("list") == {"cell_id": [method.id] * 2, **shown}
+    assert pictures.to_dict("list") == {"job_id": [method.id] * 2, **shown}
     assert {"curves.parquet", "pictures.parquet"} <= {file.name for file in tmp_path.iterdir()}

@@ -3,12 +3,12 @@
 import pytest
 from typer.testing import CliRunner
 
-from bench.cell import result_of
 from bench.cli import app
+from bench.run.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.store import Store
-from bench.sync import BROUGHT, sync
-from bench.tracking import default_uri
+from bench.keep.store import Store
+from bench.keep.sync import BROUGHT, sync
+from bench.keep.tracking import default_uri
 from tests.bench.test_run import TINY, cells, runs
 
 DOWN = "http://127.0.0.1:9"
@@ -55,7 +55,7 @@ def store(tmp_path):
     specs, plugins = choose_methods("pca", "smoke", [])
     plan = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {})
     store = Store(tmp_path / "out")
-    for cell, status in zip(plan.cells, ("ok", "failed", "skipped"), strict=False):
+    for cell, status in zip(plan.jobs, ("ok", "failed", "skipped"), strict=False):
         store.write(result_of(cell, status, "why", scores={"displacement": 0.5} if status == "ok" else None))
     return store
 

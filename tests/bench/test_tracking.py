@@ -2,10 +2,10 @@
 
 import pytest
 
-from bench.cell import result_of
+from bench.run.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.store import Store
-from bench.tracking import BATCH, Tracker, default_uri
+from bench.keep.store import Store
+from bench.keep.tracking import BATCH, Tracker, default_uri
 from tests.bench.test_run import runs
 
 
@@ -32,7 +32,7 @@ def test_a_ledger_that_is_lost_or_cut_off_doubles_nothing(tmp_path, results):
         ledger.write_bytes(content)
         assert not log(tmp_path, results).error
         _, children, (parent,) = runs(tmp_path)
-        assert set(children) == {result["cell"]["id"] for result in results}
+        assert set(children) == {result["job"]["id"] for result in results}
         assert parent.info.status == "FINISHED"
 
 
@@ -47,13 +47,13 @@ def test_a_damaged_store_is_named_and_nothing_is_done_to_it(tmp_path, results):
 
 def test_an_empty_double_is_removed_and_the_filled_one_stays(tmp_path, results):
     tracker = log(tmp_path, results)
-    cell_id = results[0]["cell"]["id"]
+    job_id = results[0]["job"]["id"]
     _, children, _ = runs(tmp_path)
-    tracker._create("double", {"cell_id": cell_id}, 0)
+    tracker._create("double", {"job_id": job_id}, 0)
     tracker._create("double", {"invocation": "invocation"}, 0)
     tracker._adopt()
     _, left, (parent,) = runs(tmp_path)
-    assert left[cell_id].info.run_id == children[cell_id].info.run_id
+    assert left[job_id].info.run_id == children[job_id].info.run_id
     assert parent.info.run_id == tracker._parent
 
 
@@ -63,6 +63,6 @@ def test_whatever_a_result_holds_is_taken(tmp_path, results):
     tracker = log(tmp_path, [odd])
     assert not tracker.error
     client, children, _ = runs(tmp_path)
-    run = children[odd["cell"]["id"]]
+    run = children[odd["job"]["id"]]
     assert len(client.get_metric_history(run.info.run_id, "curve/_b__.._x")) == BATCH + 300
     assert run.data.metrics["curve/_"] == 2.0

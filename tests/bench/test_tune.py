@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.estimate import Estimate
-from bench.executors.inline import InlineExecutor
+from bench.plan.cost import Estimate
+from bench.run.executors.inline import InlineExecutor
 from bench.plan import choose_methods, choose_own_tasks, choose_tasks, make_plan
-from bench.tune import Tuning, cells_of, scaled, studies_of
+from bench.studies.tune import Tuning, jobs_of, scaled, studies_of
 from methods import METHODS
 from tasks.simulate.ifn import IFN
 
@@ -70,17 +70,17 @@ class Fixed(Shift):
 
 
 class Stopping(InlineExecutor):
-    """Is interrupted before it runs one more cell than it may."""
+    """Is interrupted before it runs one more job than it may."""
 
     def __init__(self, may=10**9):
         self.may, self.ran = may, []
 
-    def run(self, cells, store, on_start, on_done):
-        for cell in cells:
+    def run(self, jobs, store, on_start, on_done):
+        for job in jobs:
             if len(self.ran) == self.may:
                 raise KeyboardInterrupt
-            super().run([cell], store, on_start, on_done)
-            self.ran.append(cell)
+            super().run([job], store, on_start, on_done)
+            self.ran.append(job)
 
 
 def planned(plugin, names=None, own=None, methods="shift,fixed", folds=3):
@@ -91,7 +91,7 @@ def planned(plugin, names=None, own=None, methods="shift,fixed", folds=3):
 
 
 def tuned(plan, studies, out, n_trials=8, executor=None):
-    estimate = Estimate(pd.DataFrame({"status": []}).assign(cell_id=[], started=[], finished=[]), plan.sizes)
+    estimate = Estimate(pd.DataFrame({"status": []}).assign(job_id=[], started=[], finished=[]), plan.sizes)
     return Tuning(studies, out, executor or Stopping(), 1, estimate, Console(quiet=True)).run(n_trials)
 
 
@@ -135,7 +135,7 @@ def test_what_was_chosen_becomes_rows_and_the_oracle_is_no_method(cli, shift, tm
     roles = rows.groupby("method")["role"].first()
     assert roles.to_dict() == {
         "shift": "method", "shift@tuned": "method", "shift@oracle": "oracle", "fixed": "method",
-        "N0": "control", "N1": "control", "P": "control",
+        "floor": "control", "baseline": "control", "ceiling": "control",
     }  # fmt: skip
     skill = rows[rows["metric"] == "skill"].pivot_table(index="unit", columns="method", values="value")
     assert (skill["shift@oracle"] >= skill["shift@tuned"]).all()
@@ -146,12 +146,12 @@ def test_what_was_chosen_becomes_rows_and_the_oracle_is_no_method(cli, shift, tm
     assert board.loc["shift@tuned", "rank"] < board.loc["shift", "rank"]
     strength = json.loads(rows[rows["method"] == "shift@tuned"]["config"].iloc[0])["strength"]
     assert f"--set shift.strength={strength}" in rows[rows["method"] == "shift@tuned"]["replay"].iloc[0]
-    cell = rows[rows["method"] == "shift@tuned"]["cell_id"].iloc[0]
-    assert "agrees" in cli("replay", cell, "--out", "out").stdout
+    job = rows[rows["method"] == "shift@tuned"]["job_id"].iloc[0]
+    assert "agrees" in cli("replay", job, "--out", "out").stdout
 
     again = cli("tune", "--methods", "shift,fixed", "--plugin", shift, "--tasks", TASK, "--preset", "smoke",
                 "--trials", 6, "--out", "out")  # fmt: skip
-    assert "nothing to run: every cell has its result" in again.stdout
+    assert "nothing to run: every job has its result" in again.stdout
     assert "trial 1 of" not in again.stdout
 
 
@@ -168,7 +168,7 @@ def test_a_stopped_tuning_goes_on_to_the_same_choice(shift, tmp_path):
     plan, studies, _ = planned(shift)
     parts = tuned(plan, studies, tmp_path / "parts", executor=executor)
     assert [(one.tuned, one.oracle, one.ends) for one in parts] == [(one.tuned, one.oracle, one.ends) for one in whole]
-    assert len({cell.id for cell in executor.ran}) == len(executor.ran)  # nothing was run twice
+    assert len({job.id for job in executor.ran}) == len(executor.ran)  # nothing was run twice
 
 
 def test_more_trials_later_go_on_from_the_earlier_ones(shift, tmp_path):
@@ -214,13 +214,13 @@ def test_the_default_ood_tasks_can_be_nested(task):
         assert study.folds
         assert study.default.unit not in study.folds
         assert not set(study.space) & {"n_latent"}
-    assert len(cells_of(studies, 2)) == 2 * sum(1 + len(study.folds) for study in studies)
+    assert len(jobs_of(studies, 2)) == 2 * sum(1 + len(study.folds) for study in studies)
 
 
 def test_every_trial_counts_in_the_estimate(shift):
     plan, studies, _ = planned(shift)
-    estimate = Estimate(pd.DataFrame({"status": []}).assign(cell_id=[], started=[], finished=[]), plan.sizes)
-    one, ten = (estimate.left(cells_of(studies, trials), 1) for trials in (1, 10))
+    estimate = Estimate(pd.DataFrame({"status": []}).assign(job_id=[], started=[], finished=[]), plan.sizes)
+    one, ten = (estimate.left(jobs_of(studies, trials), 1) for trials in (1, 10))
     assert ten == pytest.approx(10 * one)
 
 
@@ -283,7 +283,7 @@ def test_bad_input_is_one_message(cli, tmp_path):
               "--dry-run")  # fmt: skip
     assert dry.returncode == 0
     assert "2 studies of 7 trials" in dry.stdout
-    assert not list((tmp_path / "out" / "cells").iterdir())
+    assert not list((tmp_path / "out" / "jobs").iterdir())
 
 
 def test_own_data_can_be_tuned_on(cli, shift, tmp_path):

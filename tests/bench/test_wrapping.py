@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.plan import PlanError, PluginError, choose_methods, choose_tasks, load_plugin, make_plan
+from bench.plan.plugins import PlanError, PluginError, choose_methods, choose_tasks, load_plugin, make_plan
 from methods import METHODS
 from methods.base import ConfigError
 from metrics import UnknownName
@@ -50,9 +50,9 @@ def examples(directory):
 
 def results(directory):
     found = {}
-    for file in (directory / "out" / "cells").glob("*.json"):
+    for file in (directory / "out" / "jobs").glob("*.json"):
         result = json.loads(file.read_text())
-        found.setdefault((result["cell"]["method"], result["cell"]["task"]), []).append(result)
+        found.setdefault((result["job"]["method"], result["job"]["task"]), []).append(result)
     return found
 
 
@@ -72,11 +72,11 @@ def test_every_command_of_the_page_is_run_here():
 def test_nmf_with_pca(cli, tmp_path):
     done = cli(*command(f"{NMF},pca"), timeout=800)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert statuses(tmp_path) == {name: {"ok"} for name in (NMF, "pca", "N0", "N1", "P")}
+    assert statuses(tmp_path) == {name: {"ok"} for name in (NMF, "pca", "floor", "baseline", "ceiling")}
     (row, *_) = results(tmp_path)[NMF, IFN]
-    assert row["cell"]["config"]["n_components"] == 10
-    assert row["cell"]["plugins"] == [NMF]
-    again = cli("replay", row["cell"]["id"], "--out", "out")
+    assert row["job"]["config"]["n_components"] == 10
+    assert row["job"]["plugins"] == [NMF]
+    again = cli("replay", row["job"]["id"], "--out", "out")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "agrees" in again.stdout
 
@@ -85,7 +85,7 @@ def test_doses_of_nmf(cli, tmp_path):
     done = cli(*command(f"{NMF}@"), timeout=800)
     assert done.returncode == 0, done.stdout + done.stderr
     found = {method: rows for (method, _), rows in results(tmp_path).items() if method.startswith(NMF)}
-    sizes = {method: {row["cell"]["config"]["n_components"] for row in rows} for method, rows in found.items()}
+    sizes = {method: {row["job"]["config"]["n_components"] for row in rows} for method, rows in found.items()}
     assert sizes == {f"{NMF}@init=nndsvda@n_components={n}": {n} for n in (5, 10)}
     assert {row["status"] for rows in found.values() for row in rows} == {"ok"}
 
@@ -104,7 +104,7 @@ def test_a_program(cli, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     found = results(tmp_path)
     scores = [
-        {(row["cell"]["unit"], key): value for row in found[name, IFN] for key, value in row["scores"].items()}
+        {(row["job"]["unit"], key): value for row in found[name, IFN] for key, value in row["scores"].items()}
         for name in ("my-program", "mean-shift")
     ]
     # the same prediction in a program of its own
@@ -121,7 +121,7 @@ def test_a_model_of_scvi_tools(cli, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     rows = results(tmp_path)[f"{LINEAR}@max_epochs=20", IFN]
     assert {row["status"] for row in rows} == {"ok"}
-    assert {row["cell"]["config"]["max_epochs"] for row in rows} == {20}
+    assert {row["job"]["config"]["max_epochs"] for row in rows} == {20}
     assert "setup_anndata was told layer=counts, batch_key=environment" in rows[0]["log"]
     assert len(rows[0]["curves"]["elbo_train"]) == 20
 
@@ -150,7 +150,7 @@ def test_without_scvi_tools_its_models_are_skipped(cli, tmp_path):
         ("sklearn.decomposition:NFM", r"has no 'NFM'; its classes are .*NMF"),
         ("sklearn.decomposition:randomized_svd", "a function and no class 'randomized_svd'"),
         ("collections:OrderedDict", r"OrderedDict is none of these: accepted are a Method .* scvi-tools"),
-        ("sklearn.manifold:TSNE", "TSNE has no transform, so that it cannot embed a cell that it was not fitted to"),
+        ("sklearn.manifold:TSNE", "TSNE has no transform, so that it cannot embed a job that it was not fitted to"),
         ("sklearn.linear_model:Ridge", "Ridge has no transform"),
         ("sklearn.compose:ColumnTransformer", "ColumnTransformer needs transformers, which have no default"),
         ("sklearn.feature_selection:SelectFpr", "SelectFpr.fit needs y besides X"),
@@ -201,8 +201,8 @@ def test_settings_are_checked_before_anything_is_run():
 def test_a_task_fixes_the_number_of_components_unless_the_user_says_one():
     def sizes(methods):
         specs, plugins = choose_methods(methods, "smoke", [])
-        cells = make_plan(specs, choose_tasks("latent-recovery/sparse-shift"), "smoke", 1, plugins, {}).cells
-        return {cell.config["n_components"] for cell in cells if cell.role == "method"}
+        jobs = make_plan(specs, choose_tasks("latent-recovery/sparse-shift"), "smoke", 1, plugins, {}).jobs
+        return {job.config["n_components"] for job in jobs if job.role == "method"}
 
     assert sizes(NMF) == {15}
     assert sizes(f"{NMF}@n_components=4") == {4}
@@ -219,7 +219,7 @@ def test_show_takes_an_address(cli):
     assert "Traceback" not in wrong.stderr
 
 
-# --- a program ends with its cell
+# --- a program ends with its job
 
 SLOW = """
 from methods.program import Embeds
@@ -284,8 +284,8 @@ def test_a_changed_script_is_another_method(tmp_path):
 
     def ids():
         specs, plugins = choose_methods(f"{tmp_path / 'slow.py'}:Slow", "smoke", [])
-        cells = make_plan(specs, choose_tasks(PANCANCER), "smoke", 1, plugins, {}).cells
-        return [cell.id for cell in cells if cell.role == "method"]
+        jobs = make_plan(specs, choose_tasks(PANCANCER), "smoke", 1, plugins, {}).jobs
+        return [job.id for job in jobs if job.role == "method"]
 
     before = ids()
     assert ids() == before

@@ -16,7 +16,7 @@ PEAK_MB = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) *
 
 CELL = f"""
 import json, sys
-from bench.cell import run_cell
+from bench.run.job import run_job
 from bench.plan import choose_methods, choose_own_tasks, make_plan
 
 method, file = sys.argv[1:]
@@ -24,8 +24,8 @@ columns = {{"condition": "environment", "cell_type": "content", "control": "0"}}
 specs, plugins = choose_methods(method, "smoke", [])
 tasks, own = choose_own_tasks("unseen-cell-type", file, columns, n_genes=0)
 plan = make_plan(specs, tasks, "smoke", 1, plugins, {{}}, own)
-cell = next(cell for cell in plan.cells if cell.role == "method")
-result = run_cell(cell, None)
+cell = next(cell for job in plan.jobs if job.role == "method")
+result = run_job(cell, None)
 assert result["status"] == "ok", result["reason"]
 print(json.dumps([{PEAK_MB}, result["n_cells"], result["n_genes"]]))
 """

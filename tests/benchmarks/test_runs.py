@@ -10,7 +10,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from bench.store import Store
+from bench.keep.store import Store
 from tests.bench.conftest import ROOT
 from tests.benchmarks.conftest import in_seconds
 
@@ -57,7 +57,7 @@ def seconds_of(values):
 
 def test_time_outside_fit_and_evaluate(line, by_one_worker):
     line.describe(f"time outside fit and evaluate, {LABEL}, one worker, against its wall time", at_most=0.03)
-    cells = Store(by_one_worker.out).gather().rows.drop_duplicates("cell_id")
+    cells = Store(by_one_worker.out).gather().rows.drop_duplicates("job_id")
     inside = (pd.to_datetime(cells["finished"]) - pd.to_datetime(cells["started"])).dt.total_seconds().sum()
     line.compare(by_one_worker.seconds - inside, by_one_worker.seconds, spell=seconds_of)
     line.judge()

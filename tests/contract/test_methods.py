@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from bench.check import CHECKS, Missing, NotApplicable, Subject
-from bench.check.checks import fields_without_source
+from bench.studies.check import CHECKS, Missing, NotApplicable, Subject
+from bench.studies.check.checks import fields_without_source
 from methods import METHODS
 
 NAMES = sorted(METHODS)

@@ -122,8 +122,8 @@ def test_metrics_are_registered_and_in_one_role(name):
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_three_controls_of_registered_methods_that_can_do_it(name):
     cls = TASKS[name]
-    assert [control.name for control in cls.controls] == ["N0", "N1", "P"]
-    for control in cls.controls:
+    assert [control.name for control in cls.references] == ["floor", "baseline", "ceiling"]
+    for control in cls.references:
         assert control.description.strip()
         for method in control.methods:
             assert method in METHODS
@@ -529,9 +529,9 @@ def control_means():
         task = TASKS[name](tiny_dataset(dataset))
         found = {}
         for unit in task.units():
-            for control in task.controls:
+            for control in task.references:
                 fit = fit_of(chosen(task, unit, control), task) if control.methods else None
-                fit = fit or task.control_fit(control.name, unit, 0)
+                fit = fit or task.reference_fit(control.name, unit, 0)
                 scores = task.evaluate(fit, unit, 0)
                 assert set(task.primary) <= set(scores)
                 for metric in task.primary:
@@ -576,7 +576,7 @@ GAPS = {
 def test_n0_is_below_n1_is_below_p(entry, metric, control_means):
     means = control_means(entry)
     sign = 1 if METRICS[metric].info.better == "higher" else -1
-    n0, n1, p = (sign * means[control, metric] for control in ("N0", "N1", "P"))
+    n0, n1, p = (sign * means[control, metric] for control in ("floor", "baseline", "ceiling"))
     assert n1 - n0 > GAPS[entry, metric][0]
     assert p - n1 > GAPS[entry, metric][1]
 
@@ -596,7 +596,7 @@ def test_inner_task_has_no_cell_of_the_unit(entry, task_of):
         with pytest.raises(DataError, match="cannot be nested"):
             task.inner(unit)
         # nothing is chosen there
-        assert all(len(control.methods) < 2 for control in task.controls)
+        assert all(len(control.methods) < 2 for control in task.references)
         return
     inner = task.inner(unit)
     content = task.data.obs[Fields.of(task.data).content].to_numpy(str)
@@ -606,7 +606,7 @@ def test_inner_task_has_no_cell_of_the_unit(entry, task_of):
     assert "truth" not in inner.data.uns
     assert not inner.data.obsm
     # and it can be evaluated, and asked for its own ceiling
-    ceiling = inner.evaluate(inner.control_fit("P", inner.units()[0], 0), inner.units()[0], 0)
+    ceiling = inner.evaluate(inner.reference_fit("ceiling", inner.units()[0], 0), inner.units()[0], 0)
     assert np.isfinite([ceiling[metric] for metric in task.primary]).all()
 
 
@@ -664,7 +664,7 @@ def test_a_shift_permuted_over_genes_is_worse_than_the_mean_shift_and_uncorrelat
     rng = np.random.default_rng(0)
     true, permuted = [], []
     for unit in task.units():
-        ceiling = task.control_fit("P", unit, 0)
+        ceiling = task.reference_fit("ceiling", unit, 0)
         shuffle = rng.permutation(task.data.n_vars)
 
         def fit(data, ceiling=ceiling, shuffle=shuffle):

@@ -170,8 +170,8 @@ class Bench:
 
     def rows(self) -> pd.DataFrame:
         rows = pd.read_parquet(self.out / "results.parquet")
-        assert rows["cell_id"].nunique() == len(list((self.out / "cells").glob("*.json")))
-        return rows.sort_values(["cell_id", "metric"], ignore_index=True)
+        assert rows["job_id"].nunique() == len(list((self.out / "jobs").glob("*.json")))
+        return rows.sort_values(["job_id", "metric"], ignore_index=True)
 
     def check_mlflow(self, rows):
         from mlflow import MlflowClient
@@ -190,13 +190,13 @@ class Bench:
             token = page.token
             if not token:
                 break
-        children = {run.data.tags["cell_id"]: run for run in runs if "cell_id" in run.data.tags}
+        children = {run.data.tags["job_id"]: run for run in runs if "job_id" in run.data.tags}
         parents = [run for run in runs if "invocation" in run.data.tags]
         assert len(children) + len(parents) == len(runs), "a cell is in MLflow twice"
         assert [run.info.status for run in parents] == ["FINISHED"]
-        assert set(children) == set(rows["cell_id"])
-        for cell_id, group in rows.groupby("cell_id"):
-            run = children[cell_id]
+        assert set(children) == set(rows["job_id"])
+        for job_id, group in rows.groupby("job_id"):
+            run = children[job_id]
             assert run.info.status == "FINISHED"
             scores = group.dropna(subset="value").set_index("metric")["value"].to_dict()
             assert {name: run.data.metrics[name] for name in scores} == scores
@@ -204,7 +204,7 @@ class Bench:
 
 def assert_same(rows: pd.DataFrame, undisturbed: pd.DataFrame) -> None:
     """None lost, none doubled, none changed."""
-    keys = ["cell_id", "metric"]
+    keys = ["job_id", "metric"]
     assert not rows.duplicated(keys).any()
     of = [one.set_index(keys)[[name for name in SAME if name not in keys]] for one in (rows, undisturbed)]
     pd.testing.assert_frame_equal(*(one.sort_index() for one in of), check_exact=True)
@@ -299,7 +299,7 @@ def _second_head(bench, kills):
 
 def _leave_work(bench, rng):
     """Take away some results once all are there, so that a kill finds something to do harm to."""
-    files = sorted((bench.out / "cells").glob("*.json")) if bench.out.exists() else []
+    files = sorted((bench.out / "jobs").glob("*.json")) if bench.out.exists() else []
     if len(files) >= 0.9 * bench.n_cells:
         for file in rng.sample(files, len(files) // 2):
             file.unlink()
@@ -321,7 +321,7 @@ def _noise(file, rng):
 
 
 def _other(file, rng):
-    file.write_text('{"format": 3, "cell": {"id": 1}, "status": "ok", "tasks": [], "state": {}}')
+    file.write_text('{"format": 3, "job": {"id": 1}, "status": "ok", "tasks": [], "state": {}}')
 
 
 def _flipped(file, rng):
@@ -339,7 +339,7 @@ def _gone(file, rng):
 WAYS = {"empty": _empty, "half": _half, "noise": _noise, "other": _other, "flipped": _flipped, "gone": _gone}
 #: The kinds of files of an out directory, and of the caches beside it.
 KINDS = {
-    "results": "out/cells/*.json",
+    "results": "out/jobs/*.json",
     "tables": "out/*.parquet",
     "fits": "out/fits/*.safetensors",
     "locks": "out/fits/*.lock",
@@ -367,4 +367,4 @@ def corrupt(bench: Bench, kinds: list[str], way: str, rng: random.Random, share:
 
 def wait_for_results(bench: Bench, number: int) -> None:
     """Return when so many cells have ended."""
-    wait_for(lambda: len(list((bench.out / "cells").glob("*.json"))) >= number, LONGEST)
+    wait_for(lambda: len(list((bench.out / "jobs").glob("*.json"))) >= number, LONGEST)

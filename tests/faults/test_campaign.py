@@ -38,7 +38,7 @@ def small(tmp_path_factory):
 
 def test_kills(tmp_path):
     bench, undisturbed = made(tmp_path, 5)
-    assert undisturbed["cell_id"].nunique() == 100
+    assert undisturbed["job_id"].nunique() == 100
     shutil.rmtree(bench.out)
     kills = kill_at_random(bench, N_WORKERS, N_HEADS, seed=0)
     print(f"\nkills over 100 cells: {kills}")
@@ -70,7 +70,7 @@ def test_corrupt_mlflow(small, way):
 def test_everything_but_the_results_is_lost(small):
     bench, undisturbed = small
     for path in bench.out.iterdir():
-        if path.name != "cells":
+        if path.name != "jobs":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.rmtree(bench.directory / "cache")
     assert_same(bench.finish(), undisturbed)
@@ -188,7 +188,7 @@ def test_memory_hogs(tmp_path):
     bench.environment["TAMED"] = "1"
     rows = bench.finish()
     assert (rows["status"] == "ok").all()
-    assert rows["cell_id"].nunique() == 26
+    assert rows["job_id"].nunique() == 26
 
 
 class Bad(http.server.BaseHTTPRequestHandler):

@@ -17,11 +17,11 @@ SIZES = (1000, 3000, 10000)
 MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
-from bench.cell import result_of
+from bench.run.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.results import write_leaderboard
-from bench.store import Store
-from bench.tracking import Tracker, default_uri
+from bench.keep.boards import write_leaderboard
+from bench.keep.store import Store
+from bench.keep.tracking import Tracker, default_uri
 
 n_cells, out = int(sys.argv[1]), Path("out")
 seconds, megabytes, clock = {}, {}, 0.0
@@ -46,17 +46,17 @@ make_plan(*(choose_methods("pca", "smoke", [])[:1]), choose_tasks("reembedding/p
 begin()
 specs, plugins = choose_methods(f"random-projection@n_latent={doses}", "smoke", [])
 plan = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", n_seeds, plugins, {})
-assert len(plan.cells) == n_cells, len(plan.cells)
+assert len(plan.jobs) == n_cells, len(plan.jobs)
 end("plan")
 begin()
-for number, cell in enumerate(plan.cells):
+for number, cell in enumerate(plan.jobs):
     scores = {name: (number * prime % 1000) / 1000 for name, prime in
               (("displacement", 7919), ("knn_recall", 104729), ("trustworthiness", 1299709), ("continuity", 15485863))}
     curves = {"loss": [1.0 / (1 + epoch) for epoch in range(20)]}
     store.write(result_of(cell, "ok", "", scores=scores, curves=curves, fit_seconds=0.1, handed=(200, 50)))
 end("write results")
 begin()
-todo = [cell for cell in plan.cells if store.finished(cell.id) is None]
+todo = [cell for job in plan.jobs if store.finished(job.id) is None]
 assert not todo
 end("read results")
 begin()
@@ -67,15 +67,15 @@ write_leaderboard([gathered], out, ["header"])
 end("leaderboard")
 tracker = Tracker(default_uri(out), store, plan.invocation, "scale", "scale")
 begin()
-for cell in plan.cells:
-    tracker.log(store.read(cell.id))
+for job in plan.jobs:
+    tracker.log(store.read(job.id))
 tracker.finish("FINISHED", [], {})
 assert not tracker.error, tracker.error
 end("MLflow")
 begin()
 tracker = Tracker(default_uri(out), store, plan.invocation, "scale", "scale")
-for cell in plan.cells:
-    tracker.log(store.read(cell.id))
+for job in plan.jobs:
+    tracker.log(store.read(job.id))
 tracker.finish("FINISHED", [], {})
 end("MLflow, nothing new")
 print(json.dumps([seconds, megabytes]))
@@ -99,7 +99,7 @@ def measured(directory, n_cells):
 def test_time_and_memory_grow_linearly(tmp_path):
     found = {n_cells: measured(tmp_path / str(n_cells), n_cells) for n_cells in SIZES}
     steps = list(found[SIZES[0]][0])
-    print("\nprocessor seconds (peak MB so far)\n" + "cells".ljust(22) + "".join(f"{n:>18,}" for n in SIZES))
+    print("\nprocessor seconds (peak MB so far)\n" + "jobs".ljust(22) + "".join(f"{n:>18,}" for n in SIZES))
     for step in steps:
         print(step.ljust(22) + "".join(f"{found[n][0][step]:>10.2f} ({found[n][1][step]:>5})" for n in SIZES))
     for step in steps:

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 
 METRICS = {"skill": "higher", "error": "lower"}
-# Where a label stands between N0 (0) and P (1), on every metric and unit.
-LEVELS = {"N0": 0.0, "N1": 0.4, "P": 1.0, "vae": 0.6, "pca": 0.3, "trvae": 1.2}
+# Where a label stands between floor (0) and ceiling (1), on every metric and unit.
+LEVELS = {"floor": 0.0, "baseline": 0.4, "ceiling": 1.0, "vae": 0.6, "pca": 0.3, "trvae": 1.2}
 
 
 def cell(method, unit, seed, values, **changes):
     """The rows of one cell: one per metric of ``values``."""
     shared = {
-        "role": "control" if method in ("N0", "N1", "P") else "method",
+        "role": "reference" if method in ("floor", "baseline", "ceiling") else "method",
         "method": method,
         "config": json.dumps({"name": method}),
         "task": "reembedding/sim",
@@ -34,12 +34,12 @@ def cell(method, unit, seed, values, **changes):
         "git_commit": "abc",
         "dirty": False,
         "replay": f"python -m bench run --methods {method}",
-        "detail": "nearest_shift" if method == "N1" else "",
+        "detail": "nearest_shift" if method == "baseline" else "",
     } | changes
     key = [shared[name] for name in ("method", "config", "task", "task_version", "preset", "data_digest")]
-    cell_id = "/".join(map(str, [*key, unit, seed]))
+    job_id = "/".join(map(str, [*key, unit, seed]))
     return [
-        shared | {"cell_id": cell_id, "metric": metric, "value": value, "better": METRICS[metric]}
+        shared | {"job_id": job_id, "metric": metric, "value": value, "better": METRICS[metric]}
         for metric, value in values.items()
     ]
 
@@ -61,9 +61,9 @@ def truth(method, n_units, noise=0.0, seed=0, levels=LEVELS):
 
 
 def rows(methods=("vae", "pca", "trvae"), n_units=9, n_seeds=3, noise=0.0, levels=LEVELS, **changes):
-    """A whole task: the three controls without noise, the methods with it."""
+    """A whole task: the three references without noise, the methods with it."""
     found = []
-    for method in ("N0", "N1", "P", *methods):
+    for method in ("floor", "baseline", "ceiling", *methods):
         for u, values in enumerate(truth(method, n_units, noise if method in methods else 0.0, levels=levels)):
             for seed in range(n_seeds):
                 shift = (seed - (n_seeds - 1) / 2) * 0.01 if method in methods else 0.0

@@ -46,51 +46,51 @@ def test_between_and_within_are_told_apart():
 
 
 def test_opposite_answers_are_both_given():
-    cells = fits(between=0.95, within=-0.95, n_methods=30)
-    assert association(cells, "mcc", BETWEEN).value > 0.8
-    assert association(cells, "mcc", WITHIN).value < -0.8
+    jobs = fits(between=0.95, within=-0.95, n_methods=30)
+    assert association(jobs, "mcc", BETWEEN).value > 0.8
+    assert association(jobs, "mcc", WITHIN).value < -0.8
 
 
 def test_between_is_spearmans_of_the_means_averaged_over_tasks():
-    cells = pd.concat([fits(seed=1, task="a"), fits(seed=2, task="b")])
+    jobs = pd.concat([fits(seed=1, task="a"), fits(seed=2, task="b")])
     each = []
-    for _, of_task in cells.groupby("task"):
+    for _, of_task in jobs.groupby("task"):
         means = of_task.groupby("method")[["score", "mcc"]].mean()
         each.append(means["score"].corr(means["mcc"], method="spearman"))
-    found = association(cells, "mcc", BETWEEN)
+    found = association(jobs, "mcc", BETWEEN)
     assert found.value == pytest.approx(np.mean(each))
     assert (found.n_points, found.n_groups) == (16, 8)
     # tasks on unlike scales count alike
-    cells.loc[cells["task"] == "a", "score"] *= 1e6
-    assert association(cells, "mcc", BETWEEN).value == pytest.approx(np.mean(each))
+    jobs.loc[jobs["task"] == "a", "score"] *= 1e6
+    assert association(jobs, "mcc", BETWEEN).value == pytest.approx(np.mean(each))
 
 
 def test_within_is_the_correlation_of_what_the_means_leave():
-    cells = fits(within=0.5)
-    deviations = cells[["score", "mcc"]].copy()  # balanced: sweeping out means once is exact
+    jobs = fits(within=0.5)
+    deviations = jobs[["score", "mcc"]].copy()  # balanced: sweeping out means once is exact
     for column in ("method", "unit"):
-        deviations -= deviations.groupby(cells[column]).transform("mean")
-    found = association(cells, "mcc", WITHIN)
+        deviations -= deviations.groupby(jobs[column]).transform("mean")
+    found = association(jobs, "mcc", WITHIN)
     assert found.value == pytest.approx(deviations["score"].corr(deviations["mcc"]), abs=1e-9)
     assert (found.n_points, found.n_groups) == (96, 6)
-    moved = cells.assign(score=cells["score"] + cells["method"].map(lambda m: 100.0 * int(m[1:])))
+    moved = jobs.assign(score=jobs["score"] + jobs["method"].map(lambda m: 100.0 * int(m[1:])))
     assert association(moved, "mcc", WITHIN).value == pytest.approx(found.value, abs=1e-6)
 
 
 def test_partial_correlation_is_that_of_the_residuals():
     rng = np.random.default_rng(3)
-    cells = fits(within=0.0)
-    common = rng.standard_normal(len(cells))
-    cells["score"] += common
-    cells["mcc"] += common
-    cells[RECONSTRUCTION] = common + 0.1 * rng.standard_normal(len(cells))
-    plain, given = association(cells, "mcc", WITHIN), association(cells, "mcc", WITHIN, RECONSTRUCTION)
+    jobs = fits(within=0.0)
+    common = rng.standard_normal(len(jobs))
+    jobs["score"] += common
+    jobs["mcc"] += common
+    jobs[RECONSTRUCTION] = common + 0.1 * rng.standard_normal(len(jobs))
+    plain, given = association(jobs, "mcc", WITHIN), association(jobs, "mcc", WITHIN, RECONSTRUCTION)
     assert plain.value > 0.7
     assert abs(given.value) < 0.25
     assert given.low < 0 < given.high
-    left = cells[["score", "mcc", RECONSTRUCTION]].copy()
+    left = jobs[["score", "mcc", RECONSTRUCTION]].copy()
     for column in ("method", "unit"):
-        left -= left.groupby(cells[column]).transform("mean")
+        left -= left.groupby(jobs[column]).transform("mean")
     residuals = [
         left[c] - left[RECONSTRUCTION] * np.polyfit(left[RECONSTRUCTION], left[c], 1)[0] for c in ("score", "mcc")
     ]
@@ -124,32 +124,32 @@ def test_what_cannot_be_told_is_not_a_number():
 
 
 def test_points_are_what_is_correlated():
-    cells = pd.concat([fits(seed=1, task="a"), fits(seed=2, task="b")])
+    jobs = pd.concat([fits(seed=1, task="a"), fits(seed=2, task="b")])
     for level in (BETWEEN, WITHIN):
-        pairs, methods = points(cells, "mcc", level)
+        pairs, methods = points(jobs, "mcc", level)
         assert len(pairs) == len(methods)
-        assert np.corrcoef(pairs.T)[0, 1] == pytest.approx(association(cells, "mcc", level).value)
+        assert np.corrcoef(pairs.T)[0, 1] == pytest.approx(association(jobs, "mcc", level).value)
 
 
 def test_the_scores_of_fits_add_up_to_the_score_of_the_table(sim):
     rows = sim.rows(noise=0.3)
-    cells = fit_scores(build(rows))
-    assert len(cells) == 3 * 9 * 3
-    for method, group in cells.groupby("method"):
+    jobs = fit_scores(build(rows))
+    assert len(jobs) == 3 * 9 * 3
+    for method, group in jobs.groupby("method"):
         table = build(rows).tasks[0]
         assert group["score"].mean() == pytest.approx(sim.row_of(table, method).score)
-    assert {"skill", "error"} <= set(cells)
-    without = fit_scores(build(rows[rows["method"] != "P"]))
+    assert {"skill", "error"} <= set(jobs)
+    without = fit_scores(build(rows[rows["method"] != "ceiling"]))
     assert without["score"].isna().all()
     lost = rows[~((rows["method"] == "vae") & (rows["metric"] == "error"))]
     assert fit_scores(build(lost)).set_index("method").loc["vae", "score"].isna().all()
-    assert fit_scores(build(rows[rows["role"] == "control"])).empty
+    assert fit_scores(build(rows[rows["role"] == "reference"])).empty
 
 
 def test_a_metric_that_the_table_leaves_out_is_left_out_of_the_scores_of_fits(sim):
     rows = sim.rows(n_seeds=1)
     error = rows["metric"] == "error"
-    rows.loc[error & (rows["role"] == "control"), "value"] = 1.0  # the controls are alike: too narrow
+    rows.loc[error & (rows["role"] == "reference"), "value"] = 1.0  # the references are alike: too narrow
     board = build(rows)
     assert board.tasks[0].comparison.scored_on == ("skill",)
     for method, group in fit_scores(board).groupby("method"):

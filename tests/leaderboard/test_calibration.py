@@ -11,7 +11,7 @@ from leaderboard import calibration
 from leaderboard.calibration import always_above, build, calibrated_range, judge, narrowness, to_markdown, write
 
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0)
-#: Mean score of a metric at each dose of the ladder, P first; N0 scores 0 and N1 .4 unless said otherwise.
+#: Mean score of a metric at each dose of the ladder, ceiling first; floor scores 0 and baseline .4 unless said otherwise.
 SHAPES = {
     "perfect": (1.0, 0.75, 0.5, 0.25, 0.0),
     "flat": (0.7, 0.7, 0.7, 0.7, 0.7),
@@ -27,7 +27,7 @@ def rows(shapes=SHAPES, n_units=6, n_seeds=2, noise=0.01, better="higher", floor
     found = []
     for (metric, shape), unit, seed in itertools.product(shapes.items(), range(n_units), range(n_seeds)):
         floor_here = shape[0] if metric == "flat" else floor
-        points = [("N0", 0.0, floor_here), ("N1", 0.0, 0.4), ("P", 0.0, shape[0])]
+        points = [("floor", 0.0, floor_here), ("baseline", 0.0, 0.4), ("ceiling", 0.0, shape[0])]
         points += [("ladder", dose, level) for dose, level in zip(DOSES, shape, strict=True)]
         for ladder, dose, level in points:
             shaken = 0.0 if metric == "flat" else noise * rng.normal()
@@ -107,7 +107,7 @@ def test_ranges_of_one_sign_are_never_too_narrow_however_they_differ(better):
 def test_a_task_whose_ceiling_is_above_its_floor_in_every_unit_has_a_calibrated_metric():
     found = rows({"perfect": SHAPES["perfect"]}, n_units=4, n_seeds=1, noise=0.0)
     ceilings = dict(zip(("u0", "u1", "u2", "u3"), (4.3, 5.0, 6.0, 49.5), strict=True))
-    at_p = found["ladder"] == "P"
+    at_p = found["ladder"] == "ceiling"
     found.loc[at_p, "value"] = found.loc[at_p, "unit"].map(ceilings)
     table = build(found)
     assert table["calibrated_low"].iloc[0] < 0.2
@@ -164,7 +164,7 @@ def test_too_few_units_are_not_judged():
     for n_units in (1, 2):
         assert build(rows(n_units=n_units))["narrow"].iloc[0] == "not judged"
     lacking = rows({"perfect": SHAPES["perfect"]})
-    assert build(lacking[lacking["ladder"] == "N1"])["narrow"].tolist() == ["not judged"]
+    assert build(lacking[lacking["ladder"] == "baseline"])["narrow"].tolist() == ["not judged"]
 
 
 def test_missing_values_are_no_scores():

@@ -10,7 +10,7 @@ import leaderboard
 from leaderboard import statistics
 from leaderboard.comparison import _by_set, compare, compare_suite, tie_groups
 
-CONTROLS = {"N0": 0.0, "N1": 0.4, "P": 1.0}
+REFERENCES = {"floor": 0.0, "baseline": 0.4, "ceiling": 1.0}
 
 
 @pytest.fixture(autouse=True)
@@ -22,9 +22,9 @@ def fewer_resamples(monkeypatch):
 
 
 def board(levels, n_units=10, n_seeds=3, unit_noise=0.05, seed_noise=0.05, rng=None, n_metrics=2):
-    """Values (n_methods + 3, n_units, n_seeds, n_metrics); the controls come last and have no noise but the unit's."""
+    """Values (n_methods + 3, n_units, n_seeds, n_metrics); the references come last and have no noise but the unit's."""
     rng = rng or np.random.default_rng(0)
-    at = np.append(levels, list(CONTROLS.values()))[:, None, None, None]
+    at = np.append(levels, list(REFERENCES.values()))[:, None, None, None]
     noise = unit_noise * rng.normal(size=(len(at), n_units, 1, n_metrics))
     noise = noise + seed_noise * rng.normal(size=(len(at), n_units, n_seeds, n_metrics))
     noise[len(levels) :] = 0
@@ -32,8 +32,8 @@ def board(levels, n_units=10, n_seeds=3, unit_noise=0.05, seed_noise=0.05, rng=N
 
 
 def run(values, tried=None, metrics=("skill", "recall"), better="higher"):
-    n_methods = len(values) - len(CONTROLS)
-    roles = {f"m{m}": "method" for m in range(n_methods)} | dict.fromkeys(CONTROLS, "control")
+    n_methods = len(values) - len(REFERENCES)
+    roles = {f"m{m}": "method" for m in range(n_methods)} | dict.fromkeys(REFERENCES, "control")
     tried = np.ones(values.shape[:3], dtype=bool) if tried is None else tried
     units = [f"u{u}" for u in range(values.shape[1])]
     return compare(values, tried, roles, units, dict.fromkeys(metrics[: values.shape[3]], better))
@@ -45,7 +45,7 @@ def suite(tasks):
 
 
 def task_roles(task):
-    return {label: "control" if label in CONTROLS else "method" for label in task.frame.index}
+    return {label: "control" if label in REFERENCES else "method" for label in task.frame.index}
 
 
 @pytest.mark.parametrize("better", ["higher", "lower"])
@@ -61,9 +61,9 @@ def test_a_known_order_is_found(better):
     assert (frame["p_holm"] < 0.05).all()
     expected = np.sign(np.subtract.outer(levels, levels)) / 2 + 0.5
     np.testing.assert_allclose(found.wins.iloc[:5, :5], expected, atol=0.02)
-    controls = found.frame.loc[list(CONTROLS)]
-    assert controls["score"].tolist() == pytest.approx(list(CONTROLS.values()))
-    assert controls[["rank", "p", "p_holm", "mdd"]].isna().all(axis=None)
+    references = found.frame.loc[list(REFERENCES)]
+    assert references["score"].tolist() == pytest.approx(list(REFERENCES.values()))
+    assert references[["rank", "p", "p_holm", "mdd"]].isna().all(axis=None)
     assert found.scored_on == ("skill", "recall")
 
 
@@ -118,18 +118,18 @@ def test_methods_that_share_nothing_are_not_compared_and_that_is_said():
 def test_a_crash_gains_nothing_in_the_worst_case_and_is_not_imputed_elsewhere():
     values = board([0.5, 0.45, 0.6], unit_noise=0.01, seed_noise=0, n_metrics=1)
     values[0, :8] = np.nan
-    values[2, 0] -= 3  # below N0
+    values[2, 0] -= 3  # below floor
     crashed = run(values).frame
     assert (crashed["rank"].iloc[0], crashed["rank_worst_case"].iloc[0]) == (2, 3)
     assert crashed["score"].iloc[0] == pytest.approx(0.5, abs=0.1)
     never = np.ones(values.shape[:3], dtype=bool)
     never[0, :8] = False
     assert run(values, never).frame["rank_worst_case"].iloc[0] == crashed["rank"].iloc[0]
-    # Filled with the worst of the unit: that of the third method on the first, N0's on the others
+    # Filled with the worst of the unit: that of the third method on the first, floor's on the others
     floor = np.where(np.arange(8) == 0, values[2, :8].mean(axis=1)[:, 0] - values[3, :8, 0, 0], 0)
     kept = (values[0, 8:] - values[3, 8:]).mean()
     expected = (floor.sum() + 2 * kept) / 10
-    assert run(values).worst_case.loc["m0", "N0"] == pytest.approx(expected)
+    assert run(values).worst_case.loc["m0", "floor"] == pytest.approx(expected)
 
 
 def test_equal_methods_share_a_rank():
@@ -146,7 +146,7 @@ def test_equal_methods_share_a_rank():
 
 def test_p_a_better_than_b_by_hand():
     values = np.zeros((5, 2, 2, 1))
-    values[4] = 1  # P
+    values[4] = 1  # ceiling
     values[0, :, :, 0] = [[0.3, 0.5], [0.9, 0.9]]
     values[1, :, :, 0] = [[0.4, 0.5], [0.1, np.nan]]
     # First unit: .3 loses twice, .5 wins once and ties once: 1.5 of 4. Second: wins 2 of 2 pairs of seeds.
@@ -199,7 +199,7 @@ def test_a_metric_is_kept_where_the_ceiling_is_above_the_floor_in_every_unit():
     found = run(four)
     assert found.scored_on == ("skill",)
     assert found.frame["score"].notna().all()
-    assert any("skill is kept, as P is above N0 in every unit" in note for note in found.notes)
+    assert any("skill is kept, as ceiling is above floor in every unit" in note for note in found.notes)
     four[4, 0] = four[2, 0] - 0.1
     assert run(four).scored_on == ()
 

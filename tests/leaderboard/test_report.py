@@ -12,8 +12,11 @@ import pytest
 import leaderboard
 from leaderboard.report import findings, to_html
 
-NO_CURVES = pd.DataFrame(columns=["cell_id", "term", "epoch", "value"])
-NO_PICTURES = pd.DataFrame(columns=["cell_id", "x", "y", "environment", "content", "trained"])
+#: Methods that a test makes alike.
+ALIKE = ("vae", "pca", "trvae")
+
+NO_CURVES = pd.DataFrame(columns=["job_id", "term", "epoch", "value"])
+NO_PICTURES = pd.DataFrame(columns=["job_id", "x", "y", "environment", "content", "trained"])
 
 
 class Page(HTMLParser):
@@ -54,14 +57,14 @@ def render(rows, curves=NO_CURVES, pictures=NO_PICTURES, header=()):
 def with_more(rows, seed=0):
     """Rows with the secondary metrics that the analyses need."""
     rng = np.random.default_rng(seed)
-    cells = rows.drop_duplicates("cell_id")
-    of_unit = {unit: 1 + i / 3 for i, unit in enumerate(sorted(cells["unit"].unique()))}
+    jobs = rows.drop_duplicates("job_id")
+    of_unit = {unit: 1 + i / 3 for i, unit in enumerate(sorted(jobs["unit"].unique()))}
     more = [
-        cells.assign(metric=name, primary=False, value=value)
+        jobs.assign(metric=name, primary=False, value=value)
         for name, value in (
-            ("mcc", rng.random(len(cells))),
-            ("training_reconstruction_error", rng.random(len(cells))),
-            ("ood_distance", cells["unit"].map(of_unit)),
+            ("mcc", rng.random(len(jobs))),
+            ("training_reconstruction_error", rng.random(len(jobs))),
+            ("ood_distance", jobs["unit"].map(of_unit)),
         )
     ]
     return pd.concat([rows, *more], ignore_index=True)
@@ -71,7 +74,7 @@ def with_more(rows, seed=0):
 def many():
     from tests.leaderboard.conftest import failed, rows, skipped
 
-    methods, levels = [f"m{i}" for i in range(6)], {"N0": 0.0, "N1": 0.4, "P": 1.0}
+    methods, levels = [f"m{i}" for i in range(6)], {"floor": 0.0, "baseline": 0.4, "ceiling": 1.0}
     levels |= {method: 0.2 + 0.1 * i for i, method in enumerate(methods)}
     tasks = [with_more(rows(methods=methods, noise=0.2, levels=levels, task=f"t{k}/sim{k}"), k) for k in range(2)]
     broken = pd.DataFrame(failed("m0", "unit99", 0, reason="<script>alert(1)</script>", task="t0/sim0"))
@@ -81,17 +84,17 @@ def many():
 
 @pytest.fixture(scope="module")
 def extras(many):
-    cells = many[(many["role"] == "method") & (many["status"] == "ok")].drop_duplicates("cell_id")
+    jobs = many[(many["role"] == "method") & (many["status"] == "ok")].drop_duplicates("job_id")
     curves = pd.DataFrame(
-        [(c, "validation", epoch, 10.0 / (epoch + 1)) for c in cells["cell_id"] for epoch in range(5)],
+        [(c, "validation", epoch, 10.0 / (epoch + 1)) for c in jobs["job_id"] for epoch in range(5)],
         columns=NO_CURVES.columns,
     )
-    first = cells[(cells["unit"] == "unit00") & (cells["seed"] == 0)]
+    first = jobs[(jobs["unit"] == "unit00") & (jobs["seed"] == 0)]
     rng = np.random.default_rng(0)
     pictures = pd.DataFrame(
         [
             (c, *rng.standard_normal(2), "control", f"type{i % 3}", i % 4 > 0)
-            for c in first["cell_id"]
+            for c in first["job_id"]
             for i in range(30)
         ],
         columns=NO_PICTURES.columns,
@@ -116,7 +119,7 @@ def test_one_file_that_needs_no_other(page):
 
 def test_every_part_is_there(page):
     parsed = Page(page)
-    suffixes = ("intervals", "heat", "wins", "controls", "distance", "cost", "codes", "training")
+    suffixes = ("intervals", "heat", "wins", "references", "distance", "cost", "codes", "training")
     expected = {f"task-{k}-{part}" for k in (1, 2) for part in suffixes}
     assert set(parsed.figures) == expected | {"suite-default", "suite-default-wins", "disentanglement"}
     for text in parsed.figures.values():
@@ -183,7 +186,7 @@ def sentences(board):
 def test_a_clear_winner_is_named_and_so_are_ties():
     from tests.leaderboard.conftest import rows
 
-    levels = {"N0": 0.0, "N1": 0.4, "P": 1.0, "good": 0.8, "alike": 0.8, "bad": 0.1}
+    levels = {"floor": 0.0, "baseline": 0.4, "ceiling": 1.0, "good": 0.8, "alike": 0.8, "bad": 0.1}
     board = leaderboard.build(rows(methods=("good", "alike", "bad"), noise=0.02, levels=levels, n_units=12))
     wins = sentences(board)[0]
     assert re.search(r"(good and alike|alike and good) beat the best simple baseline on reembedding/sim", wins)
@@ -197,18 +200,17 @@ def test_a_clear_winner_is_named_and_so_are_ties():
         (lambda sim: pd.DataFrame(), "There are no results, so nothing can be concluded"),
         (lambda sim: sim.rows(n_seeds=1), "one seed: the spread over seeds is not known"),
         (lambda sim: sim.rows(n_units=1), "one unit: no interval"),
-        (lambda sim: sim.rows(methods=("vae",)), "one method has ok cells"),
+        (lambda sim: sim.rows(methods=("vae",)), "one method has ok jobs"),
         (lambda sim: pd.DataFrame(sim.failed("vae", "a", 0, reason="it broke")), "it broke"),
         (lambda sim: sim.rows().assign(value=np.inf), "No method has a score"),
-        (lambda sim: sim.rows()[lambda r: r["role"] == "method"], "no result of control N0 and P"),
-        (lambda sim: sim.rows(levels={k: 0.5 if k in ("vae", "pca", "trvae") else v for k, v in
-                                      {"N0": 0.0, "N1": 0.4, "P": 1.0, "vae": 0, "pca": 0, "trvae": 0}.items()}),
+        (lambda sim: sim.rows()[lambda r: r["role"] == "method"], "no result of reference floor and ceiling"),
+        (lambda sim: sim.rows(levels={"floor": 0.0, "baseline": 0.4, "ceiling": 1.0} | dict.fromkeys(ALIKE, 0.5)),
          "is the same for all methods"),
         (lambda sim: pd.concat([sim.rows(), sim.rows(task="fate/sim", methods=("vae",))]),
          "not run here, so not compared: pca, trvae"),
         (lambda sim: pd.DataFrame(sim.skipped("vae", "no predict")), "no predict"),
     ],
-    ids=["empty", "one seed", "one unit", "one method", "all failed", "infinite", "no controls", "constant",
+    ids=["empty", "one seed", "one unit", "one method", "all failed", "infinite", "no references", "constant",
          "absent", "skipped"],
 )  # fmt: skip
 def test_a_page_says_what_cannot_be_concluded(sim, change, said):

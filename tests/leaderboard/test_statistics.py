@@ -29,7 +29,7 @@ def fewer_resamples(monkeypatch):
 
 
 def draw(rng, n_units, level=0.6):
-    """Skewed units with a shared difficulty: method, N0 and P; the true task score is ``level``."""
+    """Skewed units with a shared difficulty: method, floor and ceiling; the true task score is ``level``."""
     difficulty = rng.normal(size=(n_units, 1))
     floor = 0.1 * difficulty + 0.05 * rng.normal(size=(n_units, 2))
     ceiling = 1 + 0.3 * difficulty + 0.1 * rng.normal(size=(n_units, 2))
@@ -122,9 +122,9 @@ def test_pairing_takes_the_difficulty_of_a_unit_out():
 
 
 def simulate(rng, n_boards, n_units, n_seeds, unit_noise, seed_noise, levels):
-    """Many leaderboards side by side: method − N0, method − N1 and P − N0, each (n_units, boards × methods, 2).
+    """Many leaderboards side by side: method − floor, method − baseline and ceiling − floor, each (n_units, boards × methods, 2).
 
-    Units have a difficulty that all share, methods have skewed noise by unit and noise by seed; N1 is at .4.
+    Units have a difficulty that all share, methods have skewed noise by unit and noise by seed; baseline is at .4.
     """
     at = np.append(levels, 0.4)[:, None, None, None]
     difficulty = rng.normal(size=(n_boards, 1, n_units, 1, 1))

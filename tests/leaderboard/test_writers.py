@@ -39,8 +39,8 @@ def test_a_page_has_what_a_reader_needs(sim):
     assert "5 units (unit00, unit01, unit02, unit03, unit04); 3 seeds" in page
     assert "skill ↑" in page
     assert "error ↓" in page
-    assert "| *N0* " in page
-    assert "strongest simple baseline (chosen: nearest\\_shift in 15 of 15 cells)" in page
+    assert "| *floor* " in page
+    assert "strongest simple baseline (chosen: nearest\\_shift in 15 of 15 jobs)" in page
     assert "## Failed" in page
     assert "`python -m bench run --methods lord`" in page
     assert "## Skipped" in page
@@ -80,7 +80,7 @@ def test_escape():
         lambda sim: pd.DataFrame(sim.skipped("vae", "no predict")),
         lambda sim: pd.DataFrame(),
     ],
-    ids=["one of all", "no controls", "all failed", "infinite", "skipped", "empty"],
+    ids=["one of all", "no references", "all failed", "infinite", "skipped", "empty"],
 )
 def test_never_nan_or_inf(sim, rows, tmp_path):
     board = leaderboard.build(rows(sim))

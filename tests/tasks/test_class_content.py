@@ -156,7 +156,7 @@ def test_inner_task_is_of_the_other_contents(task):
 def test_n1_is_the_mean_shift_behind_pca(task):
     unit = "type3"
     training = task.training_data(unit, 0)
-    fitted = task.control_fit("N1", unit, 0)(training)
+    fitted = task.reference_fit("baseline", unit, 0)(training)
     x, obs = np.asarray(training.X, dtype=float), training.obs
     shifts = []
     for other in ("type0", "type1", "type2"):
@@ -165,7 +165,7 @@ def test_n1_is_the_mean_shift_behind_pca(task):
     np.testing.assert_allclose(fitted.shifts["stimulated"], np.mean(shifts, axis=0), atol=1e-5)
     change = fitted.predict(training, "stimulated") - fitted.pca.inverse_transform(fitted.embed(training))
     np.testing.assert_allclose(change, np.tile(fitted.shifts["stimulated"], (len(x), 1)), atol=1e-4)
-    nothing = task.control_fit("N0", unit, 0)(training)
+    nothing = task.reference_fit("floor", unit, 0)(training)
     np.testing.assert_array_equal(nothing.predict(training, "stimulated"), training.X)
 
 
@@ -178,7 +178,7 @@ def test_three_classes_have_a_shift_each_and_are_probed_together(task):
     data.obs["condition"] = condition
     data.X[moved] += 1
     three = ClassContent(Memory(data, "three"))
-    fitted = three.control_fit("N1", unit, 0)(three.training_data(unit, 0))
+    fitted = three.reference_fit("baseline", unit, 0)(three.training_data(unit, 0))
     assert (fitted.shifts["control"] == 0).all()
     np.testing.assert_allclose(fitted.shifts["other"] - fitted.shifts["stimulated"], 1.0, atol=0.7)
     assert (fitted.shifts["other"] - fitted.shifts["stimulated"]).mean() == pytest.approx(1.0, abs=0.1)
@@ -186,10 +186,11 @@ def test_three_classes_have_a_shift_each_and_are_probed_together(task):
     assert set(probed["cell_type"]) == {unit}
     assert set(probed["condition"]) == {"control", "other", "stimulated"}
     found = {
-        name: three.evaluate(three.control_fit(name, unit, 0), unit, 0)["leakage_boosted"] for name in ("N0", "N1", "P")
+        name: three.evaluate(three.reference_fit(name, unit, 0), unit, 0)["leakage_boosted"]
+        for name in ("floor", "baseline", "ceiling")
     }
     # the shift by 1 in all genes is found where it stays and not where it is taken out
-    assert found["N0"] > found["N1"] > found["P"] == 0.0
+    assert found["floor"] > found["baseline"] > found["ceiling"] == 0.0
 
 
 #: Half of the gaps N0 − N1 and N1 − P that were measured for leakage, and of N1 − N0 and P − N1 for skill.
@@ -201,15 +202,15 @@ GAPS = {"ifn-sim": ((0.04, 0.45), (2.0, 0.45)), "digits": ((0.1, 0.39), (3.5, 0.
 def test_p_is_better_than_n1_and_n1_than_n0(dataset):
     task = ClassContent(dataset, primary_only=True)
     means = {}
-    for control in ("N0", "N1", "P"):
+    for control in ("floor", "baseline", "ceiling"):
         scores = [
-            task.evaluate(task.control_fit(control, unit, seed), unit, seed)
+            task.evaluate(task.reference_fit(control, unit, seed), unit, seed)
             for unit in task.units()
             for seed in range(2)
         ]
         means[control] = [np.mean([s[name] for s in scores]) for name in ("leakage_boosted", "skill")]
     (worse, far), (below, above) = GAPS[dataset.name]
-    (leak0, skill0), (leak1, skill1), (leak_p, skill_p) = (means[name] for name in ("N0", "N1", "P"))
+    (leak0, skill0), (leak1, skill1), (leak_p, skill_p) = (means[name] for name in ("floor", "baseline", "ceiling"))
     assert leak0 - leak1 > worse
     assert leak1 - leak_p > far
     assert skill1 - skill0 > below

@@ -69,4 +69,4 @@ def test_an_unseen_thick_digit_is_resolved():
     # measured −6.8, .45 and .97: there is room on both sides of the mean shift
     assert fits["no-change"] < -3
     assert 0.2 < fits["ridge-shift"] < 0.7
-    assert mean(lambda unit: task.control_fit("P", unit, 0)) > 0.9
+    assert mean(lambda unit: task.reference_fit("ceiling", unit, 0)) > 0.9

@@ -136,11 +136,11 @@ def test_p_is_better_than_n1_and_n1_than_n0_over_draws_and_seeds(dataset):
     task = Factors(dataset, primary_only=True)
     cells = list(zip(task.units(), range(3), strict=True))
     found = {}
-    for control in task.controls:
+    for control in task.references:
         name = control.methods[0] if control.methods else None
-        fits = [method(name, task) if name else task.control_fit(control.name, *cell) for cell in cells]
+        fits = [method(name, task) if name else task.reference_fit(control.name, *cell) for cell in cells]
         scores = [task.evaluate(fit, *cell) for fit, cell in zip(fits, cells, strict=True)]
         found[control.name] = np.array([[s[metric] for metric in task.primary] for s in scores])
     # measured, MIG and DCI-D: images .02 .08 .94 and .15 .44 1; expression .01 .20 .94 and .04 .48 1
-    assert (found["N1"].min(axis=0) - found["N0"].max(axis=0) > [0.03, 0.15]).all()
-    assert (found["P"].min(axis=0) - found["N1"].max(axis=0) > [0.3, 0.2]).all()
+    assert (found["baseline"].min(axis=0) - found["floor"].max(axis=0) > [0.03, 0.15]).all()
+    assert (found["ceiling"].min(axis=0) - found["baseline"].max(axis=0) > [0.3, 0.2]).all()

@@ -155,8 +155,8 @@ def controls():
     """Mean scores of the controls and of PCA at the default size, over five folds of two seeds."""
     task = Fate(FATE_TREE)
     found = {
-        name: means_of(task, lambda unit, seed, name=name: task.control_fit(name, unit, seed))
-        for name in ("N0", "N1", "P")
+        name: means_of(task, lambda unit, seed, name=name: task.reference_fit(name, unit, seed))
+        for name in ("floor", "baseline", "ceiling")
     }
     found["pca"] = means_of(task, lambda unit, seed: lambda data: METHODS["pca"]().fit(data, seed))
     return found
@@ -165,15 +165,15 @@ def controls():
 #: Half of the gaps N1 − N0 and P − N1 that were measured (.39, .23; .39, .07).
 @pytest.mark.parametrize(("metric", "gaps"), [("fate_skill", (0.19, 0.11)), ("fate_auroc", (0.19, 0.035))])
 def test_n0_is_below_n1_is_below_p(controls, metric, gaps):
-    assert controls["N1"][metric] - controls["N0"][metric] > gaps[0]
-    assert controls["P"][metric] - controls["N1"][metric] > gaps[1]
+    assert controls["baseline"][metric] - controls["floor"][metric] > gaps[0]
+    assert controls["ceiling"][metric] - controls["baseline"][metric] > gaps[1]
     # the genes are the stronger of the two simple codes
-    assert controls["N0"][metric] < controls["pca"][metric] < controls["N1"][metric]
+    assert controls["floor"][metric] < controls["pca"][metric] < controls["baseline"][metric]
 
 
 def test_permuted_codes_score_chance(controls):
-    assert controls["N0"]["fate_skill"] == pytest.approx(0.0, abs=0.02)
-    assert controls["N0"]["fate_auroc"] == pytest.approx(0.5, abs=0.05)
+    assert controls["floor"]["fate_skill"] == pytest.approx(0.0, abs=0.02)
+    assert controls["floor"]["fate_auroc"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_permuted_fates_score_chance():
@@ -184,7 +184,7 @@ def test_permuted_fates_score_chance():
     types[late] = np.random.default_rng(0).permutation(types[late])
     data.obs["cell_type"] = types
     task = Fate(Memory(data, "permuted"))
-    found = means_of(task, lambda unit, seed: task.control_fit("N1", unit, seed), seeds=(0,))
+    found = means_of(task, lambda unit, seed: task.reference_fit("baseline", unit, seed), seeds=(0,))
     assert found["fate_skill"] == pytest.approx(0.0, abs=0.03)
     assert found["fate_auroc"] == pytest.approx(0.5, abs=0.08)
 
@@ -193,14 +193,14 @@ def test_late_sisters_are_the_ceiling_where_no_truth_is_known(task):
     data = task.data.copy()
     del data.obsm["bias"]
     real = Fate(Memory(data, "real"))
-    assert isinstance(real.control_fit("P", "fold0", 0)(None), _LateSisters)
-    found = means_of(real, lambda unit, seed: real.control_fit("P", unit, seed), seeds=(0,))
+    assert isinstance(real.reference_fit("ceiling", "fold0", 0)(None), _LateSisters)
+    found = means_of(real, lambda unit, seed: real.reference_fit("ceiling", unit, seed), seeds=(0,))
     assert found["fate_skill"] > 0.4
     assert found["fate_auroc"] > 0.8
 
 
 def test_primary_only_gives_the_same_primaries_alone(task):
-    fit = task.control_fit("N1", "fold0", 0)
+    fit = task.reference_fit("baseline", "fold0", 0)
     whole = task.evaluate(fit, "fold0", 0)
     assert set(whole) == {*task.primary, *task.secondary} - set(CURVATURES)
     short = Fate(task.dataset, primary_only=True).evaluate(fit, "fold0", 0)

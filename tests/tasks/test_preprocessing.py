@@ -144,7 +144,7 @@ def test_the_prepared_task_is_the_same_task_on_fewer_genes():
 
     def fit(data):
         handed_over.append(list(data.var_names))
-        return prepared.control_fit("P", unit, 0)(data)
+        return prepared.reference_fit("ceiling", unit, 0)(data)
 
     prepared.evaluate(fit, unit, 0)
     assert handed_over == [list(prepared.data.var_names)] * 2
@@ -186,7 +186,7 @@ def test_a_sparse_data_set_is_dense_once_prepared(counts):
     sparse = task.prepared("b", 0)
     np.testing.assert_array_equal(sparse.data.X, dense.data.X)
     np.testing.assert_array_equal(sparse.data.layers["counts"], dense.data.layers["counts"])
-    fits = [one.control_fit("P", "b", 0) for one in (sparse, dense)]
+    fits = [one.reference_fit("ceiling", "b", 0) for one in (sparse, dense)]
     first, second = (one.evaluate(fit, "b", 0) for one, fit in zip((sparse, dense), fits, strict=True))
     assert first == pytest.approx(second, rel=0, abs=0, nan_ok=True)
 

@@ -108,11 +108,11 @@ def test_labels_that_start_as_the_papers_own_units_are_refused_there_and_ordinar
 def test_cells_are_told_apart_though_their_names_repeat():
     unique, repeated = cohort(SIZES), cohort(SIZES)
     repeated.load().obs_names = ["sample"] * repeated.load().n_obs
-    for control in ("N0", "P"):
+    for control in ("floor", "ceiling"):
         scores = []
         for data in (unique, repeated):
             task = Reembedding(data)
-            scores.append(task.evaluate(task.control_fit(control, "COAD", 0), "COAD", 0))
+            scores.append(task.evaluate(task.reference_fit(control, "COAD", 0), "COAD", 0))
         assert scores[0] == scores[1]
     assert task.data.obs_names.is_unique
 
@@ -125,7 +125,7 @@ def test_too_few_cancers_are_refused_naming_data_set_and_column():
 def test_n0_permutes_the_held_out_samples_and_leaves_the_others():
     task = Reembedding(cohort(SIZES))
     unit = "COAD"
-    fitted = task.control_fit("N0", unit, 0)(task.training_data(unit, 0))
+    fitted = task.reference_fit("floor", unit, 0)(task.training_data(unit, 0))
     held_out = task.data[task._held_out(unit)]
     permuted, true = fitted.embed(held_out), fitted.pca.transform(held_out.X)
     assert not np.allclose(permuted, true)
@@ -133,12 +133,12 @@ def test_n0_permutes_the_held_out_samples_and_leaves_the_others():
     others = task.training_data(unit, 0)
     np.testing.assert_array_equal(fitted.embed(others), fitted.pca.transform(others.X))
     # the fit that has the unit is an ordinary one
-    inside = task.control_fit("N0", unit, 0)(task.data)
+    inside = task.reference_fit("floor", unit, 0)(task.data)
     np.testing.assert_array_equal(inside.embed(held_out), inside.pca.transform(held_out.X))
 
 
 def test_p_never_lacks_the_unit():
     task = Reembedding(cohort(SIZES))
-    fit = task.control_fit("P", "COAD", 0)
+    fit = task.reference_fit("ceiling", "COAD", 0)
     without, full = fit(task.training_data("COAD", 0)), fit(task.data)
     np.testing.assert_array_equal(without.embed(task.data), full.embed(task.data))

@@ -169,7 +169,7 @@ def test_real_data_without_programs_are_scored_on_type_and_group():
     data = SMALL.load()
     del data.obs["program"]
     task = SharedPrivate(Memory(data, "real"), primary_only=True)
-    ceiling = task.evaluate(task.control_fit("P", "split0", 0), "split0", 0)
+    ceiling = task.evaluate(task.reference_fit("ceiling", "split0", 0), "split0", 0)
     assert list(ceiling.values()) == pytest.approx([1.0, 0.0], abs=0.04)
 
 
@@ -197,7 +197,7 @@ def matrix_of(fit, data):
 
 
 def test_true_private_blocks_of_a_group_split_at_random_are_empty(null):
-    matrix, _, _ = matrix_of(lambda task: task.control_fit("P", "split0", 0), null)
+    matrix, _, _ = matrix_of(lambda task: task.reference_fit("ceiling", "split0", 0), null)
     assert matrix[0, 0] > 0.95
     assert (matrix[:, 1] == 0).all()
     assert matrix[1, 0] < 0.15
@@ -222,7 +222,7 @@ def test_without_programs_the_groups_are_one():
 def test_n1_finds_private_directions_where_they_are():
     task = SharedPrivate(Memory(SPLATTER_GROUPS.load(), "splatter"))
     training = task.training_data("split0", 0)
-    fitted = task.control_fit("N1", "split0", 0)(training)
+    fitted = task.reference_fit("baseline", "split0", 0)(training)
     codes = fitted.embed_blocks(training)
     group0 = (training.obs["group"] == "group0").to_numpy()
     assert codes["private"].shape == (training.n_obs, 4)
@@ -239,16 +239,18 @@ def test_n1_finds_private_directions_where_they_are():
 @pytest.mark.slow
 def test_p_is_better_than_n1_and_n1_than_n0_over_draws_and_seeds():
     task = SharedPrivate(SPLATTER_GROUPS, primary_only=True)
-    fits = {"N0": lambda unit, seed: pca}
-    fits |= {name: lambda unit, seed, name=name: task.control_fit(name, unit, seed) for name in ("N1", "P")}
+    fits = {"floor": lambda unit, seed: pca}
+    fits |= {
+        name: lambda unit, seed, name=name: task.reference_fit(name, unit, seed) for name in ("baseline", "ceiling")
+    }
     cells = list(zip(task.units(), range(3), strict=True))
     found = {n: np.array([list(task.evaluate(f(*cell), *cell).values()) for cell in cells]) for n, f in fits.items()}
     diagonality = {name: values[:, 0] for name, values in found.items()}
     leakage = {name: values[:, 1] for name, values in found.items()}
     # measured .00, .82 ± .03, .99 ± .01
-    assert diagonality["N1"].min() - diagonality["N0"].max() > 0.5
-    assert diagonality["P"].min() - diagonality["N1"].max() > 0.05
+    assert diagonality["baseline"].min() - diagonality["floor"].max() > 0.5
+    assert diagonality["ceiling"].min() - diagonality["baseline"].max() > 0.05
     # measured .79 ± .16, .03 ± .03, 0; N1 and P are as good as one
-    assert leakage["N0"].min() - leakage["N1"].max() > 0.3
-    assert leakage["N1"].mean() > leakage["P"].mean()
-    assert leakage["P"].max() == 0.0
+    assert leakage["floor"].min() - leakage["baseline"].max() > 0.3
+    assert leakage["baseline"].mean() > leakage["ceiling"].mean()
+    assert leakage["ceiling"].max() == 0.0

@@ -140,7 +140,10 @@ def test_scores_are_the_means_over_the_conditions(two):
             return self.methods[target].predict(data, target)
 
     unit = "type2"
-    none, ceiling = METHODS["no-change"]().fit(two.training_data(unit, 0), 0), two.control_fit("P", unit, 0)(None)
+    none, ceiling = (
+        METHODS["no-change"]().fit(two.training_data(unit, 0), 0),
+        two.reference_fit("ceiling", unit, 0)(None),
+    )
     either = [
         two.evaluate(lambda data, method=method: method, unit, 0)
         for method in (Alone(other=ceiling, stimulated=none), Alone(other=none, stimulated=ceiling))
@@ -234,14 +237,14 @@ def test_a_condition_that_is_short_of_cells_is_named():
 
 def test_ceiling_is_the_noiseless_shift_where_it_is_known_and_half_a_elsewhere(task):
     unit = "type1"
-    known = task.control_fit("P", unit, 0)(task.training_data(unit, 0))
+    known = task.reference_fit("ceiling", unit, 0)(task.training_data(unit, 0))
     truth = task.data.uns["truth"]
     np.testing.assert_array_equal(known.shifts["stimulated"], truth["type1|stimulated"] - truth["type1|control"])
     data = task.data.copy()
     del data.uns["truth"]
     real = UnseenCellType(Memory(data, "real"))
     parts = real.cells(unit, 0)
-    duplicate = real.control_fit("P", unit, 0)(real.training_data(unit, 0))
+    duplicate = real.reference_fit("ceiling", unit, 0)(real.training_data(unit, 0))
     x = np.asarray(data.X, dtype=float)
     expected = x[parts.weights].mean(axis=0) - x[parts.source].mean(axis=0)
     np.testing.assert_allclose(duplicate.shifts["stimulated"], expected, atol=1e-6)

@@ -171,11 +171,11 @@ def test_skill_is_zero_for_additivity_one_for_the_truth_and_quadratic_between(ta
 def test_ceiling_is_the_noiseless_mean_or_half_a(task):
     unit = task.units()[0]
     parts = task.cells(unit, 0)
-    known = task.control_fit("P", unit, 0)(None).predict(task.data[parts.source], unit)
+    known = task.reference_fit("ceiling", unit, 0)(None).predict(task.data[parts.source], unit)
     np.testing.assert_allclose(mean(known), task.data.uns["truth"][unit], atol=1e-4)
     data = task.data.copy()
     del data.uns["truth"]
-    half = UnseenPerturbation(Memory(data, "real")).control_fit("P", unit, 0)(None)
+    half = UnseenPerturbation(Memory(data, "real")).reference_fit("ceiling", unit, 0)(None)
     np.testing.assert_allclose(mean(half.predict(data[parts.source], unit)), mean(data.X[parts.weights]), atol=1e-4)
 
 
@@ -332,13 +332,13 @@ def test_primary_only_gives_the_same_primaries_alone(kind, task, few_shot):
 
 def controls_of(task, seeds=(0, 1)):
     found = {}
-    for control in task.controls:
+    for control in task.references:
         scores = []
         for seed in seeds:
             for unit in task.units():
                 name = control.methods[0] if control.methods else None
                 fit = (lambda data, name=name: METHODS[name]().fit(data, 0)) if name else None
-                scores.append(task.evaluate(fit or task.control_fit(control.name, unit, seed), unit, seed)["skill"])
+                scores.append(task.evaluate(fit or task.reference_fit(control.name, unit, seed), unit, seed)["skill"])
         found[control.name] = np.mean(scores)
     return found
 
@@ -349,9 +349,9 @@ def controls_of(task, seeds=(0, 1)):
 )
 def test_n0_is_below_n1_is_below_p(task, gaps):
     found = controls_of(task)
-    assert found["N1"] == pytest.approx(0.0, abs=1e-3)
-    assert found["N1"] - found["N0"] > gaps[0]
-    assert found["P"] - found["N1"] > gaps[1]
+    assert found["baseline"] == pytest.approx(0.0, abs=1e-3)
+    assert found["baseline"] - found["floor"] > gaps[0]
+    assert found["ceiling"] - found["baseline"] > gaps[1]
 
 
 def test_permuted_labels_of_the_singles_score_as_no_change():
@@ -384,5 +384,5 @@ def test_norman_mini_has_five_doubles_in_k562():
     assert set(training.obs["cell_type"]) == {"k562"}
     assert training.obs["perturbation"].nunique() == 19
     found = controls_of(task, seeds=(0, 1, 2))
-    assert found["N0"] < -3
-    assert found["P"] > 0.1
+    assert found["floor"] < -3
+    assert found["ceiling"] > 0.1

@@ -1,0 +1,1 @@
+"""What stays of a run: results on disk, MLflow, tables and the status of a directory."""

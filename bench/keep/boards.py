@@ -1,0 +1,166 @@
+"""What is made of results: the leaderboard of one or several out directories, and how it was made."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.environment import describe
+from bench.keep.store import Gathered
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from leaderboard import Leaderboard
+
+
+def command_line() -> str:
+    """Return the command as it would be typed again, with paths as they were given."""
+    return "python -m bench " + shlex.join(sys.argv[1:])
+
+
+def header_lines(command: str) -> list[str]:
+    """Return how a leaderboard was made: command, date, commit, machine, versions."""
+    environment = describe()
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
+    dirty = " with uncommitted changes" if environment["dirty"] else ""
+    return [
+        f"Command: {command}",
+        f"Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        f"Commit: {environment['git_commit'] or 'unknown'}{dirty}",
+        f"Machine: {environment['cpu']}, {environment['threads']} thread a job, Python {environment['python']}",
+        f"Versions: {versions}",
+    ]
+
+
+def write_leaderboard(
+    gathered: Sequence[Gathered],
+    directory: Path,
+    header: Sequence[str],
+    formats: Sequence[str] = (),
+    keep: Callable[[str], bool] = lambda task: True,
+) -> tuple[Leaderboard, list[Path]]:
+    """Write the leaderboard of the results of out directories.
+
+    Parameters
+    ----------
+    gathered
+        Of a job that is in several of them the last result counts.
+    directory
+        Where to.
+    header
+        Lines about how it was made.
+    formats
+        Of :data:`leaderboard.FORMATS`; none stands for the usual ones.
+    keep
+        Whether a task/dataset is to be in it.
+    """
+    import leaderboard
+
+    board = _board(gathered, keep)
+    header = [*header, *_made_at(board.rows)]
+    curves, pictures = _of_all([one.curves for one in gathered]), _of_all([one.pictures for one in gathered])
+    return board, leaderboard.write(board, directory, header, formats or leaderboard.DEFAULT_FORMATS, curves, pictures)
+
+
+def leaderboard_json(gathered: Sequence[Gathered], header: Sequence[str], keep: Callable[[str], bool]) -> str:
+    """Return what :func:`write_leaderboard` writes as ``leaderboard.json``."""
+    import leaderboard
+
+    board = _board(gathered, keep)
+    return leaderboard.to_json(board, [*header, *_made_at(board.rows)])
+
+
+def _board(gathered: Sequence[Gathered], keep: Callable[[str], bool]) -> Leaderboard:
+    import leaderboard
+
+    rows = _of_all([one.rows for one in gathered]).sort_values("finished", kind="stable", ignore_index=True)
+    return leaderboard.build(rows[rows["task"].map(keep)] if len(rows) else rows)
+
+
+def _made_at(rows: pd.DataFrame) -> list[str]:
+    """Return which commits the results come from: they may be older than the command that shows them."""
+    if rows.empty:
+        return []
+    jobs = rows.drop_duplicates("job_id")
+    names = jobs["git_commit"].replace("", "unknown") + jobs["dirty"].map(
+        {True: " with uncommitted changes", False: ""}
+    )
+    return ["Jobs made at: " + ", ".join(f"{name} ({number})" for name, number in names.value_counts().items())]
+
+
+def _of_all(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Put the rows of several out directories together; of a job that is in several the last one's."""
+    import pandas as pd
+
+    kept: list[pd.DataFrame] = []
+    seen: set[str] = set()
+    for frame in reversed(frames):
+        kept.insert(0, frame[~frame["job_id"].isin(seen)])
+        seen.update(frame["job_id"])
+    return pd.concat(kept)
+
+
+def print_leaderboard(board: Leaderboard, console: Console) -> None:
+    """Print one table a task: score with its interval, difference to the best simple baseline, rank, coverage, cost."""
+    from leaderboard.tuning import tuning, tuning_sentence
+
+    for one in board.tasks:
+        arrows = ", ".join(f"{name} {'↑' if better == 'higher' else '↓'}" for name, better in one.primary.items())
+        table = Table(title=f"{one.task} ({one.preset}): {arrows}", title_justify="left", box=None, pad_edge=False)
+        for heading in (
+            "method",
+            "score",
+            "95 % interval",
+            "− baseline",
+            "p",
+            "rank",
+            *one.primary,
+            "jobs",
+            "fit s",
+            "MB",
+        ):
+            table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=heading == "method")
+        for row in one.frame[one.frame["coverage"] != "skipped"].to_dict("records"):
+            table.add_row(
+                Text(str(row["method"]), style="" if row["role"] == "method" else "italic"),
+                _number(row["score"]),
+                _interval(row["low"], row["high"]),
+                _number(row["difference"]),
+                _number(row["p_holm"]),
+                _rank(row),
+                *(_number(row[name]) for name in one.primary),
+                str(row["coverage"]),
+                _number(row["fit_seconds"], 1),
+                _number(row["peak_memory_mb"], 0),
+            )
+        console.print(table)
+        console.print()
+    if tuned := tuning_sentence(tuning(board)):
+        console.print(Text(tuned), soft_wrap=True)
+    for note in board.notes:
+        console.print(Text(f"note  {note}"), style="dim", soft_wrap=True)
+
+
+def _rank(row: dict[Any, Any]) -> str:
+    """The interval of the rank, or the rank where there is none, and the tie group."""
+    low, high = (row[f"rank_{end}"] if row["rank_low"] == row["rank_low"] else row["rank"] for end in ("low", "high"))
+    if low != low:
+        return "—"
+    return f"{low:g}" + (f" to {high:g}" if high != low else "") + (f" {row['tie_group']}" if row["tie_group"] else "")
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return "—" if value != value or value in (float("inf"), float("-inf")) else f"{value:.{digits}f}"
+
+
+def _interval(low: float, high: float) -> str:
+    return "—" if low != low or high != high else f"{low:.3f} to {high:.3f}"

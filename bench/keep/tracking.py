@@ -1,0 +1,346 @@
+"""Results in MLflow: one parent run an invocation, one child a job; written by the head process alone.
+
+Results are safe on disk before they come here, so a tracking server that fails costs nothing but the log:
+what could not be logged is logged by the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import queue
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from bench.keep.files import replacing
+from bench.keep.store import Store, replay_command
+from bench.records import Result, Status
+from tasks import DATASETS
+
+EXPERIMENT = "bench"
+#: Metrics in a batch; MLflow takes 1000 of metrics, parameters and tags together.
+BATCH = 800
+#: Characters that MLflow takes in a tag.
+LONGEST = 8000
+#: A server that does not answer is given up after about a minute: the next run logs what is missing.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+#: How a job's status reads in MLflow.
+RUN_STATUS = {Status.OK: "FINISHED", Status.SKIPPED: "FINISHED", Status.FAILED: "FAILED"}
+
+
+def default_uri(out: Path) -> str:
+    """Return the address of the SQLite store in an out directory."""
+    return f"sqlite:///{out.resolve() / 'mlflow.db'}"
+
+
+def _database(store: Store, uri: str) -> Path | None:
+    """Return the SQLite file in the out directory, if that is what is logged to."""
+    return store.out / "mlflow.db" if uri == default_uri(store.out) else None
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says in a line; SQL follows in others."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _exists(database: Path) -> bool:
+    """Return whether there is a SQLite store; SQLite takes an empty file for one that is to be made."""
+    return database.exists() and database.stat().st_size > 0
+
+
+def _damage(database: Path) -> str:
+    """Return what SQLite finds wrong with a file, empty for a good one."""
+    try:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:  # locked by another program: MLflow waits for it, or says so
+        return ""
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if found == "ok" else str(found)
+
+
+def _create(database: Path) -> None:
+    """Make a SQLite store whole or not at all: MLflow can neither use nor mend one whose making was cut off."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for left in database.parent.glob(f".{database.name}.*"):
+        left.unlink()
+    with replacing(database) as temporary:
+        SqlAlchemyStore(f"sqlite:///{temporary}", (database.parent / "artifacts").as_uri()).engine.dispose()
+
+
+class Ledger:
+    """Which results have been logged where, as lines of a text file: what needs no look at MLflow.
+
+    Where the SQLite store is gone nothing has been logged. A line that is cut off or lost costs logging its result
+    again, which changes nothing.
+    """
+
+    def __init__(self, store: Store, uri: str):
+        self.file = store.out / "logged.tsv"
+        self.uri = uri
+        database = _database(store, uri)
+        lost = database is not None and not _exists(database)
+        lines = self.file.read_text(errors="replace").splitlines() if self.file.exists() else []
+        entries = {tuple(line.split("\t")) for line in lines}
+        self.logged = {entry for entry in entries if not (lost and entry[0] == uri)}
+
+    def has(self, result: Result) -> bool:
+        """Tell whether a result, as it is now, has been logged."""
+        return self._entry(result) in self.logged
+
+    def add(self, result: Result) -> None:
+        """Note that a result has been logged."""
+        entry = self._entry(result)
+        self.logged.add(entry)
+        with self.file.open("a") as stream:
+            stream.write("\t".join(entry) + "\n")
+
+    def _entry(self, result: Result) -> tuple[str, ...]:
+        return self.uri, result.job.id, result.finished
+
+
+class Tracker:
+    """Logs results to MLflow from a thread of the head process, in the order in which they come.
+
+    Parameters
+    ----------
+    uri
+        An MLflow tracking address.
+    store
+        The out directory; of the SQLite store in it the artifacts are kept there too.
+    invocation
+        The plan's hash: a parent run that carries it is taken up again.
+    name, command
+        What the parent run is called, and the command that made it.
+    """
+
+    def __init__(self, uri: str, store: Store, invocation: str, name: str, command: str):
+        self.uri = uri
+        self.store = store
+        self.invocation = invocation
+        self.name = name
+        self.command = command
+        self.ledger = Ledger(store, uri)
+        #: What went wrong, empty while all is well.
+        self.error = ""
+        database = _database(store, uri)
+        if database is not None and _exists(database) and (damage := _damage(database)):
+            self.error = f"{database} is damaged: {damage}; move it away, and the next run logs all results anew"
+        #: Stands while the parent run is open: a head that finds it there knows that the last one died.
+        self._open_mark = store.out / "mlflow-open"
+        self._queue: queue.Queue[Result | None] = queue.Queue()
+        self._thread: threading.Thread | None = None
+
+    def log(self, result: Result) -> None:
+        """Log a result, unless it has been logged already; the first one connects to MLflow."""
+        if not self.error and not self.ledger.has(result):
+            self._start()
+            self._queue.put(result)
+
+    def finish(self, status: str, artifacts: Sequence[Path], tags: Mapping[str, str]) -> None:
+        """Wait for all that is to be logged, then close the parent run with its artifacts.
+
+        Where nothing was logged the parent run stands as it is and MLflow is not opened, unless the last head
+        died before it could close its run.
+        """
+        if self._thread is None and (self.error or not self._open_mark.exists()):
+            return
+        thread = self._start()
+        self._queue.put(None)
+        thread.join()
+        if self.error:
+            return
+        try:
+            for file in artifacts:
+                self._client.log_artifact(self._parent, str(file))
+            for key, value in tags.items():
+                self._client.set_tag(self._parent, key, value)
+            self._client.set_terminated(self._parent, status)
+            self._open_mark.unlink(missing_ok=True)
+        except Exception as error:  # noqa: BLE001 - see _work
+            self.error = _said(error)
+
+    def _start(self) -> threading.Thread:
+        if self._thread is None:
+            self._open_mark.touch()
+            self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+            self._thread.start()
+        return self._thread
+
+    def _work(self) -> None:
+        try:
+            self._connect()
+            while (result := self._queue.get()) is not None:
+                self._log(result)
+                self.ledger.add(result)
+            if self.uri.startswith("http"):
+                self._adopt()  # a request whose answer was lost has been sent twice
+        except Exception as error:  # noqa: BLE001 - MLflow raises what its stores raise; the head reports it at the end
+            self.error = _said(error)
+            while self._queue.get() is not None:
+                pass
+
+    def _connect(self) -> None:
+        """Find the experiment, close runs whose head has died, and open or take up the parent run."""
+        import logging
+
+        from mlflow import MlflowClient
+
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # what goes wrong is reported at the end
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        database = _database(self.store, self.uri)
+        if database is not None and not _exists(database):
+            _create(database)
+        self._client = MlflowClient(self.uri)
+        found = self._client.get_experiment_by_name(EXPERIMENT)
+        location = (self.store.out / "artifacts").as_uri() if self.uri == default_uri(self.store.out) else None
+        self._experiment = (
+            found.experiment_id if found else self._client.create_experiment(EXPERIMENT, artifact_location=location)
+        )
+        self._children, parents = self._adopt()
+        self._parent = parents.get(self.invocation) or self._create(
+            self.name, {"invocation": self.invocation, "command": self.command}, _now()
+        )
+        self._client.update_run(self._parent, "RUNNING")
+
+    def _adopt(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the run of each job and of each invocation; close what a dead head left, remove empty doubles."""
+        from mlflow.entities import RunStatus
+
+        out = str(self.store.out)
+        children: dict[str, str] = {}
+        parents: dict[str, str] = {}
+        runs = list(self._runs())
+        running = RunStatus.to_string(RunStatus.RUNNING)
+        filled = {run.data.tags.get("mlflow.parentRunId") for run in runs}
+        filled |= {run.info.run_id for run in runs if run.info.status != running}
+        for run in sorted(runs, key=lambda run: run.info.run_id not in filled):
+            tags, run_id = run.data.tags, run.info.run_id
+            if "job_id" in tags:
+                kept = children.setdefault(tags["job_id"], run_id)
+            else:
+                kept = parents.setdefault(tags.get("invocation", run_id), run_id)
+            # the out directory is locked by this head, so a run of it that is running has no other head
+            if tags.get("out") == out and kept != run_id and run_id not in filled:
+                self._client.delete_run(run_id)
+            elif tags.get("out") == out and run.info.status == running:
+                self._client.set_terminated(run_id, "FAILED")
+        return children, parents
+
+    def _runs(self) -> Any:
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment], max_results=1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _create(self, name: str, tags: Mapping[str, str], start: int) -> str:
+        everywhere = {"out": str(self.store.out)}
+        run = self._client.create_run(self._experiment, start_time=start, tags={**tags, **everywhere}, run_name=name)
+        return run.info.run_id
+
+    def _log(self, result: Result) -> None:
+        from mlflow.entities import Param, RunTag
+
+        job = result.job
+        task, _, dataset = job.task.partition("/")
+        tags = {
+            "method": job.method,
+            "task": task,
+            "dataset": dataset,
+            "benchmark": job.task,
+            "unit": job.unit,
+            "seed": str(job.seed),
+            "preset": job.preset,
+            "role": job.role,
+            "status": result.status,
+            "reason": result.reason,
+            "detail": result.detail,
+            "warnings": "; ".join(result.warnings),
+            "log": "; ".join(result.log),
+            "job_id": job.id,
+            "data_sha256": job.data_digest,
+            "x_taken_for": job.x_taken_for,
+            "n_copies": str(job.n_copies),
+            "git_commit": result.environment["git_commit"],
+            "replay": replay_command(job),
+        }
+        tags = {key: value[:LONGEST] for key, value in tags.items()}
+        parameters = {**job.config, "task_version": job.task_version}
+        run_id = self._children.get(job.id)
+        new = run_id is None
+        if run_id is None:
+            run_id = self._create(
+                job.title[:250], {**tags, "mlflow.parentRunId": self._parent}, _milliseconds(result.started)
+            )
+            self._children[job.id] = run_id
+            self._client.log_inputs(run_id, [_dataset_input(dataset, job.data_digest)])
+        parts = _metrics(result)
+        self._client.log_batch(
+            run_id,
+            metrics=parts[0],
+            params=[Param(key, str(value)) for key, value in parameters.items()],
+            tags=[] if new else [RunTag(key, value) for key, value in tags.items()],
+        )
+        for metrics in parts[1:]:
+            self._client.log_batch(run_id, metrics=metrics)
+        status = RUN_STATUS.get(result.status, "KILLED")
+        self._client.set_terminated(run_id, status, end_time=_milliseconds(result.finished))
+
+
+def _metrics(result: Result) -> list[list[Any]]:
+    """Return scores, costs and training curves in batches; what is not finite is left out."""
+    from mlflow.entities import Metric
+
+    at = _milliseconds(result.finished)
+    costs = {key: getattr(result, key) for key in ("fit_seconds", "evaluate_seconds", "peak_memory_mb")}
+    metrics = [
+        Metric(_key(key), value, at, 0)
+        for key, value in {**result.scores, **costs}.items()
+        if value is not None and math.isfinite(value)
+    ]
+    metrics += [
+        Metric(f"curve/{_key(term)}", value, at, step)
+        for term, values in result.curves.items()
+        for step, value in enumerate(values)
+        if value is not None
+    ]
+    return [metrics[start : start + BATCH] for start in range(0, max(len(metrics), 1), BATCH)]
+
+
+def _key(name: str) -> str:
+    """Return a name with what MLflow does not take in one replaced."""
+    return re.sub(r"[^\w.: -]|^\.+$", "_", name)[:200]
+
+
+def _dataset_input(name: str, sha256: str) -> Any:
+    """Return what MLflow shows of a run's data; its digest field takes 36 characters, the whole is in a tag."""
+    import json
+
+    from mlflow.entities import Dataset, DatasetInput
+
+    known = DATASETS.get(name)  # a user's own file is in no catalogue
+    about = {"reference": known.reference, "licence": known.licence} if known else {}
+    source = json.dumps(about)
+    return DatasetInput(Dataset(name=name, digest=sha256[:36], source_type="catalogue", source=source))
+
+
+def _milliseconds(iso: str) -> int:
+    return int(datetime.fromisoformat(iso).timestamp() * 1000)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,159 @@
+"""The cross of methods and tasks: a job for each method or reference, task, unit and seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from bench.plan.digests import source_digest
+from bench.records import WHOLE, Job, MethodSpec, Plan, PlanError
+from methods import METHODS
+from tasks import load_task
+from tasks.base import Reference, Task
+from tasks.datasets.reading import copies_of, taken_for
+
+#: At most so many fits are stacked, on data of at most so many million values (cells × genes): each fit has its own
+#: copy of the data, and fits of large networks gain nothing.
+MOST_STACKED, MOST_VALUES = 8, 20.0
+
+
+def method_config(name: str, task: Task, preset: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a method's configuration on a task: its preset, then what the task fixes, then the user's changes."""
+    cls = METHODS[name]
+    known = {field.name for field in fields(cls.Config)}
+    fixed = {cls.code_size if key == "n_latent" else key: value for key, value in task.settings.items()}
+    settings = {key: value for key, value in fixed.items() if key in known}
+    return _plain(asdict(cls.configure(preset, task.dataset.name, **{**settings, **(changes or {})})))
+
+
+def make_plan(
+    methods: Sequence[MethodSpec],
+    tasks: Sequence[str],
+    preset: str,
+    n_seeds: int | None,
+    plugins: Sequence[str],
+    index: dict[str, Any],
+    own: Mapping[str, str] | None = None,
+) -> Plan:
+    """Cross methods and tasks.
+
+    Parameters
+    ----------
+    methods, tasks
+        What :func:`choose_methods` and :func:`choose_tasks` return.
+    preset
+        ``smoke``, ``default`` or ``paper``.
+    n_seeds
+        Seeds 0 to n − 1; None takes the task's number for the preset.
+    plugins
+        Files that a worker must import.
+    index
+        What is known of tasks from an earlier plan (units, size and what is said of the data, by digest); added to in
+        place, so that planning the same thing again reads no data.
+    own
+        File and fields of the user's own data, for tasks of :func:`choose_own_tasks`.
+
+    Raises
+    ------
+    tasks.datasets.DataError
+        Data that a task cannot be run on.
+    PlanError
+        The data of all tasks are absent.
+    """
+    jobs: list[Job] = []
+    absent: dict[str, str] = {}
+    sizes: dict[str, float] = {}
+    selections: dict[str, str] = {}
+    notes: list[str] = []
+    for task_name in tasks:
+        task = load_task(task_name, preset, own)
+        reason = task.dataset.missing()
+        if reason is not None:
+            absent[task_name] = reason
+            continue
+        task_digest, data_digest = source_digest(type(task)), task.dataset.digest(preset)
+        key = f"{task_name} {preset} {task_digest} {data_digest}"
+        if key not in index:
+            index[key] = _learnt(task)
+        units, (n_cells, n_all), taken = (index[key][about] for about in ("units", "shape", "x_taken_for"))
+        notes += [f"{task.dataset.name}: {said}" for said in (f"X was taken for {taken}", *index[key]["notes"])]
+        n_genes = min(task.dataset.n_genes or n_all, n_all)
+        sizes[task_name] = n_cells * n_genes / 1e6
+        if n_genes < n_all:
+            selections[task_name] = f"{n_genes} of {n_all} genes are used, chosen anew in each training split"
+        seeds = range(task.seeds[preset] if n_seeds is None else n_seeds)
+        blank = Job(
+            role="method",
+            method="",
+            name="",
+            config={},
+            task=task_name,
+            task_version=task.version,
+            unit=WHOLE,
+            seed=0,
+            preset=preset,
+            method_digest="",
+            task_digest=task_digest,
+            data_digest=data_digest,
+            plugins=tuple(plugins),
+            own=dict(own or {}),
+            x_taken_for=taken,
+            n_copies=index[key]["n_copies"],
+        )
+        rows = [_method_row(blank, spec, task, preset) for spec in methods]
+        rows += [_reference_row(blank, reference) for reference in task.references]
+        for row in rows:
+            crossed = [row] if row.skip else [replace(row, unit=unit, seed=seed) for unit in units for seed in seeds]
+            if row.name and not row.skip and METHODS[row.name].fits_together() and sizes[task_name] <= MOST_VALUES:
+                crossed = [replace(job, stack=_stack_of(job.seed, seeds)) for job in crossed]
+            jobs += [job.with_id() for job in crossed]
+    if absent and not jobs:
+        reasons = "\n".join(f"{task}: {reason}" for task, reason in absent.items())
+        raise PlanError(f"no task could run\n{reasons}")
+    return Plan(tuple(jobs), absent, sizes, selections, tuple(dict.fromkeys(notes)))
+
+
+def _learnt(task: Task) -> dict[str, Any]:
+    """Return what the index keeps of a task, from its data."""
+    copies = copies_of(task.data)
+    return {
+        "units": task.units(),
+        "shape": task.data.shape,
+        "x_taken_for": taken_for(task.data),
+        "n_copies": sum(first != at for at, first in enumerate(copies.tolist())),
+        "notes": task.notes(),
+    }
+
+
+def _method_row(blank: Job, spec: MethodSpec, task: Task, preset: str) -> Job:
+    """Return ``blank`` filled in for a method, with a reason to skip it where it lacks an ability."""
+    cls = METHODS[spec.name]
+    lacking = [ability for ability in task.requires if ability not in cls.abilities()]
+    return replace(
+        blank,
+        method=spec.label,
+        name=spec.name,
+        config=method_config(spec.name, task, preset, spec.changes),
+        method_digest=source_digest(cls),
+        skip=f"{spec.name} cannot {' or '.join(lacking)}, which {task.name} needs" if lacking else "",
+    )
+
+
+def _reference_row(blank: Job, reference: Reference) -> Job:
+    """Return ``blank`` filled in for a reference of the task."""
+    digests = [source_digest(METHODS[name]) for name in reference.methods]
+    return replace(blank, role="reference", method=reference.name, method_digest=" ".join(digests))
+
+
+def _stack_of(seed: int, seeds: range) -> tuple[int, ...]:
+    """Return the seeds whose fits are stacked with that of ``seed``."""
+    first = seed - seed % MOST_STACKED
+    stack = tuple(seeds[first : first + MOST_STACKED])
+    return stack if len(stack) > 1 else ()
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``values`` as JSON would give them back, so that a job read from disk equals the planned one."""
+    return json.loads(json.dumps(dict(values)))

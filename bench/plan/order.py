@@ -1,0 +1,59 @@
+"""In which order jobs run: the longest first, and those that need one fit not at the same time."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from bench.records import Job
+
+
+def stacks(jobs: Iterable[Job]) -> list[list[Job]]:
+    """Return jobs whose fits are stacked in one list, in order of the first; any other job in a list alone."""
+    found: dict[tuple[object, ...], list[Job]] = {}
+    for job in jobs:
+        key = (job.task, job.preset, job.method, job.unit, job.stack) if job.stack else (job.id,)
+        found.setdefault(key, []).append(job)
+    return list(found.values())
+
+
+def longest_first(jobs: Iterable[Job], seconds: Mapping[str, float]) -> list[Job]:
+    """Return jobs by the seconds, given by id, of their stacks; equal ones stay in the order that they came in."""
+    ordered = sorted(stacks(jobs), key=lambda stack: -sum(seconds[job.id] for job in stack))
+    return [job for stack in ordered for job in stack]
+
+
+def makespan(seconds: Iterable[float], n_workers: int) -> float:
+    """Return when the last of some workers ends, each of which takes the next piece of work when it is free."""
+    ends = [0.0] * n_workers
+    for one in seconds:
+        heapq.heapreplace(ends, ends[0] + one)
+    return max(ends)
+
+
+class Turns:
+    """Says which of the waiting stacks is to start, so that a worker seldom waits for a fit that another makes.
+
+    Units of a task, and tasks on one data set, may need one fit, as one to all data beside that without the unit.
+    Which do, only their data say; those that may are of one method, configuration, data set and seed. The first of
+    them is let through alone; what it has made is then on disk.
+    """
+
+    def __init__(self) -> None:
+        self._made: set[str] = set()
+
+    def next(self, waiting: Sequence[list[Job]], running: Iterable[list[Job]]) -> list[Job] | None:
+        """Return the first waiting stack whose fits nobody is making, else the first; None where none waits."""
+        making = {_fit(jobs[0]) for jobs in running} - self._made
+        return next((jobs for jobs in waiting if _fit(jobs[0]) not in making), waiting[0] if waiting else None)
+
+    def done(self, jobs: list[Job]) -> None:
+        """Note that a stack has ended."""
+        self._made.add(_fit(jobs[0]))
+
+
+def _fit(job: Job) -> str:
+    if job.role == "reference":
+        return job.id
+    return json.dumps([job.data_digest, job.name, job.config, job.stack or job.seed], sort_keys=True)

@@ -1,0 +1,1 @@
+"""Carry out jobs: each in a process of its own, with its fits, metrics and result."""

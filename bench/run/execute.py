@@ -1,0 +1,188 @@
+"""A run from end to end: plan, run, log, summarise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.keep.boards import header_lines, print_leaderboard, write_leaderboard
+from bench.keep.store import Store
+from bench.keep.tracking import Tracker, default_uri
+from bench.options import Options
+from bench.plan.cost import Estimate, tried
+from bench.plan.resources import devices, needs, share_mb
+from bench.records import Job, Plan, Result, Status
+from bench.run.executors import Executor
+from bench.run.executors.inline import InlineExecutor
+from bench.run.executors.local import LocalExecutor
+from bench.run.executors.slurm import SlurmExecutor
+from bench.run.progress import duration
+from bench.run.runner import run_jobs
+
+
+@dataclass
+class Outcome:
+    """How a run ended: how many of its jobs ended how, and what could not be logged."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    tracking_error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether no job failed."""
+        return all(Status(status).final for status in self.counts)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a request; a dry run has no outcome."""
+
+    plan: Plan
+    store: Store
+    uri: str
+    outcome: Outcome | None
+
+
+def carry_out(options: Options, console: Console, dry_run: bool = False) -> Done:
+    """Plan the request and run it; in a dry run only print the plan.
+
+    Raises
+    ------
+    bench.records.PlanError, bench.keep.store.StoreError, bench.run.executors.ExecutorError, tasks.datasets.DataError
+        The request cannot be carried out; nothing has been run.
+    """
+    store = Store(options.out)
+    with store.lock():
+        index = store.index()
+        plan = options.plan(index)
+        store.write_index(index)
+        say_data(plan, options.chosen.own, console)
+        if dry_run:
+            todo = [job for job in plan.jobs if not job.skip and store.finished(job.id) is None]
+            say_plan(plan, todo, estimate_of(store, plan), options.n_workers, console)
+            return Done(plan, store, uri_of(options), None)
+        executor = executor_for(options, plan.sizes, lambda: estimate_of(store, plan), console)
+        return execute(plan, store, executor, options, console)
+
+
+def uri_of(options: Options) -> str:
+    """Return MLflow's tracking address."""
+    return options.mlflow_uri or default_uri(options.out)
+
+
+def estimate_of(store: Store, plan: Plan) -> Estimate:
+    """Return the estimate of the time that the jobs of a plan take, from the results that are there."""
+    return Estimate(store.gather().rows, plan.sizes, tried(store.out))
+
+
+def executor_for(
+    options: Options, sizes: Mapping[str, float], estimate: Callable[[], Estimate], console: Console
+) -> Executor:
+    """Return where jobs run.
+
+    Parameters
+    ----------
+    options
+        The request.
+    sizes
+        Million values of each task's data.
+    estimate
+        Returns the estimate of the time that jobs take; called for SLURM alone, as it reads all results.
+    console
+        Where SLURM's answers go.
+    """
+    if options.executor == "inline":
+        return InlineExecutor()
+    if options.executor == "slurm":
+        seconds = estimate().seconds
+        return SlurmExecutor(
+            {**options.slurm, "gpus": options.gpus or 0},
+            lambda job: needs(job, sizes[job.task], seconds(job), options.memory_mb),
+            options.minutes,
+            lambda line: console.print(Text(line), soft_wrap=True),
+        )
+    limit_mb = options.memory_mb or share_mb(options.n_workers)
+    return LocalExecutor(options.n_workers, options.minutes * 60, limit_mb, devices(options.gpus))
+
+
+def execute(
+    plan: Plan, store: Store, executor: Executor, options: Options, console: Console, title: str | None = None
+) -> Done:
+    """Run the jobs of a plan that have no result yet, log all results, and write rows and leaderboard.
+
+    Parameters
+    ----------
+    title
+        Name of the run in MLflow; else that of the options.
+    """
+    uri = uri_of(options)
+    tracker = Tracker(uri, store, plan.invocation, title or options.title, options.command)
+    run = {"invocation": plan.invocation, "name": tracker.name, "command": options.command}
+    store.write_plan(plan.jobs, run)
+    outcome = Outcome()
+
+    def on_done(result: Result) -> None:
+        outcome.counts[result.status] += 1
+        tracker.log(result)
+
+    def on_plan(todo: Sequence[Job], estimate: Estimate) -> None:
+        say_plan(plan, todo, estimate, options.n_workers, console)
+
+    status = "KILLED"
+    try:
+        run_jobs(plan.jobs, store, executor, lambda: estimate_of(store, plan), console, on_done, on_plan)
+        status = "FINISHED" if outcome.ok else "FAILED"
+    finally:
+        absent = [f"{task}: {reason}" for task, reason in plan.absent.items()]
+        header = [*header_lines(options.command), *(f"Not run: {line}" for line in absent)]
+        board, files = write_leaderboard([store.gather()], store.out, header)
+        tracker.finish(status, [store.parquet, *files], {"absent": "; ".join(absent)})
+        outcome.tracking_error = tracker.error
+    print_leaderboard(board, console)
+    return Done(plan, store, uri, outcome)
+
+
+def say_data(plan: Plan, own: Mapping[str, str] | None, console: Console) -> None:
+    """Print what X was taken for, the tasks' notes on their data, and how many genes are used."""
+    how = " (--n-genes)" if own else ""
+    for line in (*plan.notes, *(f"{task}: {selection}{how}" for task, selection in plan.selections.items())):
+        console.print(Text(line), soft_wrap=True)
+
+
+def say_plan(plan: Plan, todo: Sequence[Job], estimate: Estimate, n_workers: int, console: Console) -> None:
+    """Print the cross, what is skipped and why, and an estimate of time."""
+    table = Table("task", "methods", "references", "units", "seeds", "jobs", "to run", box=None, pad_edge=False)
+    by_task: dict[str, list[Job]] = {}
+    for job in plan.jobs:
+        by_task.setdefault(job.task, []).append(job)
+    left = Counter(job.task for job in todo)
+    for task, jobs in by_task.items():
+        run = [job for job in jobs if not job.skip]
+        methods = {role: len({job.method for job in run if job.role == role}) for role in ("method", "reference")}
+        table.add_row(
+            Text(task),
+            str(methods["method"]),
+            str(methods["reference"]),
+            str(len({job.unit for job in run})),
+            str(len({job.seed for job in run})),
+            str(len(run)),
+            str(left[task]),
+        )
+    console.print(table)
+    skips: dict[str, list[str]] = {}
+    for job in plan.jobs:
+        if job.skip:
+            skips.setdefault(job.skip, []).append(job.task)
+    lines = [f"{reason} ({', '.join(tasks)})" for reason, tasks in skips.items()]
+    for line in [*lines, *(f"{task}: {reason}" for task, reason in plan.absent.items())]:
+        console.print(Text(f"skipped  {line}"), style="yellow", soft_wrap=True)
+    if todo:
+        seconds, basis = estimate.total(todo, n_workers)
+        console.print(f"about {duration(seconds)}, {n_workers} jobs at a time ({basis})", highlight=False)
+    else:
+        console.print("nothing to run: every job has its result", highlight=False)

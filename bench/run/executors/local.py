@@ -1,0 +1,292 @@
+"""A fresh process for every job on this machine, with a limit on its time and its memory, and a share of a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing import util
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+
+from bench.keep.store import Store
+from bench.plan.order import Turns, stacks
+from bench.plan.resources import uses_gpu
+from bench.records import Job, Result, Status
+from bench.run.executors import OnDone, OnStart
+from bench.run.job import result_of, run_stack
+
+#: Tells the fork server, which is started with this environment, what to preload: methods, then plugins.
+PRELOAD = "BENCH_PRELOAD"
+#: How often a job's process is tried to be started.
+ATTEMPTS = 5
+
+
+@dataclass
+class _Running:
+    """A process of one job, or of jobs whose fits are stacked, and why it was ended if it was."""
+
+    jobs: list[Job]
+    process: BaseProcess
+    deadline: float
+    device: str | None
+    #: Processes that the kernel had ended for want of memory when this one started.
+    kernel_kills: int
+    peak_mb: float = 0.0
+    ended: tuple[Status, str] | None = field(default=None)
+
+
+class LocalExecutor:
+    """Processes on this machine.
+
+    Each job gets a process forked from a server that has imported the heavy libraries, so that a crash, a
+    kill or a runaway allocation takes that job alone and no state leaks between jobs.
+
+    Parameters
+    ----------
+    n_workers
+        Processes at a time.
+    time_limit
+        Seconds a job may take; beyond, it is ended with status ``timeout``.
+    memory_limit_mb
+        Resident memory that a job and its children may hold; beyond, ``out_of_memory``.
+    devices
+        GPUs, as CUDA_VISIBLE_DEVICES names them: each job that uses one is given that with the fewest running jobs,
+        so that none has more than ``n_workers`` divided by their number, rounded up; any other job is given none. With
+        None a job sees what this process sees.
+    """
+
+    def __init__(self, n_workers: int, time_limit: float, memory_limit_mb: float, devices: Sequence[str] | None = None):
+        self.n_workers = n_workers
+        self.time_limit = time_limit
+        self.memory_limit_mb = memory_limit_mb
+        self.devices = devices
+
+    def run(self, jobs: Sequence[Job], store: Store, on_start: OnStart, on_done: OnDone) -> None:
+        """Run all jobs; on an interrupt end the running ones, whose jobs then have no result."""
+        os.environ[PRELOAD] = ",".join(sorted({job.name for job in jobs if _is_ours(job.name)}))
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["bench.run.executors.preload"])
+        (store.out / "logs").mkdir(exist_ok=True)
+        waiting, running, ended = stacks(jobs), list[_Running](), list[_Running]()
+        turns = Turns()
+        try:
+            while waiting or running or ended:
+                while len(running) < self.n_workers and (chosen := self._choose(waiting, running, turns)):
+                    stack, device = chosen
+                    waiting.remove(stack)
+                    running.append(self._start(context, stack, device, store, on_start))
+                # only now that the next ones run: this takes longer than to start them
+                for one in ended:
+                    waiting[:0] = self._settle(one, store, on_done)
+                if running:
+                    wait([one.process.sentinel for one in running], timeout=0.25)
+                for one in running:
+                    self._watch(one)
+                ended = [one for one in running if one.process.exitcode is not None]
+                for one in ended:
+                    _end_group(one.process)  # what the job started, or the job itself if the fork server died
+                    running.remove(one)
+                    turns.done(one.jobs)
+        finally:
+            for one in running:
+                _kill(one.process)
+
+    def _choose(
+        self, waiting: Sequence[list[Job]], running: Sequence[_Running], turns: Turns
+    ) -> tuple[list[Job], str | None] | None:
+        """Return the next jobs that can start now and the GPU that they get, "" for none."""
+        jobs = turns.next(waiting, [one.jobs for one in running])
+        if jobs is None:
+            return None
+        if self.devices is None:
+            return jobs, None
+        taken = Counter(one.device for one in running)
+        return jobs, min(self.devices, key=lambda device: taken[device]) if uses_gpu(jobs[0]) else ""
+
+    def _start(self, context: Any, jobs: list[Job], device: str | None, store: Store, on_start: OnStart) -> _Running:
+        # what an earlier attempt left must not be taken for this one's result
+        for job in jobs:
+            store.file(job.id).unlink(missing_ok=True)
+        kernel_kills = _kernel_kills()
+        process = _fork(context, jobs, device, store)
+        for job in jobs:
+            on_start(job)
+        limit = self.time_limit * max(1, len(jobs[0].stack))
+        return _Running(jobs, process, time.monotonic() + limit, device, kernel_kills)
+
+    def _watch(self, one: _Running) -> None:
+        """End a process that has outrun its time or outgrown its memory."""
+        if one.process.exitcode is not None or one.ended:
+            return
+        held = _memory_mb(one.process.pid)
+        one.peak_mb = max(one.peak_mb, held)
+        if time.monotonic() > one.deadline:
+            one.ended = Status.TIMEOUT, f"ran longer than {self.time_limit:g} s (--resources minutes=…)"
+        elif held > self.memory_limit_mb:
+            one.ended = (
+                Status.OUT_OF_MEMORY,
+                f"held {held:.0f} MB, more than {self.memory_limit_mb:.0f} MB (--resources memory=…)",
+            )
+        if one.ended:
+            _kill(one.process)
+
+    def _settle(self, one: _Running, store: Store, on_done: OnDone) -> list[list[Job]]:
+        """Hand over what the process wrote, or a result that says how it ended without writing one.
+
+        Of several jobs those without a result are returned, to be run alone: what ended them may be one of them.
+        """
+        log, again = _log(store.out, one.jobs[0]), list[list[Job]]()
+        for job in one.jobs:
+            result = store.read(job.id)
+            if result is not None:
+                if log.exists() and not log.stat().st_size:
+                    log.unlink()
+            elif job.stack:
+                again.append([replace(job, stack=())])
+                continue
+            else:
+                result = self._ended(one, job, log)
+                store.write(result)
+            on_done(result)
+        return again
+
+    def _ended(self, one: _Running, job: Job, log: Path) -> Result:
+        """Return a result that says how the process ended without one."""
+        code = one.process.exitcode or 0
+        if one.ended:
+            status, reason = one.ended
+        elif code == -signal.SIGKILL and _kernel_kills() > one.kernel_kills:
+            status, reason = Status.OUT_OF_MEMORY, f"the kernel ended the process, which last held {one.peak_mb:.0f} MB"
+        elif code < 0:
+            status, reason = (
+                Status.KILLED,
+                f"the process was ended by {signal.Signals(-code).name}; it printed to {log}",
+            )
+        else:
+            status, reason = Status.FAILED, f"the process ended with code {code} and no result; it printed to {log}"
+        return result_of(job, status, reason, peak_memory_mb=one.peak_mb)
+
+
+def _fork(context: Any, jobs: list[Job], device: str | None, store: Store) -> BaseProcess:
+    """Start a process of jobs; a fork server that something has ended is started anew."""
+    for _ in range(ATTEMPTS):
+        process = context.Process(target=_work, args=(jobs, device, store.out, dict(os.environ)), name=jobs[0].title)
+        try:
+            with _no_main():
+                process.start()
+            return process
+        except (EOFError, ConnectionError):
+            time.sleep(0.2)
+    raise ChildProcessError(f"the fork server ended {ATTEMPTS} times as it was to start a job; see what it printed")
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Let a process start without the caller's main module.
+
+    A job needs nothing of it, and multiprocessing would run it again in every process: a script without
+    ``if __name__ == "__main__"`` would plan the whole run anew there.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _work(jobs: list[Job], device: str | None, out: Path, environment: dict[str, str]) -> None:
+    """Run jobs in this process, which is their own; what it prints goes to a file of the first one's name."""
+    os.setsid()  # so that the job's own children can be ended with it
+    # the fork server has that of the first run of its program, which may have changed since
+    os.environ.clear()
+    os.environ.update(environment)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    threading.Thread(target=_die_with_head, daemon=True).start()
+    try:
+        log = os.open(_log(out, jobs[0]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    except OSError as error:
+        raise SystemExit(f"{jobs[0].title}: its log cannot be written: {error}") from error
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    faulthandler.enable()
+    store = Store(out)
+    for result in run_stack(jobs, store.fits):
+        store.write(result)
+    # what is left undone here, multiprocessing's tracker of semaphores would undo, and complain of when the run ends
+    util._run_finalizers()  # type: ignore[attr-defined]  # the stubs lack it
+    # tearing the interpreter down would take as long as starting a job
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _kernel_kills() -> int:
+    """Return how many processes of this machine the kernel has ended for want of memory; 0 where it does not say.
+
+    Where another process is so ended just when somebody else kills a job, the job is taken for one of them.
+    """
+    counters = Path("/proc/vmstat")
+    lines = counters.read_text().splitlines() if counters.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+def _log(out: Path, job: Job) -> Path:
+    return out / "logs" / f"{job.id}.log"
+
+
+def _die_with_head() -> None:
+    """End this process when the head is gone: nobody would take its result, and the next head starts it again."""
+    head = multiprocessing.parent_process()
+    if head is not None:
+        head.join()
+        os.killpg(0, signal.SIGKILL)
+
+
+def _is_ours(name: str) -> bool:
+    """Tell a method of the suite, or a wrapped one of an installed package, from one that a plugin brought."""
+    from methods import METHODS
+
+    return name in METHODS and METHODS[name].__module__.startswith("methods.")
+
+
+def _memory_mb(pid: int | None) -> float:
+    """Return the resident memory of a process and its children, 0 when it is gone."""
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += one.memory_info().rss
+    return total / 2**20
+
+
+def _kill(process: BaseProcess) -> None:
+    """End a job's process and whatever it has started."""
+    if process.pid is not None and process.exitcode is None:
+        _end_group(process)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    process.join()
+
+
+def _end_group(process: BaseProcess) -> None:
+    """End all of a job's process group; until the child has made it, and when it has ended, there is none."""
+    if process.pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

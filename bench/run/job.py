@@ -1,0 +1,174 @@
+"""One job: fit, evaluate, and one JSON file, written atomically."""
+
+from __future__ import annotations
+
+import math
+import re
+import resource
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.environment import describe
+from bench.plan import method_config
+from bench.plan.plugins import load_plugin
+from bench.records import Job, Result, Status
+from bench.run.fits import Fits, fit_stack
+from bench.run.pictures import picture
+from bench.run.stacked import Stack
+from methods import METHODS
+from methods.base import CannotFit
+from metrics import METRICS
+from metrics.neighbours import sharing
+from tasks import TASKS, load_task
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from tasks.base import Fit, Reference, Task
+
+_UNREADABLE = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
+
+
+def run_stack(jobs: Sequence[Job], fits_directory: Path | None) -> list[Result]:
+    """Run jobs whose fits are stacked, or one job, and return their results.
+
+    All seeds of the stack are fitted, also those that have a result: by rounding, a fit depends on the others.
+    """
+    first = jobs[0]
+    if len(first.stack) < 2:
+        return [run_job(job, fits_directory) for job in jobs]
+    for plugin in first.plugins:
+        load_plugin(plugin)
+    stack = Stack(partial(fit_stack, METHODS[first.name], first.config, fits_directory))
+    siblings = [replace(first, seed=seed).with_id() for seed in first.stack]
+    results = stack.run([partial(run_job, job, fits_directory, stack) for job in siblings])
+    by_id = {result.job.id: result for result in results}
+    return [by_id[job.id] for job in jobs]
+
+
+def run_job(job: Job, fits_directory: Path | None, stack: Stack | None = None) -> Result:
+    """Run one job and return its result; whatever the method or task raises becomes the result's reason."""
+    started, clock = datetime.now(UTC), time.perf_counter()
+    fits = Fits(fits_directory, stack)
+    scores: dict[str, float | None] = {}
+    status, reason, detail, trace = Status.OK, "", "", ""
+    handed: list[tuple[int, int]] = []
+    shown: dict[str, list[Any]] = {}
+    try:
+        for plugin in job.plugins:
+            load_plugin(plugin)
+        task = load_task(job.task, job.preset, job.own).prepared(job.unit, job.seed)
+        task, unit = (task.inner(job.unit), job.inner) if job.inner else (task, job.unit)
+        fit, detail = _fit(job, task, unit, fits)
+        with sharing():
+            raw = task.evaluate(_noting(fit, handed), unit, job.seed)
+        whole = job.role == "method" and not job.inner
+        if whole and unit == task.units()[0] and job.seed == 0 and hasattr(fits.last, "embed"):
+            shown = picture(task, fits.last, job.unit, job.seed)
+        # an undefined value is no number: it is stored as none and never reaches a mean
+        scores = {name: float(value) if math.isfinite(value) else None for name, value in raw.items()}
+        lacking = set(task.primary) - set(scores)
+        if lacking:
+            raise RuntimeError(f"{task.name} gave no value for its primary metrics {', '.join(sorted(lacking))}")
+    except CannotFit as error:
+        status, reason = Status.SKIPPED, str(error)
+    except MemoryError as error:
+        status, reason, trace = Status.OUT_OF_MEMORY, f"MemoryError: {error}", traceback.format_exc()
+    except Exception as error:  # noqa: BLE001 - a method may raise anything; it becomes a failed row with its reason
+        status, reason, trace = Status.FAILED, f"{type(error).__name__}: {error}", traceback.format_exc()
+    n_cells, n_genes = max(handed, default=(0, 0))
+    return result_of(
+        job,
+        status,
+        reason,
+        detail=readable(detail),
+        traceback=readable(trace),
+        n_cells=n_cells,
+        n_genes=n_genes,
+        scores=scores if status == Status.OK else {},
+        curves={readable(term): _numbers(values) for term, values in fits.history.items()},
+        picture={key: _numbers(values) if key in "xy" else values for key, values in shown.items()},
+        warnings=[readable(line) for line in sorted(fits.warnings)],
+        log=[readable(line) for line in fits.log],
+        fit_seconds=fits.seconds,
+        evaluate_seconds=max(0.0, time.perf_counter() - clock - fits.spent),
+        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        started=started.isoformat(),
+    )
+
+
+def result_of(job: Job, status: Status, reason: str, **rest: Any) -> Result:
+    """Return a result in its stored form; the head uses it for a job whose process could not write its own.
+
+    Parameters
+    ----------
+    rest
+        Other fields of :class:`bench.records.Result`.
+    """
+    now = datetime.now(UTC).isoformat()
+    task = TASKS[job.task.partition("/")[0]]
+    names = dict.fromkeys([*task.primary, *rest.get("scores", ())])
+    return Result(
+        job=job,
+        status=status,
+        reason=readable(reason),
+        two_sided=task.two_sided,
+        metrics={name: {"primary": name in task.primary, "better": METRICS[name].info.better} for name in names},
+        finished=now,
+        environment=describe(),
+        **{"started": now, **rest},
+    )
+
+
+def readable(text: str) -> str:
+    """Return text with control characters and halves of surrogate pairs escaped.
+
+    They steer terminals, and neither a database nor a file in UTF-8 takes all of them.
+    """
+    return _UNREADABLE.sub(lambda found: ascii(found[0])[1:-1], str(text))
+
+
+def _numbers(values: Iterable[float]) -> list[float | None]:
+    """Return plain numbers; what is not finite is none and is stored as None."""
+    return [float(value) if math.isfinite(value) else None for value in values]
+
+
+def _fit(job: Job, task: Task, unit: str, fits: Fits) -> tuple[Fit, str]:
+    """Return what the task is handed and, for a reference that registered methods stand for, which one does."""
+    if job.role != "reference":
+        return fits.of(job.name, job.config, job.seed), ""
+    reference = next(reference for reference in task.references if reference.name == job.method)
+    if not reference.methods:
+        return task.reference_fit(reference.name, unit, job.seed), ""
+    name = reference.methods[0] if len(reference.methods) == 1 else _best(reference, task, unit, job)
+    return fits.of(name, method_config(name, task, job.preset), job.seed), name
+
+
+def _noting(fit: Fit, handed: list[tuple[int, int]]) -> Fit:
+    """Return ``fit``, which notes the numbers of cells and genes that it is handed."""
+
+    def noted(data: AnnData) -> Any:
+        handed.append(data.shape)
+        return fit(data)
+
+    return noted
+
+
+def _best(reference: Reference, task: Task, held_out: str, job: Job) -> str:
+    """Return the reference's method with the best mean on the inner units, which never hold the held-out one."""
+    inner = task.inner(held_out)
+    metric = task.primary[0]
+    sign = 1.0 if METRICS[metric].info.better == "higher" else -1.0
+    means = {}
+    for name in reference.methods:
+        fit = Fits(None).of(name, method_config(name, task, job.preset), job.seed)
+        means[name] = sign * np.mean([inner.evaluate(fit, unit, job.seed)[metric] for unit in inner.units()])
+    return max(means, key=lambda name: means[name])

@@ -1,0 +1,495 @@
+"""Tuning: the same number of trials for every method, chosen without ever seeing the held-out unit.
+
+For each method, task and held-out unit there is one study. A trial is a configuration from the method's search space,
+scored on other units that are left out one at a time (:meth:`tasks.base.Task.inner`): on the very scale of the
+leaderboard, by the inner task's own floor and ceiling. A trial that is below the median of the earlier ones after the
+same inner units is given up. The first trial is the default, which is never given up, so that what is chosen is no
+worse there.
+
+Trials are jobs like any others: each in a process of its own with its limits, kept on disk, so that an interrupted
+tuning goes on where it was. What was chosen becomes rows of the run beside the default's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from bench.keep.store import Store
+from bench.options import Options
+from bench.plan import method_config
+from bench.plan.cost import Estimate
+from bench.records import ORACLE, TUNED, Job, MethodSpec, Plan, PlanError, Result, Status
+from bench.run.execute import Done, execute, executor_for, say_data, uri_of
+from bench.run.executors import Executor
+from bench.run.progress import duration
+from bench.run.runner import Interruptible, run_jobs
+from leaderboard.table import CEILING, FLOOR
+from methods import METHODS
+from methods.base import ConfigError, Search
+from metrics import METRICS
+from tasks import TASKS, load_task
+from tasks.datasets.base import DataError
+
+if TYPE_CHECKING:
+    import optuna
+
+    from tasks.base import Task
+
+#: Where studies and trials are, in an out directory.
+TUNING = "tuning"
+#: Trials before the sampler's model is used, the default one among them, and before one can be given up.
+STARTUP = 5
+
+Scores = Mapping[str, float | None]
+
+
+@dataclass
+class Study:
+    """The trials of one method on one task and held-out unit.
+
+    Attributes
+    ----------
+    default, floor, ceiling
+        The jobs of method, floor and ceiling on the unit, seed 0.
+    spec
+        The method, with what the user fixed.
+    space
+        What can be changed.
+    folds
+        The inner units, in the order in which trials meet them.
+    trials
+        Optuna's study.
+    ranges
+        Of the inner units, the scores of floor and of ceiling.
+    lacking
+        Why nothing can be chosen; empty where something can.
+    """
+
+    default: Job
+    floor: Job
+    ceiling: Job
+    spec: MethodSpec
+    space: Mapping[str, Search]
+    folds: tuple[str, ...]
+    trials: Any = None
+    ranges: list[tuple[Scores, Scores]] = field(default_factory=list)
+    lacking: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the study is kept under: all that its trials depend on."""
+        job = self.default
+        about = {
+            "space": {key: repr(search) for key, search in self.space.items()},
+            "config": job.config,
+            "digests": [job.method_digest, job.task_digest, job.data_digest, job.task_version],
+            "folds": self.folds,
+        }
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+        return f"{self.spec.label} · {job.task} · {job.unit} · {job.preset} · {digest}"
+
+    def job(self, config: Mapping[str, Any], fold: str = "") -> Job:
+        """Return the job that scores a configuration on an inner unit, or on the held-out one itself."""
+        return replace(self.default, config=dict(config), inner=fold, stack=()).with_id()
+
+    def references(self, fold: str = "") -> tuple[Job, Job]:
+        """Return the jobs of floor and ceiling on an inner unit, or on the held-out one itself."""
+        first, second = (replace(job, inner=fold, stack=()).with_id() for job in (self.floor, self.ceiling))
+        return first, second
+
+    def config(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the default configuration with some values changed.
+
+        Raises
+        ------
+        methods.base.ConfigError
+            The method allows none such.
+        """
+        job = self.default
+        task = load_task(job.task, job.preset, job.own)
+        return method_config(self.spec.name, task, job.preset, {**self.spec.changes, **changes})
+
+    def ended(self) -> list[Any]:
+        """Return the trials but those that were cut off."""
+        return [
+            trial
+            for trial in self.trials.get_trials(deepcopy=False)
+            if trial.state.is_finished() and (trial.state.name != "FAIL" or "failed" in trial.user_attrs)
+        ]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a study ended with: two configurations, and how its trials ended."""
+
+    study: Study
+    tuned: Mapping[str, Any]
+    oracle: Mapping[str, Any]
+    ends: Mapping[str, int]
+
+
+def studies_of(
+    plan: Plan, specs: Sequence[MethodSpec], n_folds: int, index: dict[str, Any]
+) -> tuple[list[Study], dict[str, str]]:
+    """Return the studies of a plan, and which methods or tasks have none, and why.
+
+    Parameters
+    ----------
+    plan
+        Of :func:`bench.plan.make_plan`.
+    specs
+        Its methods.
+    n_folds
+        Inner units of a study at most; the same ones for every method.
+    index
+        What is known of tasks, as for :func:`bench.plan.make_plan`; added to in place.
+    """
+    by_label = {spec.label: spec for spec in specs}
+    references = {(job.method, job.task, job.unit): job for job in plan.jobs if job.role == "reference"}
+    found, without = list[Study](), dict[str, str]()
+    tasks: dict[str, Task] = {}
+    for job in plan.jobs:
+        if job.role != "method" or job.skip or job.seed:
+            continue
+        if job.task not in tasks:
+            tasks[job.task] = load_task(job.task, job.preset, job.own)
+        task, spec = tasks[job.task], by_label[job.method]
+        fixed = {*spec.changes, *task.settings}
+        space = {key: search for key, search in METHODS[spec.name].search_space().items() if key not in fixed}
+        if not space:
+            without[job.method] = "nothing to tune"
+            continue
+        try:
+            folds = _folds(task, job, n_folds, index)
+        except DataError as error:
+            without[job.task] = str(error)
+            continue
+        floor, ceiling = (references[name, job.task, job.unit] for name in (FLOOR, CEILING))
+        found.append(Study(job, floor, ceiling, spec, space, folds))
+    return found, without
+
+
+def _folds(task: Task, job: Job, n_folds: int, index: dict[str, Any]) -> tuple[str, ...]:
+    """Return the inner units of a held-out one, or as many of them as are asked for, the same for all methods."""
+    key = f"inner {job.task} {job.preset} {job.unit} {job.task_digest} {job.data_digest}"
+    if key not in index:
+        index[key] = task.inner(job.unit).units()
+    rng = np.random.default_rng(zlib.crc32(f"{job.task} {job.unit}".encode()))
+    return tuple(str(unit) for unit in rng.permutation(index[key])[:n_folds])
+
+
+def jobs_of(studies: Sequence[Study], n_trials: int) -> list[Job]:
+    """Return as many jobs as a tuning has at most, for the estimate of its time.
+
+    What trials will ask for is not known: each is the default here, its number in place of the seed, so that it counts.
+    """
+    return [
+        replace(study.job(study.default.config, fold), seed=number).with_id()
+        for number in range(n_trials)
+        for study in studies
+        for fold in ("", *study.folds)
+    ]
+
+
+class Tuning:
+    """Carries out studies side by side: the first trial of all, then the second of all, and so on.
+
+    Parameters
+    ----------
+    studies
+        Of :func:`studies_of`.
+    out
+        The out directory; studies and trials are in its ``tuning``.
+    executor
+        Where trials run.
+    estimate
+        Of the time that jobs take.
+    console
+        Where it is said how far it is.
+    """
+
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        out: Path,
+        executor: Executor,
+        estimate: Estimate,
+        console: Console,
+    ):
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.studies, self.executor = list(studies), executor
+        self.estimate, self.console = estimate, console
+        self.store = Store(out / TUNING)
+        storage = optuna.storages.RDBStorage(f"sqlite:///{self.store.out / 'studies.db'}")
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
+        for study in self.studies:
+            study.trials = optuna.create_study(
+                storage=storage, study_name=study.name, direction="maximize", pruner=pruner, load_if_exists=True
+            )
+            for trial in study.trials.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+                # cut off: the next one is the same again, as samplers are seeded by the number of trials that ended
+                study.trials.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    def run(self, n_trials: int) -> list[Chosen]:
+        """Carry out what is left of so many trials, and choose.
+
+        What was tried is scored on the held-out unit, too, for the oracle alone: while the trial's fits are there, as
+        where no unit is ever in training they are the very fits that it takes.
+        """
+        self._score_references()
+        able = [study for study in self.studies if not study.lacking]
+        for number in range(n_trials):
+            left = [study for study in able if len(study.ended()) <= number]
+            if left:
+                ends, jobs = self._trial(left, number)
+                self._results(jobs)
+                shutil.rmtree(self.store.fits, ignore_errors=True)  # no later trial has the same configurations
+                self._say(f"trial {number + 1} of {n_trials}: " + ", ".join(f"{n} {how}" for how, n in ends.items()))
+        chosen = self._choose(able)
+        shutil.rmtree(self.store.fits, ignore_errors=True)
+        return chosen
+
+    def _score_references(self) -> None:
+        results = self._results(job for study in self.studies for f in study.folds for job in study.references(f))
+        for study in self.studies:
+            for fold in study.folds:
+                floor, ceiling = (results[job.id] for job in study.references(fold))
+                for result in (floor, ceiling):
+                    if result.status != Status.OK:
+                        study.lacking = f"{result.job.method} on inner unit {fold}: {result.status} {result.reason}"
+                study.ranges.append((floor.scores, ceiling.scores))
+            if not study.lacking and not _spans(study.default.task, study.ranges):
+                study.lacking = f"on its inner units {CEILING} is better than {FLOOR} in no primary metric"
+
+    def _trial(self, studies: Sequence[Study], number: int) -> tuple[Counter[str], list[Job]]:
+        """Make one trial of each study, inner unit by inner unit.
+
+        Returns
+        -------
+        tuple
+            How they ended, and of those that did not fail the jobs on the held-out units.
+        """
+        import optuna
+
+        ends: Counter[str] = Counter()
+        tried: list[Job] = []
+        running = list[tuple[Study, optuna.Trial, dict[str, Any], list[Scores]]]()
+
+        def lose(study: Study, trial: optuna.Trial, reason: str) -> None:
+            trial.set_user_attr("failed", reason)
+            study.trials.tell(trial, state=optuna.trial.TrialState.FAIL)
+            ends["failed"] += 1
+
+        for study in studies:
+            trial = _ask(study, number)
+            try:
+                running.append((study, trial, study.config(_suggested(study, trial)), []))
+            except ConfigError as error:
+                lose(study, trial, str(error))
+        for step in range(max(len(study.folds) for study in studies)):
+            jobs = [study.job(config, study.folds[step]) for study, _, config, _ in running]
+            results = self._results(jobs)
+            going_on = []
+            for job, one in zip(jobs, running, strict=True):
+                (study, trial, config, scores), result = one, results[job.id]
+                scores.append(result.scores)
+                value = scaled(study.default.task, scores, study.ranges)
+                if result.status != Status.OK or not np.isfinite(value):
+                    reason = result.reason or "a primary metric has no value"
+                    lose(study, trial, f"inner unit {job.inner}: {result.status} {reason}")
+                    continue
+                trial.report(value, step)
+                if step == len(study.folds) - 1:
+                    study.trials.tell(trial, value)
+                    tried.append(study.job(config))
+                    ends["done"] += 1
+                elif number and trial.should_prune():
+                    study.trials.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                    tried.append(study.job(config))
+                    ends["given up"] += 1
+                else:
+                    going_on.append(one)
+            running = going_on
+        return ends, tried
+
+    def _choose(self, studies: Sequence[Study]) -> list[Chosen]:
+        """Choose from what was tried: by the inner units, and, for the oracle, by the held-out unit itself."""
+        import optuna
+
+        tried = {
+            study.name: {
+                trial.number: study.config(json.loads(trial.user_attrs["changes"]))
+                for trial in study.ended()
+                if trial.state.name != "FAIL"
+            }
+            for study in studies
+        }
+        results = self._results(
+            [study.job(config) for study in studies for config in tried[study.name].values()]
+            + [job for study in studies for job in study.references()]
+        )
+        ranges: dict[str, dict[str, tuple[Scores, Scores]]] = {}
+        for study in studies:
+            floor, ceiling = (results[job.id].scores for job in study.references())
+            ranges.setdefault(study.default.task, {})[study.default.unit] = floor, ceiling
+        chosen = []
+        for study in studies:
+            complete = study.trials.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+            if not complete:
+                study.lacking = "no trial ended well"
+                continue
+            best = max(complete, key=lambda trial: (trial.value, -trial.number)).number
+            of_task, here = ranges[study.default.task], tried[study.name]
+            # the unit's own range first, so that it is the one that the unit's score is measured from
+            own = [of_task[study.default.unit], *(one for unit, one in of_task.items() if unit != study.default.unit)]
+            scores = {n: results[study.job(config).id].scores for n, config in here.items()}
+            values = {n: scaled(study.default.task, [one], own) for n, one in scores.items()}
+            oracle = max(values, key=lambda n: (np.nan_to_num(values[n], nan=-np.inf), -n))
+            ends = Counter(trial.state.name for trial in study.ended())
+            chosen.append(Chosen(study, here[best], here[oracle], ends))
+        return chosen
+
+    def _results(self, jobs: Iterable[Job]) -> dict[str, Result]:
+        """Return the results of jobs by id, running those that have none."""
+        return run_jobs(jobs, self.store, self.executor, lambda: self.estimate, self.console)
+
+    def _say(self, text: str) -> None:
+        self.console.print(Text(text), soft_wrap=True)
+
+
+def tune(options: Options, n_trials: int, n_folds: int, console: Console, dry_run: bool = False) -> Done:
+    """Tune the methods of a request, then run them at their defaults, tuned, and as oracles.
+
+    Parameters
+    ----------
+    options
+        The request; its executor carries out the trials too.
+    n_trials
+        Of each study.
+    n_folds
+        Inner units of a study at most.
+    console
+        Where it is said how far it is.
+    dry_run
+        Only say how much there is to do.
+
+    Raises
+    ------
+    bench.records.PlanError, bench.keep.store.StoreError, bench.run.executors.ExecutorError, tasks.datasets.DataError
+        It cannot be done as it is asked for; nothing has been run.
+    """
+    store = Store(options.out)
+    with store.lock():
+        index = store.index()
+        plan = options.plan(index)
+        say_data(plan, options.chosen.own, console)
+        studies, without = studies_of(plan, options.chosen.methods, n_folds, index)
+        store.write_index(index)
+        for name, reason in without.items():
+            console.print(Text(f"not tuned  {name}: {reason}"), style="yellow", soft_wrap=True)
+        if not studies:
+            raise PlanError("nothing can be tuned here; see above")
+        tried = Store(store.out / TUNING).gather().rows
+        estimate = Estimate(tried if len(tried) else store.gather().rows, plan.sizes)
+        jobs = jobs_of(studies, n_trials)
+        seconds, basis = estimate.total(jobs, options.n_workers)
+        text = f"{len(studies)} studies of {n_trials} trials, {len(jobs)} jobs at most, about {duration(seconds)} "
+        console.print(Text(f"{text}({options.n_workers} at a time; {basis})"), soft_wrap=True)
+        if dry_run:
+            return Done(plan, store, uri_of(options), None)
+        executor = executor_for(options, plan.sizes, lambda: estimate, console)
+        with Interruptible():
+            chosen = Tuning(studies, store.out, executor, estimate, console).run(n_trials)
+        for study in studies:
+            if study.lacking:
+                console.print(Text(f"not tuned  {study.name}: {study.lacking}"), style="red", soft_wrap=True)
+        plan = replace(plan, jobs=(*plan.jobs, *tuned_jobs(plan, chosen)))
+        title = f"{options.methods} tuned × {options.tasks} ({options.preset})"
+        return execute(plan, store, executor, options, console, title)
+
+
+def tuned_jobs(plan: Plan, chosen: Sequence[Chosen]) -> list[Job]:
+    """Return the jobs of tuned methods and of oracles, for every seed of the plan."""
+    by_place = {(one.study.default.method, one.study.default.task, one.study.default.unit): one for one in chosen}
+    jobs = []
+    for job in plan.jobs:
+        one = by_place.get((job.method, job.task, job.unit)) if job.role == "method" else None
+        if one is not None:
+            tuned = replace(job, method=job.method + TUNED, config=dict(one.tuned))
+            oracle = replace(job, role="oracle", method=job.method + ORACLE, config=dict(one.oracle))
+            jobs += [tuned.with_id(), oracle.with_id()]
+    return jobs
+
+
+def scaled(task: str, scores: Sequence[Scores], ranges: Sequence[tuple[Scores, Scores]]) -> float:
+    """Return a method's score over the first units, as in a leaderboard; ``ranges`` has scores of floor and ceiling.
+
+    For each primary metric whose ceiling is better than its floor over all units: the mean of m − floor over the mean
+    of ceiling − floor. The score is the mean over these metrics. NaN where a value is missing.
+    """
+    parts = []
+    for metric, span in _spans(task, ranges).items():
+        gained = [
+            _gain(metric, one.get(metric), floor.get(metric)) for one, (floor, _) in zip(scores, ranges, strict=False)
+        ]
+        parts.append(np.mean(gained) / span)
+    return float(np.mean(parts)) if parts else float("nan")
+
+
+def _spans(task: str, ranges: Sequence[tuple[Scores, Scores]]) -> dict[str, float]:
+    """Return the mean of ceiling − floor of each primary metric where it is above 0."""
+    primary = TASKS[task.partition("/")[0]].primary
+    spans = {
+        metric: float(np.mean([_gain(metric, ceiling.get(metric), floor.get(metric)) for floor, ceiling in ranges]))
+        for metric in primary
+    }
+    return {metric: span for metric, span in spans.items() if span > 0}
+
+
+def _gain(metric: str, value: float | None, floor: float | None) -> float:
+    """Return by how much a value is better; NaN where one is missing."""
+    if value is None or floor is None:
+        return float("nan")
+    return value - floor if METRICS[metric].info.better == "higher" else floor - value
+
+
+def _ask(study: Study, number: int) -> optuna.Trial:
+    """Return the next trial; what is asked depends on what the earlier ones gave and on nothing else."""
+    import optuna
+
+    seed = zlib.crc32(f"{study.spec.label} {study.default.task} {study.default.unit} {number}".encode())
+    study.trials.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
+    if number == 0:
+        default = study.default.config
+        study.trials.enqueue_trial(
+            {key: json.dumps(default[key]) if one.choices else default[key] for key, one in study.space.items()}
+        )
+    return study.trials.ask()
+
+
+def _suggested(study: Study, trial: optuna.Trial) -> dict[str, Any]:
+    """Return what a trial changes, and note it there."""
+    changes: dict[str, Any] = {}
+    for key, search in study.space.items():
+        if search.choices:
+            changes[key] = json.loads(trial.suggest_categorical(key, [json.dumps(choice) for choice in search.choices]))
+        elif isinstance(study.default.config[key], int):
+            changes[key] = trial.suggest_int(key, int(search.low), int(search.high), log=search.log)
+        else:
+            changes[key] = trial.suggest_float(key, search.low, search.high, log=search.log)
+    trial.set_user_attr("changes", json.dumps(changes))
+    return changes
