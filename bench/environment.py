@@ -24,7 +24,19 @@ THREADS = {
     "NUMBA_THREADING_LAYER": "workqueue",
 }
 
-PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "anndata", "pandas", "scib-metrics", "jax", "mlflow")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "anndata",
+    "pandas",
+    "scib-metrics",
+    "jax",
+    "igraph",
+    "umap-learn",
+    "mlflow",
+)
 
 
 def limit_threads() -> None:

@@ -323,12 +323,12 @@ def reconstruction_error(x: Expression, x_hat: Expression) -> float:
     high=np.inf,
     reference="Fraction of variance unexplained, as in PCA; what a fit keeps, whatever it is asked later",
 )
-def training_reconstruction_error(x: Expression, x_hat: Expression) -> float:
+def training_reconstruction_error(x_train: Expression, x_train_hat: Expression) -> float:
     """:func:`reconstruction_error` of training samples, by which methods of unlike capacity are told apart.
 
     Parameters
     ----------
-    x, x_hat
+    x_train, x_train_hat
         Expression and its reconstruction, (n_samples, n_genes), on one scale.
 
     Raises
@@ -336,7 +336,7 @@ def training_reconstruction_error(x: Expression, x_hat: Expression) -> float:
     ValueError
         If shapes differ, or values are not finite.
     """
-    return reconstruction_error(x, x_hat)
+    return reconstruction_error(x_train, x_train_hat)
 
 
 @metric(

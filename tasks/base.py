@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from metrics import METRICS
 from tasks.datasets.base import DataError, Dataset, Fields
+from tasks.datasets.memory import Selected
 from tasks.datasets.reading import copies_of
+from tasks.preprocessing import chosen_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,6 +46,32 @@ class Reference:
     name: str
     description: str
     methods: tuple[str, ...] = ()
+
+
+def scored(metrics: Iterable[str], **arrays: Any) -> dict[str, float]:
+    """Return the value of each of these metrics whose arguments are all there.
+
+    Parameters
+    ----------
+    metrics
+        Names of registered metrics.
+    arrays
+        The arguments, by the names of the metrics' parameters. A parameter that has a default may be missing. A metric
+        without the arguments that it needs, such as labels that the data do not have, is left out.
+    """
+    scores: dict[str, float] = {}
+    computed: dict[Callable[..., Any], dict[str, float]] = {}
+    for name in metrics:
+        function = getattr(METRICS[name], "family", METRICS[name])
+        parameters = inspect.signature(function).parameters
+        if any(p.default is p.empty and p.name not in arrays for p in parameters.values()):
+            continue
+        if function not in computed:
+            values = function(**{key: arrays[key] for key in parameters if key in arrays})
+            computed[function] = values if isinstance(values, dict) else {name: values}
+        if name in computed[function]:
+            scores[name] = computed[function][name]
+    return scores
 
 
 class Task(ABC):
@@ -166,10 +198,15 @@ class Task(ABC):
         """
         if not self.dataset.n_genes:
             return self
-        from tasks.preprocessing import Selected, chosen_genes
+        selected = Selected(self.dataset, self.genes(unit, seed))
+        return type(self)(selected, self.preset, self.primary_only)
 
-        genes = chosen_genes(self, unit, seed)
-        return type(self)(Selected(self.dataset, genes), self.preset, self.primary_only)
+    def genes(self, unit: str, seed: int) -> np.ndarray:
+        """Return the indices of the genes that are chosen when ``unit`` is held out."""
+        classes = [sys.modules[cls.__module__] for cls in type(self).__mro__]
+        sources = [Path(name) for module in classes if (name := getattr(module, "__file__", None))]
+        key = (self.name, self.dataset.digest(self.preset), unit, str(seed))
+        return chosen_genes(lambda: self.training_data(unit, seed), self.dataset.n_genes, key, sources)
 
     def inner(self, unit: str) -> Task:
         """Return the same task on what is left when ``unit`` is held out, for choosing and tuning without seeing it."""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metrics import METRICS
 from metrics.blocks import probe_accuracy
-from tasks.base import Fit, Reference
+from tasks.base import Fit, Reference, scored
 from tasks.datasets.reading import copies_of
+from tasks.paired import INTEGRATION, components
 from tasks.shared_private import blocks
 from tasks.splits import handed, once
 from tasks.unseen_cell_type import UnseenCellType, contents_of_shift
@@ -47,7 +47,8 @@ class ClassContent(UnseenCellType):
 
     Secondary, besides: ``conditional_leakage`` in training cells, each content by
     itself; ``block_diagonality`` of content and class by shared and private block (leakage both ways; one code for
-    both scores 0) and ``cluster_ari`` of the contents, in training cells, too.
+    both scores 0) and ``cluster_ari`` of the contents, in training cells, too; and the integration metrics of the
+    content codes of these cells, with classes as batches and contents as labels.
     """
 
     name = "class-content"
@@ -66,6 +67,7 @@ class ClassContent(UnseenCellType):
         "cluster_ari",
         "delta_pearson",
         "energy_distance",
+        *INTEGRATION,
     )
     references = (
         Reference("floor", "PCA as the content code, and no change as the swap"),
@@ -81,7 +83,9 @@ class ClassContent(UnseenCellType):
         swap = super().evaluate(lambda data: fitted, unit, seed)
         held_out = handed(self.data, self._probed(unit, seed))
         codes, classes = blocks(fitted, held_out)[0], held_out.obs[self.fields.environment].to_numpy(str)
-        scores = {"leakage_boosted": METRICS["leakage_boosted"](codes, classes), "skill": swap["skill"]}
+        metrics = self.primary if self.primary_only else (*self.primary, *self.secondary)
+        scores = {name: swap[name] for name in metrics if name in swap}
+        scores |= scored(metrics, codes=codes, attribute=classes)
         if self.primary_only:
             return scores
         copies = copies_of(self.data)[self.data.obs_names.get_indexer(training.obs_names)]
@@ -92,14 +96,17 @@ class ClassContent(UnseenCellType):
             seen_cells.obs[name].to_numpy(str) for name in (self.fields.environment, self.fields.content)
         )
         matrix = [[max(0.0, probe_accuracy(b, y)) for b in (shared, private)] for y in (contents, seen_classes)]
-        return scores | {
-            "leakage_linear": METRICS["leakage_linear"](codes, classes),
-            "conditional_leakage": METRICS["conditional_leakage"](shared, seen_classes, contents),
-            "block_diagonality": METRICS["block_diagonality"](matrix),
-            "cluster_ari": METRICS["cluster_ari"](shared, contents),
-            "delta_pearson": swap["delta_pearson"],
-            "energy_distance": swap["energy_distance"],
-        }
+        return scores | scored(
+            [name for name in metrics if name not in scores],
+            codes=shared,
+            attribute=seen_classes,
+            batches=seen_classes,
+            given=contents,
+            labels=contents,
+            matrix=np.array(matrix),
+            before=components(np.asarray(seen_cells.X)),
+            kbet=self.preset == "paper",
+        )
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
         """Return a linear model without the mean shift (floor) or with it (baseline), or the truth (ceiling)."""

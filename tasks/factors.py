@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from metrics import METRICS
-from metrics.disentanglement import dci
-from tasks.base import Fit, Reference, Task
+from tasks.base import Fit, Reference, Task, scored
 from tasks.datasets.base import DataError
 from tasks.datasets.reading import copies_of
 from tasks.paired import CURVATURES, curvature_scores
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 TRAINING = 2 / 3
 #: Most held-out cells that are scored; of more, a random sample.
 MAX_SCORED = 2000
-SEEDED = ("sap", "modularity", "explicitness", "infom", "infoc", "infoe", "factor_vae_score", "beta_vae_score")
 
 
 class Factors(Task):
@@ -51,7 +48,20 @@ class Factors(Task):
     datasets = ("factor-images", "factor-expression")
     requires = ("embed",)
     primary = ("mig", "dci_disentanglement")
-    secondary = ("dci_completeness", "dci_informativeness", *SEEDED, "irs", *CURVATURES)
+    secondary = (
+        "dci_completeness",
+        "dci_informativeness",
+        "sap",
+        "modularity",
+        "explicitness",
+        "infom",
+        "infoc",
+        "infoe",
+        "factor_vae_score",
+        "beta_vae_score",
+        "irs",
+        *CURVATURES,
+    )
     references = (
         Reference("floor", "a frozen random projection", ("random-projection",)),
         Reference("baseline", "PCA", ("pca",)),
@@ -81,17 +91,9 @@ class Factors(Task):
         fitted = fit(training)
         codes = fitted.embed(handed(self._draw(unit), test))
         factors = self._draw(unit).obsm["factors"][test]
-        found = dci(codes, factors, seed)
-        scores = {"mig": METRICS["mig"](codes, factors), "dci_disentanglement": found["dci_disentanglement"]}
-        if self.primary_only:
-            return scores
-        return scores | {
-            "dci_completeness": found["dci_completeness"],
-            "dci_informativeness": found["dci_informativeness"],
-            **{name: METRICS[name](codes, factors, seed=seed) for name in SEEDED},
-            "irs": METRICS["irs"](codes, factors),
-            **curvature_scores(fitted, training),
-        }
+        metrics = self.primary if self.primary_only else (*self.primary, *self.secondary)
+        scores = scored(metrics, codes=codes, factors=factors, seed=seed)
+        return scores if self.primary_only else scores | curvature_scores(fitted, training)
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
         """Return the ceiling, whose codes are the true factors."""

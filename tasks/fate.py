@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from metrics import METRICS
-from tasks.base import Fit, Reference, Task
+from tasks.base import Fit, Reference, Task, scored
 from tasks.datasets.base import DataError
-from tasks.datasets.reading import copies_of
 from tasks.paired import CURVATURES, curvature_scores
 from tasks.splits import handed, without_copies
 
@@ -92,15 +90,16 @@ class Fate(Task):
         """Fit, embed the early cells of both sides, and probe the codes."""
         training = self.training_data(unit, seed)
         fitted = fit(training)
-        held_out, early = self._held_out(unit, seed), self._fates != ""
-        cells: list[np.ndarray] = []
-        for side in (np.flatnonzero(early & self._seen(unit, seed)), np.flatnonzero(early & held_out)):
-            cells += [fitted.embed(handed(self.data, side)), self._fates[side], self._clones[side]]
-        scores = {name: METRICS[name](*cells) for name in self.primary}
+        early = self._fates != ""
+        cells: dict[str, np.ndarray] = {}
+        for side, among in (("train_", self._seen(unit, seed)), ("", self._held_out(unit, seed))):
+            of_side = np.flatnonzero(early & among)
+            cells[f"{side}codes"] = fitted.embed(handed(self.data, of_side))
+            cells[f"{side}fates"], cells[f"{side}clones"] = self._fates[of_side], self._clones[of_side]
+        scores = scored(self.primary, **cells)
         if self.primary_only:
             return scores
-        scores |= {name: METRICS[name](*cells) for name in ("fate_skill_knn", "fate_auroc_knn")}
-        return scores | curvature_scores(fitted, training)
+        return scores | scored(self.secondary, **cells) | curvature_scores(fitted, training)
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
         """Return permuted codes (floor), the genes (baseline), or a cell's true early state or sisters (ceiling)."""
@@ -158,8 +157,7 @@ class Fate(Task):
 
     def _seen(self, unit: str, seed: int) -> np.ndarray:
         """Return the cells that are trained on: the other clones', of which none is a copy of a held-out one."""
-        held_out = self._held_out(unit, seed)
-        return without_copies(~held_out, held_out, copies_of(self.data))
+        return without_copies(self.data, ~self._held_out(unit, seed))
 
     def _held_out(self, unit: str, seed: int) -> np.ndarray:
         """Return the cells of the fold's clones: a fifth of all, whatever their fates."""

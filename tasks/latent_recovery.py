@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from metrics import METRICS
 from metrics.identifiability import match_latents
-from tasks.base import Fit, Reference, Task
+from tasks.base import Fit, Reference, Task, scored
 from tasks.datasets.base import DataError
 from tasks.datasets.reading import copies_of
 from tasks.paired import CURVATURES, curvature_scores
@@ -87,16 +86,10 @@ class LatentRecovery(Task):
         has_targets = hasattr(fitted, "intervention_targets")
         learned = fitted.intervention_targets() if has_targets else self._shift_sizes(fitted, training, data)
         matched = np.where(match[None, :] >= 0, learned[:, match], 0.0)
-        scores = {
-            "mcc": METRICS["mcc"](z, codes),
-            "mcc_within": METRICS["mcc_within"](z, codes, groups),
-            "target_auprc": METRICS["target_auprc"](targets, matched),
-            "latent_r2": METRICS["latent_r2"](z, codes),
-        }
-        scores |= curvature_scores(fitted, training)
-        if has_targets:
-            scores["target_f1"] = METRICS["target_f1"](targets, matched)
-        return scores
+        # F1 asks which scores are above a threshold, which shifts of codes do not have
+        metrics = [name for name in (*self.primary, *self.secondary) if has_targets or name != "target_f1"]
+        scores = scored(metrics, z_true=z, z=codes, groups=groups, targets=targets, scores=matched)
+        return scores | curvature_scores(fitted, training)
 
     def test_codes(self, fitted: Any, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the true latents and the codes of the test cells."""
@@ -137,7 +130,7 @@ class LatentRecovery(Task):
             training.append(seen)
             test.append(scored)
         is_seen = np.isin(np.arange(data.n_obs), np.concatenate(training))
-        return np.flatnonzero(without_copies(is_seen, ~is_seen, copies)), np.sort(np.concatenate(test))
+        return np.flatnonzero(without_copies(data, is_seen)), np.sort(np.concatenate(test))
 
     def _shift_sizes(self, fitted: Any, training: AnnData, data: AnnData) -> np.ndarray:
         """Return |mean code of a perturbation − mean of those means| / within-perturbation std, (n_seen, n_latent)."""

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import warnings
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.datasets.base import Dataset
 from tasks.datasets.catalogue import built_directory
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from tasks.base import Task
 
 #: Shares of the genes that the local regression of variance on mean looks at: Seurat's, and all of them.
 SPANS = (0.3, 1.0)
@@ -96,58 +93,39 @@ def _variances(x: Any) -> np.ndarray:
     return np.where(low < high, total / x.shape[0], 0.0)
 
 
-class Selected:
-    """A data set restricted to some of its genes."""
+def chosen_genes(
+    training: Callable[[], AnnData], n_genes: int, key: Sequence[str], sources: Iterable[Path]
+) -> np.ndarray:
+    """Return the genes that are selected on the training cells of a split: selected once, then read from the cache.
 
-    n_genes = 0
+    A file of the cache holds the SHA-256 of the rest of it, and an index a line; a damaged file is made anew. Its name
+    covers all that the choice depends on: ``key``, number of genes, source code and the versions of the libraries.
 
-    def __init__(self, whole: Dataset, genes: np.ndarray):
-        self.whole, self.genes = whole, genes
-        self.name, self.summary, self.reference = whole.name, whole.summary, whole.reference
-        self.licence, self.simulated, self.fields = whole.licence, whole.simulated, whole.fields
-
-    def load(self, preset: str = "default", draw: int = 0, genes: np.ndarray | None = None) -> AnnData:
-        """Return the cells with these genes; ``genes`` chooses among them."""
-        return self.whole.load(preset, draw, self.genes if genes is None else self.genes[genes])
-
-    def digest(self, preset: str = "default") -> str:
-        """Return the digest of the whole data set and of the genes."""
-        return hashlib.sha256(self.whole.digest(preset).encode() + self.genes.tobytes()).hexdigest()
-
-    def missing(self) -> str | None:
-        """Return what the whole data set says."""
-        return self.whole.missing()
-
-
-def chosen_genes(task: Task, unit: str, seed: int) -> np.ndarray:
-    """Return the genes that ``task`` uses when ``unit`` is held out: selected once, then read from the cache.
-
-    A file of the cache holds the SHA-256 of the rest of it, and an index a line; one that is spoilt is made anew. Its
-    name covers all that the choice depends on: task, data, unit, seed, number of genes, our source and the versions of
-    the libraries.
+    Parameters
+    ----------
+    training
+        Returns the training cells; called only where the cache has no answer.
+    n_genes
+        How many are wanted.
+    key
+        What names the split: task, digest of the data, unit and seed.
+    sources
+        Files with the code that makes the split; those of this package are added.
     """
     from filelock import FileLock
 
-    file = _file(task, unit, seed)
+    parts = [*key, str(n_genes), *(version(name) for name in ("scanpy", "scikit-misc"))]
+    parts += sorted(_checksum(source) for source in {*sources, *Path(__file__).parent.glob("*.py")})
+    file = built_directory() / "genes" / f"{_checksum(','.join(parts))[:32]}.txt"
     genes = _read(file)
     if genes is None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             genes = _read(file)
             if genes is None:
-                genes = select_genes(task.training_data(unit, seed), task.dataset.n_genes)
+                genes = select_genes(training(), n_genes)
                 _write(genes, file)
     return genes
-
-
-def _file(task: Task, unit: str, seed: int) -> Path:
-    modules = [sys.modules[cls.__module__] for cls in type(task).__mro__]
-    sources = {Path(name) for module in modules if (name := getattr(module, "__file__", None))}
-    sources |= set(Path(__file__).parent.glob("*.py"))
-    parts = [task.name, task.dataset.digest(task.preset), unit, str(seed), str(task.dataset.n_genes)]
-    parts += [version(name) for name in ("scanpy", "scikit-misc")]
-    parts += sorted(hashlib.sha256(source.read_bytes()).hexdigest() for source in sources)
-    return built_directory() / "genes" / f"{_checksum(','.join(parts))[:32]}.txt"
 
 
 def _read(file: Path) -> np.ndarray | None:
@@ -165,5 +143,5 @@ def _write(genes: np.ndarray, file: Path) -> None:
     os.replace(temporary, file)
 
 
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _checksum(what: str | Path) -> str:
+    return hashlib.sha256(what.read_bytes() if isinstance(what, Path) else what.encode()).hexdigest()

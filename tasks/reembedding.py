@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from metrics import METRICS
-from tasks.base import Fit, Reference, Task
+from tasks.base import Fit, Reference, Task, scored
 from tasks.datasets.base import DataError
 from tasks.datasets.memory import Memory
 from tasks.datasets.reading import copies_of
-from tasks.paired import PAIRED, distance_score, paired_scores
+from tasks.paired import INTEGRATION, PAIRED, components, distance_score, paired_scores
 from tasks.splits import distinct, handed, without_copies
 
 if TYPE_CHECKING:
@@ -25,6 +24,8 @@ FAMILIES = (("COAD", "READ"), ("KICH", "KIRC", "KIRP"), ("LUAD", "LUSC"))
 FAMILY, STRICT = "family:", "strict:"
 MIN_TUMOURS = 20
 N_COMPONENTS = 10
+#: Most samples of which integration is asked.
+MAX_INTEGRATED = 2000
 
 
 class Reembedding(Task):
@@ -40,6 +41,9 @@ class Reembedding(Task):
     alone can be had by a frozen random projection, neighbours alone by a model that moves. Of the secondary ones
     ``label_transfer`` is to be read with care: all that is held out are tumours, so codes that carry nothing name
     them rightly by the majority of the training samples.
+
+    Where real samples are of several studies (a column ``study``; an environment that has no control), the integration
+    metrics ask of a random sample of them whether the studies mix and the cancers stay apart.
     """
 
     name = "reembedding"
@@ -58,6 +62,7 @@ class Reembedding(Task):
         "label_transfer",
         "training_drift",
         "ood_distance",
+        *INTEGRATION,
         *PAIRED,
     )
     references = (
@@ -102,7 +107,7 @@ class Reembedding(Task):
         """Return every sample but the held-out tumours (and, strict, the cancer's normal tissue)."""
         strict = self.preset == "paper" and unit.startswith(STRICT)
         hidden = self._of_unit(unit) if strict else self._held_out(unit)
-        return handed(self.data, without_copies(~hidden, hidden, copies_of(self.data)))
+        return handed(self.data, without_copies(self.data, ~hidden))
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit with and without the unit and compare where its tumours land."""
@@ -113,28 +118,36 @@ class Reembedding(Task):
         z_in, z_out = inside.embed(queries), outside.embed(queries)
         train_in, train_out = inside.embed(training), outside.embed(training)
         x, x_train = np.asarray(queries.X), np.asarray(training.X)
-        environment = self.fields.environment
-        scores = {
-            "displacement": METRICS["displacement"](z_in, z_out, train_in, train_out),
-            "knn_recall": METRICS["knn_recall"](x, x_train, z_out, train_out),
-        }
+        spaces = {"z_in": z_in, "z_out": z_out, "train_in": train_in, "train_out": train_out}
+        spaces |= {"reference_held_out": x, "reference_train": x_train, "z_held_out": z_out, "z_train": train_out}
+        scores = scored(self.primary, **spaces)
         if self.primary_only:
             return scores
-        scores |= {
-            "distance_spearman": METRICS["distance_spearman"](x, z_out),
-            "trustworthiness": METRICS["trustworthiness"](x, z_out),
-            "continuity": METRICS["continuity"](x, z_out),
-            "training_drift": METRICS["training_drift"](train_in, train_out),
-            "label_transfer": METRICS["label_transfer"](
-                train_out,
-                training.obs[environment].to_numpy(str),
-                z_out,
-                queries.obs[environment].to_numpy(str),
-            ),
-        }
+        spaces |= {"reference": x, "z": z_out, "x": x}
         if hasattr(outside, "decode"):
-            scores["reconstruction_error"] = METRICS["reconstruction_error"](x, outside.decode(z_out))
+            spaces["x_hat"] = outside.decode(z_out)
+        labels = {"labels_train": training, "labels_held_out": queries}
+        scores |= scored(
+            self.secondary,
+            **spaces,
+            **{name: cells.obs[self.fields.environment].to_numpy(str) for name, cells in labels.items()},
+            **self._integration(outside),
+        )
         return scores | distance_score(x, x_train) | paired_scores(outside, training, self.data)
+
+    def _integration(self, fitted: Any) -> dict[str, Any]:
+        """Return the arrays that the integration metrics ask for; none where all samples are of one study."""
+        studies = self._studies
+        if studies is None or len(np.unique(studies)) < 2:
+            return {}
+        cells = np.sort(np.random.default_rng(90).permutation(self.data.n_obs)[:MAX_INTEGRATED])
+        return {
+            "codes": fitted.embed(handed(self.data, cells)),
+            "batches": studies[cells],
+            "labels": self._cancers[cells],
+            "before": components(np.asarray(self.data.X[cells])),
+            "kbet": self.preset == "paper",
+        }
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
         """Return the floor, which permutes the held-out samples, or the ceiling, which never lacks the unit."""
@@ -153,6 +166,14 @@ class Reembedding(Task):
         """Return the task on the other cancers."""
         left = Memory(handed(self.data, ~self._of_unit(unit)), f"{self.dataset.name} without {unit}")
         return Reembedding(left, "default", primary_only=True)
+
+    @property
+    def _studies(self) -> np.ndarray | None:
+        """The study of each sample of real data; an environment with a control is a condition and no study."""
+        if self.dataset.simulated:
+            return None
+        name = "study" if "study" in self.data.obs else "" if self.fields.control else self.fields.environment
+        return self.data.obs[name].to_numpy(str) if name else None
 
     @property
     def _cancers(self) -> np.ndarray:

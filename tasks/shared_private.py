@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from metrics import METRICS
 from metrics.blocks import MIN_PER_GROUP, Probe, probe_accuracy
-from tasks.base import Fit, Reference, Task
+from tasks.base import Fit, Reference, Task, scored
 from tasks.datasets.base import DataError
 from tasks.datasets.reading import copies_of
+from tasks.paired import INTEGRATION, components
 from tasks.splits import dealt, distinct, handed, once, without_copies
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class SharedPrivate(Task):
     requires = ("embed",)
     primary = ("block_diagonality", "conditional_leakage")
     two_sided = True
-    secondary = ("leakage_linear", "leakage_boosted", "cluster_ari", "cluster_nmi", "ilisi", "bras")
+    secondary = ("leakage_linear", "leakage_boosted", "cluster_ari", "cluster_nmi", *INTEGRATION)
     references = (
         Reference("floor", "PCA, one code that stands for both blocks", ("pca",)),
         Reference("baseline", "PCA without group means, and contrastive PCA of each group as the private block"),
@@ -113,22 +113,15 @@ class SharedPrivate(Task):
         types, groups = (held_out.obs[name].to_numpy(str) for name in (fields.content, fields.environment))
         programs = data.obs["program"].to_numpy(str)[test] if "program" in data.obs else None
         shared, private = blocks(fitted, held_out)
-        leakage = METRICS["leakage_boosted"](shared, groups)
-        matrix = block_matrix(shared, private, types, groups, programs, leakage)
-        scores = {
-            "block_diagonality": METRICS["block_diagonality"](matrix),
-            "conditional_leakage": METRICS["conditional_leakage"](shared, groups, types),
-        }
+        shared_code = {"codes": shared, "attribute": groups, "given": types, "labels": types, "batches": groups}
+        leakage = scored(("leakage_boosted",), **shared_code)
+        matrix = block_matrix(shared, private, types, groups, programs, leakage["leakage_boosted"])
+        scores = scored(self.primary, matrix=matrix, **shared_code)
         if self.primary_only:
             return scores
-        return scores | {
-            "leakage_linear": METRICS["leakage_linear"](shared, groups),
-            "leakage_boosted": leakage,
-            "cluster_ari": METRICS["cluster_ari"](shared, types),
-            "cluster_nmi": METRICS["cluster_nmi"](shared, types),
-            "ilisi": METRICS["ilisi"](shared, groups),
-            "bras": METRICS["bras"](shared, types, groups),
-        }
+        others = [name for name in self.secondary if name not in leakage]
+        before, kbet = components(np.asarray(held_out.X)), self.preset == "paper"
+        return scores | leakage | scored(others, before=before, kbet=kbet, **shared_code)
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
         """Return the baseline, linear blocks, or the ceiling, blocks that are the true factors."""
@@ -154,7 +147,7 @@ class SharedPrivate(Task):
             cells = rng.permutation(np.flatnonzero(pairs == pair))
             training[dealt(cells, int(np.ceil(TRAINING * len(cells))), copies)[0]] = True
         scored = rng.permutation(np.flatnonzero(~training))
-        return np.flatnonzero(without_copies(training, ~training, copies)), np.sort(once(scored, copies)[:MAX_SCORED])
+        return np.flatnonzero(without_copies(self._draw(unit), training)), np.sort(once(scored, copies)[:MAX_SCORED])
 
 
 def blocks(fitted: Any, data: AnnData) -> tuple[np.ndarray, np.ndarray]:

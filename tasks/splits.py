@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.datasets.base import DataError, Fields
+from tasks.datasets.reading import copies_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -99,15 +100,23 @@ def once(cells: np.ndarray, copies: np.ndarray) -> np.ndarray:
     return cells[np.sort(np.unique(copies[cells], return_index=True)[1])]
 
 
-def without_copies(seen: np.ndarray, hidden: np.ndarray, copies: np.ndarray) -> np.ndarray:
-    """Return the mask ``seen`` without the cells of which a copy is ``hidden``, a mask, too, under whatever labels.
+def without_copies(data: AnnData, seen: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:
+    """Return the mask of the cells that a method is trained on: those ``seen`` of which no copy is hidden.
+
+    Parameters
+    ----------
+    data
+        The whole data set. Copies count whatever their labels are.
+    seen, hidden
+        Masks (n_cells,); all cells that are not seen are hidden, unless ``hidden`` says which.
 
     Raises
     ------
     tasks.datasets.base.DataError
         None is left.
     """
-    kept = seen & ~np.isin(copies, copies[hidden])
+    copies = copies_of(data)
+    kept = seen & ~np.isin(copies, copies[~seen if hidden is None else hidden])
     if seen.any() and not kept.any():
         raise DataError(
             f"each of {seen.sum()} training cells is an exact copy of a held-out one: none is left to learn from; "

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from metrics import METRICS
 from metrics.perturbation import deg_mask, deg_t_statistics, deg_weights
-from tasks.base import Fit, Reference, Task
+from tasks.base import Fit, Reference, Task, scored
 from tasks.datasets.base import DataError
 from tasks.datasets.checks import listed, said_near_equal
 from tasks.datasets.memory import Memory
@@ -181,7 +180,7 @@ class UnseenCellType(Task):
         seen = (self._contents != unit) | (self._conditions == self.fields.control)
         seen[self.cells(unit, seed).control] = False
         alone = self._sizes.index[(self._sizes > 0).sum(axis=1) == 1]
-        seen = without_copies(seen, ~seen, copies_of(self.data))
+        seen = without_copies(self.data, seen)
         return handed(self.data, seen & ~np.isin(self._contents, alone))
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
@@ -198,32 +197,32 @@ class UnseenCellType(Task):
         source, control, half_a, truth = x[parts.source], x[parts.control], x[parts.weights], x[parts.truth]
         predicted = np.asarray(fitted.predict(handed(self.data, parts.source), target))
 
-        delta = _mean(truth) - _mean(control)
-        delta_predicted = _mean(predicted) - _mean(source)
+        delta = mean(truth) - mean(control)
+        delta_predicted = mean(predicted) - mean(source)
         mean_shift = self._mean_shift(training, target)
-        skill = METRICS["skill"](delta, delta_predicted, mean_shift, deg_weights(half_a, source))
+        shift = {"delta_true": delta, "delta_predicted": delta_predicted}
+        scores = scored(self.primary, delta_mean_shift=mean_shift, weights=deg_weights(half_a, source), **shift)
         if self.primary_only:
-            return {"skill": skill}
+            return scores
         degs = deg_mask(half_a, source)
         top = np.argsort(-np.abs(deg_t_statistics(half_a, source)), kind="stable")[:N_TOP]
-        held_out, all_control = _mean(np.vstack([half_a, truth])), _mean(np.vstack([source, control]))
-        near_truth, near_predicted = self._in_components(training, truth, predicted, seed)
-        return {
-            "skill": skill,
-            "delta_cosine": METRICS["delta_cosine"](delta, delta_predicted),
-            "delta_pearson": METRICS["delta_pearson"](delta, delta_predicted),
-            "deg_sign_accuracy": METRICS["deg_sign_accuracy"](delta, delta_predicted, degs),
-            "deg_auprc": METRICS["deg_auprc"](delta_predicted, degs),
-            "log_variance_error": METRICS["log_variance_error"](truth[:, top], predicted[:, top]),
-            "correlation_error": METRICS["correlation_error"](truth[:, top], predicted[:, top]),
-            "energy_distance": METRICS["energy_distance"](near_truth, near_predicted),
-            "mmd": METRICS["mmd"](near_truth, near_predicted),
-            "mean_r2": METRICS["mean_r2"](held_out, _mean(predicted)),
-            "legacy_r2": METRICS["legacy_r2"](held_out, _mean(predicted)),
-            "legacy_r2_no_change": METRICS["legacy_r2_no_change"](held_out, all_control),
-            "legacy_r2_top_degs": METRICS["legacy_r2_top_degs"](held_out, _mean(predicted), top),
-            **distance_score(truth, np.asarray(training.X)),
-        }
+        near = in_components(training, truth, predicted, np.random.default_rng([seed, 78]))
+        return (
+            scores
+            | scored(
+                self.secondary,
+                **shift,
+                degs=degs,
+                top=top,
+                x_true=truth[:, top],
+                x_predicted=predicted[:, top],
+                **near,
+                mean_true=mean(np.vstack([half_a, truth])),
+                mean_predicted=mean(predicted),
+                mean_control=mean(np.vstack([source, control])),
+            )
+            | distance_score(truth, np.asarray(training.X))
+        )
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
         """Return the ceiling: the noiseless shifts where they are known, else those of half A of the held-out cells."""
@@ -234,7 +233,7 @@ class UnseenCellType(Task):
                 shifts[target] = truth[f"{unit}|{target}"] - truth[f"{unit}|{self.fields.control}"]
             else:
                 parts = self.cells(unit, seed, target)
-                shifts[target] = _mean(x[parts.weights]) - _mean(x[parts.source])
+                shifts[target] = mean(x[parts.weights]) - mean(x[parts.source])
         return lambda data: _Ceiling(shifts)
 
     def inner(self, unit: str) -> Task:
@@ -273,22 +272,10 @@ class UnseenCellType(Task):
         conditions = training.obs[self.fields.environment].to_numpy(str)
         perturbed, control = conditions == target, conditions == self.fields.control
         shifts = [
-            _mean(x[perturbed & (types == t)]) - _mean(x[control & (types == t)])
+            mean(x[perturbed & (types == t)]) - mean(x[control & (types == t)])
             for t in contents_of_shift(types, perturbed, control)
         ]
         return np.mean(shifts, axis=0)
-
-    def _in_components(
-        self, training: AnnData, truth: np.ndarray, predicted: np.ndarray, seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return as many true as predicted cells, in principal components of the training cells."""
-        from sklearn.decomposition import PCA
-
-        rng = np.random.default_rng([seed, 78])
-        n_cells = min(len(truth), len(predicted))
-        x = np.asarray(training.X)
-        pca = PCA(min(N_COMPONENTS, *x.shape), svd_solver="randomized", random_state=0).fit(x)
-        return tuple(pca.transform(cells[rng.permutation(len(cells))[:n_cells]]) for cells in (truth, predicted))
 
 
 @dataclass(frozen=True)
@@ -321,6 +308,20 @@ def contents_of_shift(contents: np.ndarray, perturbed: np.ndarray, control: np.n
     return large if len(large) else both
 
 
-def _mean(x: np.ndarray) -> np.ndarray:
+def in_components(
+    training: AnnData, truth: np.ndarray, predicted: np.ndarray, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Return as many true as predicted cells, in principal components of the training cells."""
+    from sklearn.decomposition import PCA
+
+    x, n_cells = np.asarray(training.X), min(len(truth), len(predicted))
+    pca = PCA(min(N_COMPONENTS, *x.shape), svd_solver="randomized", random_state=0).fit(x)
+    return {
+        name: pca.transform(cells[rng.permutation(len(cells))[:n_cells]])
+        for name, cells in (("cells_true", truth), ("cells_predicted", predicted))
+    }
+
+
+def mean(x: np.ndarray) -> np.ndarray:
     """Return the gene means in float64."""
     return x.mean(axis=0, dtype=np.float64)

@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from metrics import METRICS
 from metrics.identifiability import match_latents
 from metrics.perturbation import deg_t_statistics
-from tasks.base import Fit, Reference, Task
+from tasks.base import Fit, Reference, Task, scored
 from tasks.datasets.base import DataError
 from tasks.datasets.reading import copies_of
 from tasks.latent_recovery import LatentRecovery
 from tasks.paired import PAIRED, distance_score, paired_scores
 from tasks.splits import dealt, halves, handed, without_copies
-from tasks.unseen_cell_type import Cells
+from tasks.unseen_cell_type import Cells, in_components, mean
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 MIN_CELLS = 20
-N_COMPONENTS = 20
 N_TOP = 20
 #: Cells of a new perturbation that methods adapt to, and the doses that the preset ``paper`` gives besides.
 N_FEW = 10
@@ -103,7 +101,7 @@ class UnseenPerturbation(Task):
         double = np.char.find(self._perturbations, "+") >= 0
         seen = self._of_type & ~double
         seen[self.cells(unit, seed).control] = False
-        return handed(self.data, without_copies(seen, self._of_type & ~seen, copies_of(self.data)))
+        return handed(self.data, without_copies(self.data, seen, self._of_type & ~seen))
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, predict the double from control cells and score the shift."""
@@ -112,25 +110,27 @@ class UnseenPerturbation(Task):
         source, half_a, truth = x[parts.source], x[parts.weights], x[parts.truth]
         fitted = fit(training)
         predicted = np.asarray(fitted.predict(handed(self.data, parts.source), unit))
-        singles = [_mean(x[self._of_type & (self._perturbations == part)]) for part in unit.split("+")]
-        additive = np.sum(singles, axis=0) - (len(singles) - 1) * _mean(source)
-        skill = METRICS["skill"](_mean(truth), _mean(predicted), additive, np.ones(x.shape[1]))
+        singles = [mean(x[self._of_type & (self._perturbations == part)]) for part in unit.split("+")]
+        additive = np.sum(singles, axis=0) - (len(singles) - 1) * mean(source)
+        scores = _skill_over(self.primary, truth, predicted, additive)
         if self.primary_only:
-            return {"skill": skill}
+            return scores
         top = np.argsort(-np.abs(deg_t_statistics(half_a, source)), kind="stable")[:N_TOP]
-        delta, delta_predicted = _mean(truth) - _mean(x[parts.control]), _mean(predicted) - _mean(source)
-        rng = np.random.default_rng([seed, 84])
-        return {
-            "skill": skill,
-            **_shape_scores(training, truth, predicted, delta, delta_predicted, top, rng),
-            **paired_scores(fitted, training, self.data),
-        }
+        delta, delta_predicted = mean(truth) - mean(x[parts.control]), mean(predicted) - mean(source)
+        arrays = {"delta_true": delta, "delta_predicted": delta_predicted, "top": top}
+        arrays |= in_components(training, truth, predicted, np.random.default_rng([seed, 84]))
+        return (
+            scores
+            | scored(self.secondary, **arrays)
+            | distance_score(truth, np.asarray(training.X))
+            | paired_scores(fitted, training, self.data)
+        )
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
         """Return the ceiling: the noiseless mean where it is known, else that of half A of the held-out cells."""
         parts, x, truth = self.cells(unit, seed), np.asarray(self.data.X), self.data.uns.get("truth")
-        mean = _mean(x[parts.weights]) if truth is None else truth[unit]
-        shifted = x[parts.source] + (mean - _mean(x[parts.source])).astype(np.float32)
+        target = mean(x[parts.weights]) if truth is None else truth[unit]
+        shifted = x[parts.source] + (target - mean(x[parts.source])).astype(np.float32)
         return lambda data: _Duplicate(shifted)
 
     def inner(self, unit: str) -> Task:
@@ -229,47 +229,52 @@ class FewShotPerturbation(Task):
         """Return the cells of the unit that can be adapted to, the few first, and those that are scored."""
         cells = np.flatnonzero(self._perturbations == unit.partition(" n=")[0])
         cells = np.random.default_rng([seed, 85]).permutation(cells)
-        known, scored = dealt(cells, len(cells) - min(MAX_SCORED, len(cells) // 2), copies_of(self.data))
-        return known, np.sort(scored)
+        known, hidden = dealt(cells, len(cells) - min(MAX_SCORED, len(cells) // 2), copies_of(self.data))
+        return known, np.sort(hidden)
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, adapt to few cells and to many, and score the predicted mean."""
-        (known, scored), training = self.cells(unit, seed), self.training_data(unit, seed)
+        (known, hidden), training = self.cells(unit, seed), self.training_data(unit, seed)
         perturbation, _, dose = unit.partition(" n=")
         few, x = known[: int(dose or N_FEW)], np.asarray(self.data.X)
-        truth, mean = x[scored], _mean(x[scored])
+        truth = x[hidden]
         fitted = fit(training)
         adapted = fitted.adapt(handed(self.data, few))
         predicted = np.asarray(adapted.predict(training, perturbation))
-        skill = METRICS["skill"](mean, _mean(predicted), _mean(x[few]), np.ones(x.shape[1]))
+        scores = _skill_over(self.primary, truth, predicted, mean(x[few]))
         if self.primary_only:
-            return {"skill": skill}
+            return scores
         centre = np.asarray(training.X)
         top = np.argsort(-np.abs(deg_t_statistics(x[known], centre)), kind="stable")[:N_TOP]
-        delta, delta_predicted = mean - _mean(centre), _mean(predicted) - _mean(centre)
-        rng = np.random.default_rng([seed, 86])
-        scores = {
-            "skill": skill,
-            **_shape_scores(training, truth, predicted, delta, delta_predicted, top, rng),
-            **paired_scores(fitted, training, self.data),
+        arrays = {
+            "delta_true": mean(truth) - mean(centre),
+            "delta_predicted": mean(predicted) - mean(centre),
+            "top": top,
         }
+        arrays |= in_components(training, truth, predicted, np.random.default_rng([seed, 86]))
         if not dose:
             of_half = fitted.adapt(handed(self.data, known)).predict(training, perturbation)
-            scores["skill_half"] = METRICS["skill_half"](mean, _mean(of_half), _mean(x[known]))
+            arrays |= {"mean_true": mean(truth), "mean_predicted": mean(of_half), "mean_half": mean(x[known])}
         if hasattr(fitted, "log_likelihood"):
-            queries = handed(self.data, scored)
-            likelihoods = [model.log_likelihood(queries, N_SAMPLES) for model in (adapted, fitted)]
-            scores["likelihood_gain"] = METRICS["likelihood_gain"](*likelihoods, self.data.n_vars)
+            queries = handed(self.data, hidden)
+            for name, model in (("adapted", adapted), ("unadapted", fitted)):
+                arrays[name] = model.log_likelihood(queries, N_SAMPLES)
         if hasattr(adapted, "intervention_targets") and hasattr(fitted, "embed"):
-            scores["target_auprc"] = self._target_auprc(fitted, adapted, perturbation, seed)
-        return scores
+            arrays |= self._targets(fitted, adapted, perturbation, seed)
+        return (
+            scores
+            | scored(self.secondary, n_genes=self.data.n_vars, **arrays)
+            | distance_score(truth, centre)
+            | paired_scores(fitted, training, self.data)
+        )
 
-    def _target_auprc(self, fitted: Any, adapted: Any, perturbation: str, seed: int) -> float:
+    def _targets(self, fitted: Any, adapted: Any, perturbation: str, seed: int) -> dict[str, np.ndarray]:
+        """Return the true targets of the perturbation, and the learned ones in the order of the true latents."""
         z, codes = self._recovery.test_codes(fitted, "draw0", seed)
         match = match_latents(z, codes)
         learned = np.asarray(adapted.intervention_targets())[-1]
         true = self.data.uns["targets"][list(self.data.uns["perturbations"]).index(perturbation)]
-        return METRICS["target_auprc"](true[None], np.where(match >= 0, learned[match], 0.0)[None])
+        return {"targets": true[None], "scores": np.where(match >= 0, learned[match], 0.0)[None]}
 
     def inner(self, unit: str) -> Task:
         """Return the task on the other new perturbations, of which none is in training: the fits are the same."""
@@ -306,29 +311,9 @@ class _Duplicate:
         return np.resize(self.cells, data.shape)
 
 
-def _shape_scores(
-    training: AnnData,
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    delta: np.ndarray,
-    delta_predicted: np.ndarray,
-    top: np.ndarray,
-    rng: np.random.Generator,
+def _skill_over(
+    metrics: tuple[str, ...], truth: np.ndarray, predicted: np.ndarray, baseline: np.ndarray
 ) -> dict[str, float]:
-    """Return the secondary metrics of both tasks; cells are compared in components of the training cells."""
-    from sklearn.decomposition import PCA
-
-    x, n_cells = np.asarray(training.X), min(len(truth), len(predicted))
-    pca = PCA(min(N_COMPONENTS, *x.shape), svd_solver="randomized", random_state=0).fit(x)
-    matched = (pca.transform(cells[rng.permutation(len(cells))[:n_cells]]) for cells in (truth, predicted))
-    return {
-        "delta_pearson": METRICS["delta_pearson"](delta, delta_predicted),
-        "delta_pearson_top_degs": METRICS["delta_pearson_top_degs"](delta, delta_predicted, top),
-        "energy_distance": METRICS["energy_distance"](*matched),
-        **distance_score(truth, x),
-    }
-
-
-def _mean(x: np.ndarray) -> np.ndarray:
-    """Return the gene means in float64."""
-    return x.mean(axis=0, dtype=np.float64)
+    """Return the skill of the predicted mean over the ``baseline`` (n_genes,), all genes alike."""
+    means = {"delta_true": mean(truth), "delta_predicted": mean(predicted), "delta_mean_shift": baseline}
+    return scored(metrics, weights=np.ones(len(baseline)), **means)

@@ -1,4 +1,4 @@
-"""Cells held in memory as a data set, and the digest of what a method can see of them."""
+"""Data sets made of others: cells held in memory, and some genes; and the digest of what a method can see of cells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.datasets.base import Fields
+from tasks.datasets.base import Dataset, Fields
 from tasks.datasets.reading import of_genes
 
 if TYPE_CHECKING:
@@ -40,6 +40,29 @@ class Memory:
     def missing(self) -> str | None:
         """Return None: the cells are here."""
         return None
+
+
+class Selected:
+    """A data set restricted to some of its genes."""
+
+    n_genes = 0
+
+    def __init__(self, whole: Dataset, genes: np.ndarray):
+        self.whole, self.genes = whole, genes
+        self.name, self.summary, self.reference = whole.name, whole.summary, whole.reference
+        self.licence, self.simulated, self.fields = whole.licence, whole.simulated, whole.fields
+
+    def load(self, preset: str = "default", draw: int = 0, genes: np.ndarray | None = None) -> AnnData:
+        """Return the cells with these genes; ``genes`` chooses among them."""
+        return self.whole.load(preset, draw, self.genes if genes is None else self.genes[genes])
+
+    def digest(self, preset: str = "default") -> str:
+        """Return the digest of the whole data set and of the genes."""
+        return hashlib.sha256(self.whole.digest(preset).encode() + self.genes.tobytes()).hexdigest()
+
+    def missing(self) -> str | None:
+        """Return what the whole data set says."""
+        return self.whole.missing()
 
 
 def digest(data: AnnData) -> str:
