@@ -7,16 +7,7 @@ import numpy as np
 import pytest
 
 from bench.studies.check import CheckFailed, Subject, check
-from bench.studies.check.checks import (
-    TIMED,
-    another_seed,
-    cells_alone,
-    config_sources,
-    decoding,
-    extremes,
-    presets,
-    speed,
-)
+from bench.studies.check.checks import TIMED, another_seed, cells_alone, config_sources, decoding, extremes, presets, speed
 from bench.new import new
 from bench.plan.plugins import load_plugin
 from methods import METHODS

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from tasks.datasets.base import Fields
 from tasks.datasets.memory import Memory
 from tasks.factors import Factors
-from tasks.preprocessing import MIN_TREND, chosen_genes, select_genes
+from tasks.preprocessing import MIN_TREND, select_genes
 from tasks.reembedding import Reembedding
 from tasks.simulate.factor_expression import FACTOR_EXPRESSION
 from tasks.simulate.pancancer import PANCANCER
@@ -119,17 +119,17 @@ def cancers(n_genes=50, **changes):
 def test_the_choice_is_of_the_training_cells_alone():
     task = Reembedding(cancers())
     unit = task.units()[1]
-    got = chosen_genes(task, unit, 0)
+    got = task.genes(unit, 0)
     np.testing.assert_array_equal(got, select_genes(task.training_data(unit, 0), 50))
     assert set(got) != set(select_genes(task.data, 50))
-    assert set(got) != set(chosen_genes(task, task.units()[0], 0))
+    assert set(got) != set(task.genes(task.units()[0], 0))
 
 
 def test_the_prepared_task_is_the_same_task_on_fewer_genes():
     task = Reembedding(cancers(), "smoke", primary_only=True)
     unit = task.units()[1]
     prepared = task.prepared(unit, 0)
-    genes = chosen_genes(task, unit, 0)
+    genes = task.genes(unit, 0)
     assert isinstance(prepared, Reembedding)
     assert (prepared.preset, prepared.primary_only) == ("smoke", True)
     assert prepared.units() == task.units()
@@ -158,7 +158,7 @@ def test_the_prepared_task_is_the_same_task_on_fewer_genes():
 def test_truth_and_draws_are_restricted_too():
     data = dataclasses.replace(FACTOR_EXPRESSION, parameters={"n_cells": 200, "n_genes": 60}, sizes={}, n_genes=20)
     task = Factors(data)
-    genes = chosen_genes(task, "draw1", 0)
+    genes = task.genes("draw1", 0)
     assert len(genes) == 20
     training = task.prepared("draw1", 0).training_data("draw1", 0)
     np.testing.assert_array_equal(training.X, task.training_data("draw1", 0).X[:, genes])
@@ -215,8 +215,8 @@ def test_a_second_choice_reads_no_data(tmp_path):
     data = cancers().load()
     first, second = Once(data, "x", 50), Once(data, "x", 50)
     unit = Reembedding(first).units()[0]
-    genes = chosen_genes(Reembedding(first), unit, 0)
-    np.testing.assert_array_equal(chosen_genes(Reembedding(second), unit, 0), genes)
+    genes = Reembedding(first).genes(unit, 0)
+    np.testing.assert_array_equal(Reembedding(second).genes(unit, 0), genes)
     assert (first.loads, second.loads) == (2, 0)
     (file,) = kept(tmp_path)
     assert re.fullmatch(r"[0-9a-f]{64}(\n\d+){50}", file.read_text())
@@ -235,14 +235,14 @@ def test_a_second_choice_reads_no_data(tmp_path):
 def test_a_spoilt_file_is_made_anew(tmp_path, spoil):
     task = Reembedding(cancers())
     unit = task.units()[0]
-    genes = chosen_genes(task, unit, 0)
+    genes = task.genes(unit, 0)
     (file,) = kept(tmp_path)
     whole = file.read_text()
     file.write_text(spoil(whole))
-    np.testing.assert_array_equal(chosen_genes(task, unit, 0), genes)
+    np.testing.assert_array_equal(task.genes(unit, 0), genes)
     assert file.read_text() == whole
     file.write_bytes(b"\xff\xfe")
-    np.testing.assert_array_equal(chosen_genes(task, unit, 0), genes)
+    np.testing.assert_array_equal(task.genes(unit, 0), genes)
 
 
 def test_a_choice_is_kept_for_each_thing_that_it_depends_on(tmp_path):
@@ -252,8 +252,8 @@ def test_a_choice_is_kept_for_each_thing_that_it_depends_on(tmp_path):
     class Other(Reembedding):
         name = "other"
 
-    chosen_genes(Reembedding(memory), units[0], 0)
-    chosen_genes(Reembedding(memory), units[0], 0)
+    Reembedding(memory).genes(units[0], 0)
+    Reembedding(memory).genes(units[0], 0)
     assert len(kept(tmp_path)) == 1
     for number, (task, unit, seed) in enumerate(
         [
@@ -265,5 +265,5 @@ def test_a_choice_is_kept_for_each_thing_that_it_depends_on(tmp_path):
         ],
         start=2,
     ):
-        chosen_genes(task, unit, seed)
+        task.genes(unit, seed)
         assert len(kept(tmp_path)) == number

@@ -5,8 +5,11 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
+import tasks.reembedding
+from tasks.base import scored
 from tasks.datasets.base import DataError, Fields
 from tasks.datasets.memory import Memory
+from tasks.paired import INTEGRATION
 from tasks.reembedding import Reembedding
 
 
@@ -142,3 +145,44 @@ def test_p_never_lacks_the_unit():
     fit = task.reference_fit("ceiling", "COAD", 0)
     without, full = fit(task.training_data("COAD", 0)), fit(task.data)
     np.testing.assert_array_equal(without.embed(task.data), full.embed(task.data))
+
+
+# --- integration
+
+
+class Components:
+    """The first three genes as the code."""
+
+    def embed(self, data):
+        return np.asarray(data.X)[:, :3]
+
+
+def test_studies_of_real_samples_are_asked_for_integration(monkeypatch):
+    asked = []
+
+    def integration(names, **arrays):
+        asked.append(arrays.get("batches"))
+        return scored([name for name in names if name not in INTEGRATION], **arrays)
+
+    monkeypatch.setattr(tasks.reembedding, "scored", integration)
+    memory = cohort(SIZES)
+    Reembedding(memory).evaluate(lambda data: Components(), "COAD", 0)
+    assert asked == [None, None]  # normal and tumour are no batches
+
+    data = memory.load()
+    data.obs["study"] = np.resize(["TCGA", "GTEx"], data.n_obs)
+    Reembedding(Memory(data, "two studies")).evaluate(lambda data: Components(), "COAD", 0)
+    assert len(asked[-1]) == data.n_obs
+    assert set(asked[-1]) == {"TCGA", "GTEx"}
+
+    data.obs["study"] = "TCGA"
+    Reembedding(Memory(data, "one study")).evaluate(lambda data: Components(), "COAD", 0)
+    assert asked[-1] is None
+
+
+def test_studies_are_scored():
+    data = cohort(SIZES).load()
+    data.obs["study"] = np.resize(["TCGA", "GTEx"], data.n_obs)
+    scores = Reembedding(Memory(data, "two studies")).evaluate(lambda data: Components(), "COAD", 0)
+    assert set(INTEGRATION) - set(scores) == {"kbet_per_label"}
+    assert scores["ilisi"] > 0.8  # the studies differ in nothing
