@@ -180,6 +180,10 @@ class Task(ABC):
     def training_data(self, unit: str, seed: int) -> AnnData:
         """Return all that a method may see when ``unit`` is held out."""
 
+    def scores(self, **arrays: Any) -> dict[str, float]:
+        """Return the value of each of the task's metrics whose arguments are all there; see :func:`scored`."""
+        return scored(self.primary if self.primary_only else (*self.primary, *self.secondary), **arrays)
+
     @abstractmethod
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit with ``unit`` held out and return the value of each metric; NaN where one is undefined."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tasks.base import Fit, Reference, Task, scored
+from tasks.base import Fit, Reference, Task
 from tasks.datasets.base import DataError
 from tasks.datasets.reading import copies_of
 from tasks.paired import CURVATURES, curvature_scores
@@ -91,8 +91,7 @@ class Factors(Task):
         fitted = fit(training)
         codes = fitted.embed(handed(self._draw(unit), test))
         factors = self._draw(unit).obsm["factors"][test]
-        metrics = self.primary if self.primary_only else (*self.primary, *self.secondary)
-        scores = scored(metrics, codes=codes, factors=factors, seed=seed)
+        scores = self.scores(codes=codes, factors=factors, seed=seed)
         return scores if self.primary_only else scores | curvature_scores(fitted, training)
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:

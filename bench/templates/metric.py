@@ -1,4 +1,4 @@
-"""my_metric: a pure function of arrays that returns a float. A task uses it as METRICS["my_metric"].
+"""my_metric: a pure function of arrays that returns a float. A task names it and hands over x and x_hat.
 
 python -m bench run --plugin my_metric.py --plugin your_task.py --methods pca --tasks your-task
 """

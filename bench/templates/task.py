@@ -5,7 +5,6 @@ python -m bench run --plugin my_task.py --methods pca,vae --tasks my-task --pres
 
 import numpy as np
 
-from metrics import METRICS
 from tasks import register_task
 from tasks.base import Reference, Task
 from tasks.splits import handed
@@ -46,11 +45,11 @@ class MyTask(Task):
         return handed(self.data, self._cancers != unit)
 
     def evaluate(self, fit, unit, seed):
-        """Return the value of each metric; NaN where one is undefined, never 0."""
+        """Return the metrics named above: scores() hands each its arguments, by the names of its parameters."""
         fitted = fit(self.training_data(unit, seed))
         held_out = handed(self.data, self._cancers == unit)
         decoded = fitted.decode(fitted.embed(held_out))
-        return {"reconstruction_error": METRICS["reconstruction_error"](np.asarray(held_out.X), decoded)}
+        return self.scores(x=np.asarray(held_out.X), x_hat=decoded)
 
     def reference_fit(self, reference, unit, seed):
         """Return the fit of a reference that names no method: floor or ceiling."""
