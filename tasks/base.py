@@ -7,14 +7,14 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from metrics import METRICS
-from tasks.datasets.base import DataError, Dataset, Fields
+from tasks.datasets.base import DataError, Dataset, Fields, labels
 from tasks.datasets.memory import Selected
 from tasks.datasets.reading import copies_of
 from tasks.preprocessing import chosen_genes
@@ -165,6 +165,16 @@ class Task(ABC):
         """Which columns of the data mean what."""
         return Fields.of(self.data)
 
+    @property
+    def environments(self) -> np.ndarray:
+        """Each cell's environment, (n_cells,)."""
+        return labels(self.data, "environment")
+
+    @property
+    def contents(self) -> np.ndarray:
+        """Each cell's content, (n_cells,)."""
+        return labels(self.data, "content")
+
     def check(self, data: AnnData) -> None:
         """Raise DataError, naming data set and column, when the task cannot be run on ``data``."""
         from tasks.datasets.checks import check_expression, check_fields
@@ -215,3 +225,18 @@ class Task(ABC):
     def inner(self, unit: str) -> Task:
         """Return the same task on what is left when ``unit`` is held out, for choosing and tuning without seeing it."""
         raise DataError(f"{self.name} cannot be nested: it has no inner units")
+
+
+class Drawn(Task):
+    """A task whose units are draws of a simulator."""
+
+    draws: ClassVar[Mapping[str, int]]
+
+    def units(self) -> list[str]:
+        """Return the numbered draws."""
+        return [f"draw{i}" for i in range(self.draws[self.preset])]
+
+    @lru_cache(maxsize=1)  # noqa: B019 - one task lives as long as the process of its job
+    def draw(self, unit: str) -> AnnData:
+        """Return the cells of a draw; what is no draw is a split of the data set."""
+        return self.loaded(int(unit.removeprefix("draw"))) if unit.startswith("draw") else self.data

@@ -8,6 +8,7 @@ import numpy as np
 
 from metrics.blocks import probe_accuracy
 from tasks.base import Fit, Reference, scored
+from tasks.datasets.base import labels
 from tasks.datasets.reading import copies_of
 from tasks.paired import INTEGRATION, components
 from tasks.shared_private import blocks
@@ -82,7 +83,7 @@ class ClassContent(UnseenCellType):
         fitted = fit(training)
         swap = super().evaluate(lambda data: fitted, unit, seed)
         held_out = handed(self.data, self._probed(unit, seed))
-        codes, classes = blocks(fitted, held_out)[0], held_out.obs[self.fields.environment].to_numpy(str)
+        codes, classes = blocks(fitted, held_out)[0], labels(held_out, "environment")
         metrics = self.primary if self.primary_only else (*self.primary, *self.secondary)
         scores = {name: swap[name] for name in metrics if name in swap}
         scores |= scored(metrics, codes=codes, attribute=classes)
@@ -92,9 +93,7 @@ class ClassContent(UnseenCellType):
         seen = once(np.random.default_rng([seed, 84]).permutation(training.n_obs), copies)[:MAX_PROBED]
         seen_cells = handed(training, seen)
         shared, private = blocks(fitted, seen_cells)
-        seen_classes, contents = (
-            seen_cells.obs[name].to_numpy(str) for name in (self.fields.environment, self.fields.content)
-        )
+        seen_classes, contents = labels(seen_cells, "environment"), labels(seen_cells, "content")
         matrix = [[max(0.0, probe_accuracy(b, y)) for b in (shared, private)] for y in (contents, seen_classes)]
         return scores | scored(
             [name for name in metrics if name not in scores],
@@ -119,9 +118,9 @@ class ClassContent(UnseenCellType):
     def _probed(self, unit: str, seed: int) -> np.ndarray:
         """Return the cells (indices) of one content, of all classes, that no method trained on."""
         control = self.cells(unit, seed).control
-        held_out = np.flatnonzero((self._contents == unit) & (self._conditions != self.fields.control))
-        if self.fields.replicate:
-            replicates = self.data.obs[self.fields.replicate].to_numpy(str)
+        held_out = np.flatnonzero((self.contents == unit) & (self.environments != self.fields.control))
+        replicates = self._replicates
+        if replicates is not None:
             alike = held_out[np.isin(replicates[held_out], replicates[control])]
             held_out = alike if len(alike) else held_out
         return once(np.sort(np.concatenate([control, held_out])), copies_of(self.data))
@@ -137,9 +136,9 @@ class _Linear:
         from sklearn.decomposition import PCA
 
         fields = data.uns["fields"]
-        self.environment, self.shifted = fields["environment"], shifted
-        x, contents = np.asarray(data.X), data.obs[fields["content"]].to_numpy(str)
-        classes = data.obs[self.environment].to_numpy(str)
+        self.shifted = shifted
+        x, contents = np.asarray(data.X), labels(data, "content")
+        classes = labels(data, "environment")
         control = classes == fields["control"]
         self.shifts = {str(name): np.zeros(x.shape[1]) for name in np.unique(classes)}
         for name in np.unique(classes[~control]) if shifted else ():
@@ -163,7 +162,7 @@ class _Linear:
         return self.pca.inverse_transform(self.embed(data)) + self.shifts[target_environment]
 
     def _unshifted(self, data: AnnData) -> np.ndarray:
-        classes = data.obs[self.environment].to_numpy(str)
+        classes = labels(data, "environment")
         return np.asarray(data.X) - np.stack([self.shifts[name] for name in classes])
 
 

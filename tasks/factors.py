@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tasks.base import Fit, Reference, Task
+from tasks.base import Drawn, Fit, Reference
 from tasks.datasets.base import DataError
 from tasks.datasets.reading import copies_of
 from tasks.paired import CURVATURES, curvature_scores
@@ -23,7 +22,7 @@ TRAINING = 2 / 3
 MAX_SCORED = 2000
 
 
-class Factors(Task):
+class Factors(Drawn):
     """Recover independent factors, each in a code of its own.
 
     A unit is one draw of the simulator. Methods train on two thirds of the cells, without the factors, and embed the
@@ -77,34 +76,26 @@ class Factors(Task):
         if "factors" not in data.obsm:
             raise DataError(f"{self.dataset.name}: obsm['factors'], the truth, is needed")
 
-    def units(self) -> list[str]:
-        """Return the numbered draws."""
-        return [f"draw{i}" for i in range(self.draws[self.preset])]
-
     def training_data(self, unit: str, seed: int) -> AnnData:
         """Return two thirds of the cells."""
-        return handed(self._draw(unit), self._split(unit, seed)[0])
+        return handed(self.draw(unit), self._split(unit, seed)[0])
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, embed the other cells, and compare the codes with the factors."""
         test, training = self._split(unit, seed)[1], self.training_data(unit, seed)
         fitted = fit(training)
-        codes = fitted.embed(handed(self._draw(unit), test))
-        factors = self._draw(unit).obsm["factors"][test]
+        codes = fitted.embed(handed(self.draw(unit), test))
+        factors = self.draw(unit).obsm["factors"][test]
         scores = self.scores(codes=codes, factors=factors, seed=seed)
         return scores if self.primary_only else scores | curvature_scores(fitted, training)
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
         """Return the ceiling, whose codes are the true factors."""
-        return lambda data: _Known(self._draw(unit))
-
-    @lru_cache(maxsize=1)  # noqa: B019 - one task lives as long as the process of its cell
-    def _draw(self, unit: str) -> AnnData:
-        return self.loaded(int(unit.removeprefix("draw")))
+        return lambda data: _Known(self.draw(unit))
 
     def _split(self, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return training and scored cells (indices)."""
-        copies = copies_of(self._draw(unit))
+        copies = copies_of(self.draw(unit))
         order = np.random.default_rng([seed, 85]).permutation(len(copies))
         training, scored = dealt(order, int(TRAINING * len(order)), copies)
         return np.sort(training), np.sort(once(scored, copies)[:MAX_SCORED])

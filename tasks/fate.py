@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tasks.base import Fit, Reference, Task, scored
-from tasks.datasets.base import DataError
+from tasks.datasets.base import DataError, labels
 from tasks.paired import CURVATURES, curvature_scores
 from tasks.splits import handed, without_copies
 
@@ -112,22 +112,18 @@ class Fate(Task):
                 return _Permuted(np.asarray(data.X), rng)
             if "bias" in self.data.obsm:
                 return _Known(self.data.obs_names, self.data.obsm["bias"])
-            late = self._last_day & (self._types != self._progenitor)
+            late = self._last_day & (self.contents != self._progenitor)
             return _LateSisters(np.asarray(self.data.X)[late], self._clones[late])
 
         return fit
 
     @property
     def _clones(self) -> np.ndarray:
-        return self.data.obs[self.fields.replicate].to_numpy(str)
-
-    @property
-    def _types(self) -> np.ndarray:
-        return self.data.obs[self.fields.content].to_numpy(str)
+        return labels(self.data, "replicate")
 
     @property
     def _days(self) -> np.ndarray:
-        return self.data.obs[self.fields.environment].to_numpy(str).astype(float)
+        return self.environments.astype(float)
 
     @property
     def _last_day(self) -> np.ndarray:
@@ -135,15 +131,15 @@ class Fate(Task):
 
     @property
     def _progenitor(self) -> str:
-        types, counts = np.unique(self._types[self._days == self._days.min()], return_counts=True)
+        types, counts = np.unique(self.contents[self._days == self._days.min()], return_counts=True)
         return str(types[counts.argmax()])
 
     @cached_property
     def _fates(self) -> np.ndarray:
         """The fate of each early cell's clone, (n_cells,); empty for every other cell."""
         clones, clone = np.unique(self._clones, return_inverse=True)
-        types, kind = np.unique(self._types, return_inverse=True)
-        progenitor = self._types == self._progenitor
+        types, kind = np.unique(self.contents, return_inverse=True)
+        progenitor = self.contents == self._progenitor
         early, late = progenitor & ~self._last_day, ~progenitor & self._last_day
         numbers = np.zeros((len(clones), len(types)), dtype=int)
         np.add.at(numbers, (clone[late], kind[late]), 1)
@@ -204,7 +200,7 @@ class _LateSisters:
 
     def embed(self, data: AnnData) -> np.ndarray:
         """Return the mean score of each cell's late sisters, (n_cells, n_components)."""
-        clones = data.obs[data.uns["fields"]["replicate"]].to_numpy(str)
+        clones = labels(data, "replicate")
         return np.stack([self.scores[self.clones == clone].mean(axis=0) for clone in clones])
 
 

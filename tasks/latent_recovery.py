@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from metrics.identifiability import match_latents
-from tasks.base import Fit, Reference, Task, scored
-from tasks.datasets.base import DataError
+from tasks.base import Drawn, Fit, Reference, scored
+from tasks.datasets.base import DataError, labels
 from tasks.datasets.reading import copies_of
 from tasks.paired import CURVATURES, curvature_scores
 from tasks.splits import dealt, handed, without_copies
@@ -24,7 +23,7 @@ SEEN = 0.8
 TRAINING = 0.8
 
 
-class LatentRecovery(Task):
+class LatentRecovery(Drawn):
     """Recover 15 latent units and which of them each perturbation shifts.
 
     A unit is one draw of the simulator. Methods train on 80 % of the cells of the first 80 % of the
@@ -65,22 +64,18 @@ class LatentRecovery(Task):
         if "z" not in data.obsm or "targets" not in data.uns:
             raise DataError(f"{self.dataset.name}: obsm['z'] and uns['targets'], the truth, are needed")
 
-    def units(self) -> list[str]:
-        """Return the numbered draws."""
-        return [f"draw{i}" for i in range(self.draws[self.preset])]
-
     def training_data(self, unit: str, seed: int) -> AnnData:
         """Return the training cells of the seen perturbations."""
-        data = self._draw(unit)
+        data = self.draw(unit)
         return handed(data, self._split(data, seed)[0])
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, embed the other cells of the seen perturbations, and compare with the truth."""
-        data = self._draw(unit)
+        data = self.draw(unit)
         training = self.training_data(unit, seed)
         fitted = fit(training)
         z, codes = self.test_codes(fitted, unit, seed)
-        groups = data.obs[self.dataset.fields.environment].to_numpy(str)[self._split(data, seed)[1]]
+        groups = labels(data, "environment")[self._split(data, seed)[1]]
         match = match_latents(z, codes)
         targets = data.uns["targets"][: self._n_seen(data)]
         has_targets = hasattr(fitted, "intervention_targets")
@@ -93,13 +88,13 @@ class LatentRecovery(Task):
 
     def test_codes(self, fitted: Any, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the true latents and the codes of the test cells."""
-        data = self._draw(unit)
+        data = self.draw(unit)
         test = self._split(data, seed)[1]
         return data.obsm["z"][test], fitted.embed(handed(data, test))
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
         """Return the floor, a random network, or the ceiling, a network that regresses the true latents."""
-        data = self._draw(unit)
+        data = self.draw(unit)
         rng = np.random.default_rng([seed, 79])
 
         def fit(training: AnnData) -> Any:
@@ -111,21 +106,17 @@ class LatentRecovery(Task):
 
         return fit
 
-    @lru_cache(maxsize=1)  # noqa: B019 - one task lives as long as the process of its cell
-    def _draw(self, unit: str) -> AnnData:
-        return self.loaded(int(unit.removeprefix("draw")))
-
     def _n_seen(self, data: AnnData) -> int:
         return int(SEEN * len(data.uns["perturbations"]))
 
     def _split(self, data: AnnData, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return training and test cells (indices) of the seen perturbations, the same share of each."""
         rng, copies = np.random.default_rng([seed, 80]), copies_of(data)
-        labels = data.obs[self.dataset.fields.environment].to_numpy(str)
+        perturbations = labels(data, "environment")
         training: list[np.ndarray] = []
         test: list[np.ndarray] = []
         for perturbation in data.uns["perturbations"][: self._n_seen(data)]:
-            cells = rng.permutation(np.flatnonzero(labels == perturbation))
+            cells = rng.permutation(np.flatnonzero(perturbations == perturbation))
             seen, scored = dealt(cells, int(TRAINING * len(cells)), copies)
             training.append(seen)
             test.append(scored)
@@ -135,10 +126,10 @@ class LatentRecovery(Task):
     def _shift_sizes(self, fitted: Any, training: AnnData, data: AnnData) -> np.ndarray:
         """Return |mean code of a perturbation − mean of those means| / within-perturbation std, (n_seen, n_latent)."""
         codes = fitted.embed(training)
-        labels = training.obs[self.dataset.fields.environment].to_numpy(str)
+        of_cell = labels(training, "environment")
         seen = data.uns["perturbations"][: self._n_seen(data)]
-        means = np.stack([codes[labels == perturbation].mean(axis=0) for perturbation in seen])
-        within = np.sqrt(np.mean([codes[labels == p].var(axis=0) for p in seen], axis=0))
+        means = np.stack([codes[of_cell == perturbation].mean(axis=0) for perturbation in seen])
+        within = np.sqrt(np.mean([codes[of_cell == p].var(axis=0) for p in seen], axis=0))
         shifts = np.abs(means - means.mean(axis=0))
         return np.divide(shifts, within, out=np.zeros_like(shifts), where=within > 0)
 

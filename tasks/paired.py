@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.base import scored
+from tasks.datasets.base import labels
 from tasks.splits import handed
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _reconstruction(fitted: Any, training: AnnData) -> dict[str, float]:
         found = fitted.decode(fitted.embed(cells))
     else:
         found = np.empty(cells.shape, dtype=np.float32)
-        environments = cells.obs[cells.uns["fields"]["environment"]].to_numpy(str)
+        environments = labels(cells, "environment")
         for environment in np.unique(environments):
             here = environments == environment
             found[here] = fitted.predict(handed(cells, here), str(environment))

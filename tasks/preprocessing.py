@@ -7,7 +7,6 @@ fit. Nor is scaling, which a method fits to the cells that it is handed.
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.datasets.built import made
 from tasks.datasets.catalogue import built_directory
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def chosen_genes(
 ) -> np.ndarray:
     """Return the genes that are selected on the training cells of a split: selected once, then read from the cache.
 
-    A file of the cache holds the SHA-256 of the rest of it, and an index a line; a damaged file is made anew. Its name
-    covers all that the choice depends on: ``key``, number of genes, source code and the versions of the libraries.
+    A file of the cache holds an index a line; a damaged file is made anew. Its name covers all that the choice depends
+    on: ``key``, number of genes, source code and the versions of the libraries.
 
     Parameters
     ----------
@@ -112,35 +112,11 @@ def chosen_genes(
     sources
         Files with the code that makes the split; those of this package are added.
     """
-    from filelock import FileLock
-
     parts = [*key, str(n_genes), *(version(name) for name in ("scanpy", "scikit-misc"))]
     parts += sorted(_checksum(source) for source in {*sources, *Path(__file__).parent.glob("*.py")})
     file = built_directory() / "genes" / f"{_checksum(','.join(parts))[:32]}.txt"
-    genes = _read(file)
-    if genes is None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
-            genes = _read(file)
-            if genes is None:
-                genes = select_genes(training(), n_genes)
-                _write(genes, file)
-    return genes
-
-
-def _read(file: Path) -> np.ndarray | None:
-    try:
-        checksum, _, text = file.read_text().partition("\n")
-    except (OSError, UnicodeDecodeError):
-        return None
-    return np.array(text.split(), dtype=np.int64) if checksum == _checksum(text) else None
-
-
-def _write(genes: np.ndarray, file: Path) -> None:
-    text = "\n".join(map(str, genes))
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(f"{_checksum(text)}\n{text}")
-    os.replace(temporary, file)
+    made(file, lambda temporary: temporary.write_text("\n".join(map(str, select_genes(training(), n_genes)))))
+    return np.array(file.read_text().split(), dtype=np.int64)
 
 
 def _checksum(what: str | Path) -> str:

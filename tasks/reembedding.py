@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tasks.base import Fit, Reference, Task, scored
-from tasks.datasets.base import DataError
+from tasks.datasets.base import DataError, labels
 from tasks.datasets.memory import Memory
 from tasks.datasets.reading import copies_of
 from tasks.paired import INTEGRATION, PAIRED, components, distance_score, paired_scores
@@ -126,11 +126,11 @@ class Reembedding(Task):
         spaces |= {"reference": x, "z": z_out, "x": x}
         if hasattr(outside, "decode"):
             spaces["x_hat"] = outside.decode(z_out)
-        labels = {"labels_train": training, "labels_held_out": queries}
         scores |= scored(
             self.secondary,
             **spaces,
-            **{name: cells.obs[self.fields.environment].to_numpy(str) for name, cells in labels.items()},
+            labels_train=labels(training, "environment"),
+            labels_held_out=labels(queries, "environment"),
             **self._integration(outside),
         )
         return scores | distance_score(x, x_train) | paired_scores(outside, training, self.data)
@@ -144,7 +144,7 @@ class Reembedding(Task):
         return {
             "codes": fitted.embed(handed(self.data, cells)),
             "batches": studies[cells],
-            "labels": self._cancers[cells],
+            "labels": self.contents[cells],
             "before": components(np.asarray(self.data.X[cells])),
             "kbet": self.preset == "paper",
         }
@@ -175,15 +175,11 @@ class Reembedding(Task):
         name = "study" if "study" in self.data.obs else "" if self.fields.control else self.fields.environment
         return self.data.obs[name].to_numpy(str) if name else None
 
-    @property
-    def _cancers(self) -> np.ndarray:
-        return self.data.obs[self.fields.content].to_numpy(str)
-
     @cached_property
     def _large(self) -> list[str]:
         """Cancers with enough tumours, copies not counted."""
-        tumours = self._tumour & distinct(copies_of(self.data), self._cancers, self._tumour)
-        cancers, counts = np.unique(self._cancers[tumours], return_counts=True)
+        tumours = self._tumour & distinct(copies_of(self.data), self.contents, self._tumour)
+        cancers, counts = np.unique(self.contents[tumours], return_counts=True)
         return [str(cancer) for cancer in cancers[counts >= MIN_TUMOURS]]
 
     @cached_property
@@ -194,12 +190,12 @@ class Reembedding(Task):
 
     @property
     def _tumour(self) -> np.ndarray:
-        return self.data.obs[self.fields.environment].to_numpy(str) != self.fields.control
+        return self.environments != self.fields.control
 
     def _of_unit(self, unit: str) -> np.ndarray:
         if self.preset == "paper":
-            return np.isin(self._cancers, self._families.get(unit, [unit.removeprefix(STRICT)]))
-        return self._cancers == unit
+            return np.isin(self.contents, self._families.get(unit, [unit.removeprefix(STRICT)]))
+        return self.contents == unit
 
     def _held_out(self, unit: str) -> np.ndarray:
         return self._of_unit(unit) & self._tumour

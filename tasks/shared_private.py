@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from metrics.blocks import MIN_PER_GROUP, Probe, probe_accuracy
-from tasks.base import Fit, Reference, Task, scored
-from tasks.datasets.base import DataError
+from tasks.base import Drawn, Fit, Reference, scored
+from tasks.datasets.base import DataError, labels
 from tasks.datasets.reading import copies_of
 from tasks.paired import INTEGRATION, components
 from tasks.splits import dealt, distinct, handed, once, without_copies
@@ -28,7 +27,7 @@ MAX_SCORED = 1000
 N_COMPONENTS, N_SHARED, N_PRIVATE = 50, 10, 2
 
 
-class SharedPrivate(Task):
+class SharedPrivate(Drawn):
     """Learn a shared block of codes (what all groups vary in) and a private one (what a group varies in alone).
 
     Units are draws of the simulator; of a real data set, random splits of its cells. Methods train on half of the
@@ -97,20 +96,20 @@ class SharedPrivate(Task):
             )
 
     def units(self) -> list[str]:
-        """Return the numbered draws, or splits."""
-        kind = "draw" if self.dataset.simulated else "split"
-        return [f"{kind}{i}" for i in range(self.draws[self.preset])]
+        """Return the numbered draws, or splits of a real data set."""
+        drawn = super().units()
+        return drawn if self.dataset.simulated else [unit.replace("draw", "split") for unit in drawn]
 
     def training_data(self, unit: str, seed: int) -> AnnData:
         """Return half of the cells of every group and cell type."""
-        return handed(self._draw(unit), self._split(unit, seed)[0])
+        return handed(self.draw(unit), self._split(unit, seed)[0])
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, embed the other half in blocks, and ask each block for each factor."""
-        data = self._draw(unit)
+        data = self.draw(unit)
         fitted, test = fit(self.training_data(unit, seed)), self._split(unit, seed)[1]
-        held_out, fields = handed(data, test), self.dataset.fields
-        types, groups = (held_out.obs[name].to_numpy(str) for name in (fields.content, fields.environment))
+        held_out = handed(data, test)
+        types, groups = labels(held_out, "content"), labels(held_out, "environment")
         programs = data.obs["program"].to_numpy(str)[test] if "program" in data.obs else None
         shared, private = blocks(fitted, held_out)
         shared_code = {"codes": shared, "attribute": groups, "given": types, "labels": types, "batches": groups}
@@ -127,27 +126,21 @@ class SharedPrivate(Task):
         """Return the baseline, linear blocks, or the ceiling, blocks that are the true factors."""
         fields = self.dataset.fields
         if reference == "baseline":
-            return lambda data: _LinearBlocks(data, fields.environment)
-        return lambda data: _TrueBlocks(self._draw(unit), fields.content, fields.environment)
-
-    @lru_cache(maxsize=1)  # noqa: B019 - one task lives as long as the process of its cell
-    def _draw(self, unit: str) -> AnnData:
-        if not self.dataset.simulated:
-            return self.data
-        return self.loaded(int(unit.removeprefix("draw")))
+            return _LinearBlocks
+        return lambda data: _TrueBlocks(self.draw(unit), fields.content, fields.environment)
 
     def _split(self, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return training and scored cells (indices)."""
         rng = np.random.default_rng([seed, 83, int(unit.removeprefix("draw").removeprefix("split"))])
-        obs, fields = self._draw(unit).obs, self.dataset.fields
-        copies = copies_of(self._draw(unit))
+        obs, fields = self.draw(unit).obs, self.dataset.fields
+        copies = copies_of(self.draw(unit))
         pairs = np.array([f"{g}\x1f{c}" for g, c in zip(obs[fields.environment], obs[fields.content], strict=True)])
         training = np.zeros(len(pairs), dtype=bool)
         for pair in np.unique(pairs):
             cells = rng.permutation(np.flatnonzero(pairs == pair))
             training[dealt(cells, int(np.ceil(TRAINING * len(cells))), copies)[0]] = True
         scored = rng.permutation(np.flatnonzero(~training))
-        return np.flatnonzero(without_copies(self._draw(unit), training)), np.sort(once(scored, copies)[:MAX_SCORED])
+        return np.flatnonzero(without_copies(self.draw(unit), training)), np.sort(once(scored, copies)[:MAX_SCORED])
 
 
 def blocks(fitted: Any, data: AnnData) -> tuple[np.ndarray, np.ndarray]:
@@ -203,11 +196,10 @@ class _LinearBlocks:
     is left when all private directions are projected out. Private codes are zero off-group.
     """
 
-    def __init__(self, data: AnnData, environment: str):
+    def __init__(self, data: AnnData):
         from sklearn.decomposition import PCA
 
-        self.environment = environment
-        x, groups = np.asarray(data.X), data.obs[environment].to_numpy(str)
+        x, groups = np.asarray(data.X), labels(data, "environment")
         self.groups = np.unique(groups)
         self.means = {g: x[groups == g].mean(axis=0) for g in self.groups}
         centred = x - np.stack([self.means[g] for g in groups])
@@ -228,7 +220,7 @@ class _LinearBlocks:
 
     def embed_blocks(self, data: AnnData) -> dict[str, np.ndarray]:
         """Return both blocks; the private one holds each group's codes side by side."""
-        groups = data.obs[self.environment].to_numpy(str)
+        groups = labels(data, "environment")
         z = self.pca.transform(np.asarray(data.X) - np.stack([self.means[g] for g in groups]))
         private = [z @ own * (groups == g)[:, None] for g, own in zip(self.groups, self.private, strict=True)]
         return {"shared": z @ self.shared, "private": np.hstack(private)}

@@ -11,7 +11,7 @@ import numpy as np
 
 from metrics.perturbation import deg_mask, deg_t_statistics, deg_weights
 from tasks.base import Fit, Reference, Task, scored
-from tasks.datasets.base import DataError
+from tasks.datasets.base import DataError, labels
 from tasks.datasets.checks import listed, said_near_equal
 from tasks.datasets.memory import Memory
 from tasks.datasets.reading import copies_of
@@ -148,7 +148,7 @@ class UnseenCellType(Task):
         said, sizes = super().notes(), self._sizes
         column, alone = f"obs[{self.fields.content!r}]", sizes[(sizes > 0).sum(axis=1) == 1].index
         if len(alone):
-            n_cells = int(np.isin(self._contents, alone).sum())
+            n_cells = int(np.isin(self.contents, alone).sum())
             said.append(
                 f"{len(alone)} labels of {column} ({n_cells} cells) occur in one obs[{self.fields.environment!r}] "
                 f"alone and are left out: {listed(alone)}"
@@ -164,24 +164,24 @@ class UnseenCellType(Task):
     def cells(self, unit: str, seed: int, target: str = "") -> Cells:
         """Return who plays what part when ``target`` is predicted, the first condition if it is not named."""
         rng = np.random.default_rng([seed, 77])
-        of_type, copies = self._contents == unit, copies_of(self.data)
-        replicates = self.data.obs[self.fields.replicate].to_numpy(str) if self.fields.replicate else None
+        of_type, copies = self.contents == unit, copies_of(self.data)
+        replicates = self._replicates
 
         def split(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             cells = np.flatnonzero(mask)
             return halves(cells, None if replicates is None else replicates[cells], rng, copies)
 
-        source, control = split(of_type & (self._conditions == self.fields.control))
-        perturbed = {condition: split(of_type & (self._conditions == condition)) for condition in self._targets}
+        source, control = split(of_type & (self.environments == self.fields.control))
+        perturbed = {condition: split(of_type & (self.environments == condition)) for condition in self._targets}
         return Cells(source, control, *perturbed[target or self._targets[0]])
 
     def training_data(self, unit: str, seed: int) -> AnnData:
         """Return all cells but the type's perturbed ones, the control half that scores, and types of one condition."""
-        seen = (self._contents != unit) | (self._conditions == self.fields.control)
+        seen = (self.contents != unit) | (self.environments == self.fields.control)
         seen[self.cells(unit, seed).control] = False
         alone = self._sizes.index[(self._sizes > 0).sum(axis=1) == 1]
         seen = without_copies(self.data, seen)
-        return handed(self.data, seen & ~np.isin(self._contents, alone))
+        return handed(self.data, seen & ~np.isin(self.contents, alone))
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, predict the held-out cells and score the shift, in each condition."""
@@ -238,38 +238,33 @@ class UnseenCellType(Task):
 
     def inner(self, unit: str) -> Task:
         """Return the task on all other cell types."""
-        left = Memory(handed(self.data, self._contents != unit), f"{self.dataset.name} without {unit}")
+        left = Memory(handed(self.data, self.contents != unit), f"{self.dataset.name} without {unit}")
         others = type(self)(left, "default", primary_only=True)
         others.least_types = 2
         return others
 
     @property
-    def _contents(self) -> np.ndarray:
-        return self.data.obs[self.fields.content].to_numpy(str)
-
-    @property
-    def _conditions(self) -> np.ndarray:
-        return self.data.obs[self.fields.environment].to_numpy(str)
+    def _replicates(self) -> np.ndarray | None:
+        return labels(self.data, "replicate") if self.fields.replicate else None
 
     @cached_property
     def _sizes(self) -> pd.DataFrame:
         """Numbers of cells, copies not counted, of each cell type (rows) in each condition (columns)."""
         import pandas as pd
 
-        types, conditions = self._contents, self._conditions
+        types, conditions = self.contents, self.environments
         once_each = distinct(copies_of(self.data), types, conditions)
         return pd.crosstab(types[once_each], conditions[once_each])
 
     @property
     def _targets(self) -> list[str]:
         """The conditions that are predicted: all but the control."""
-        return [str(name) for name in np.unique(self._conditions) if name != self.fields.control]
+        return [str(name) for name in np.unique(self.environments) if name != self.fields.control]
 
     def _mean_shift(self, training: AnnData, target: str) -> np.ndarray:
         """Return the equal-weight mean shift (n_genes,) of the types that training holds in control and target."""
         x = np.asarray(training.X)
-        types = training.obs[self.fields.content].to_numpy(str)
-        conditions = training.obs[self.fields.environment].to_numpy(str)
+        types, conditions = labels(training, "content"), labels(training, "environment")
         perturbed, control = conditions == target, conditions == self.fields.control
         shifts = [
             mean(x[perturbed & (types == t)]) - mean(x[control & (types == t)])
@@ -286,7 +281,7 @@ class _Ceiling:
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return ``data.X`` plus the shift from each cell's own condition, (n_cells, n_genes)."""
-        sources, out = data.obs[data.uns["fields"]["environment"]].to_numpy(str), np.array(data.X)
+        sources, out = labels(data, "environment"), np.array(data.X)
         for source in np.unique(sources):
             out[sources == source] += (self.shifts[target_environment] - self.shifts[source]).astype(np.float32)
         return out

@@ -78,7 +78,7 @@ class UnseenPerturbation(Task):
 
     def units(self) -> list[str]:
         """Return the doubles of which both singles are there; ``smoke`` takes two of them."""
-        named, counts = np.unique(self._perturbations[self._of_type], return_counts=True)
+        named, counts = np.unique(self.environments[self._of_type], return_counts=True)
         enough = set(named[counts >= MIN_CELLS].tolist())
         doubles = [name for name in sorted(enough - {self.left_out}) if "+" in name and set(name.split("+")) <= enough]
         if len(doubles) < 2:
@@ -92,13 +92,13 @@ class UnseenPerturbation(Task):
         """Return who plays what part; the control halves are the same for every unit."""
         parts: list[np.ndarray] = []
         for number, perturbation in enumerate((self.fields.control, unit)):
-            cells = np.flatnonzero(self._of_type & (self._perturbations == perturbation))
+            cells = np.flatnonzero(self._of_type & (self.environments == perturbation))
             parts += halves(cells, None, np.random.default_rng([seed, 83, number]), copies_of(self.data))
         return Cells(*parts)
 
     def training_data(self, unit: str, seed: int) -> AnnData:
         """Return half of the control cells and all single perturbations, of the doubles' cell type."""
-        double = np.char.find(self._perturbations, "+") >= 0
+        double = np.char.find(self.environments, "+") >= 0
         seen = self._of_type & ~double
         seen[self.cells(unit, seed).control] = False
         return handed(self.data, without_copies(self.data, seen, self._of_type & ~seen))
@@ -110,7 +110,7 @@ class UnseenPerturbation(Task):
         source, half_a, truth = x[parts.source], x[parts.weights], x[parts.truth]
         fitted = fit(training)
         predicted = np.asarray(fitted.predict(handed(self.data, parts.source), unit))
-        singles = [mean(x[self._of_type & (self._perturbations == part)]) for part in unit.split("+")]
+        singles = [mean(x[self._of_type & (self.environments == part)]) for part in unit.split("+")]
         additive = np.sum(singles, axis=0) - (len(singles) - 1) * mean(source)
         scores = _skill_over(self.primary, truth, predicted, additive)
         if self.primary_only:
@@ -139,17 +139,13 @@ class UnseenPerturbation(Task):
         others.left_out = unit
         return others
 
-    @property
-    def _perturbations(self) -> np.ndarray:
-        return self.data.obs[self.fields.environment].to_numpy(str)
-
     @cached_property
     def _of_type(self) -> np.ndarray:
         """The cells of the cell type that has most of the doubles' cells; all, where there are no types."""
         if not self.fields.content:
             return np.ones(self.data.n_obs, dtype=bool)
-        contents = self.data.obs[self.fields.content].to_numpy(str)
-        named, counts = np.unique(contents[np.char.find(self._perturbations, "+") >= 0], return_counts=True)
+        contents = self.contents
+        named, counts = np.unique(contents[np.char.find(self.environments, "+") >= 0], return_counts=True)
         return contents == (named[counts.argmax()] if len(named) else "")
 
 
@@ -209,8 +205,8 @@ class FewShotPerturbation(Task):
     def units(self) -> list[str]:
         """Return the first of the held-out perturbations; ``paper`` adds those with more cells to adapt to."""
         training = self.training_data("", 0).obs[self.fields.environment]
-        new = sorted(set(self._perturbations) - set(training) - {self.left_out})
-        smallest = min(int((self._perturbations == name).sum()) for name in new)
+        new = sorted(set(self.environments) - set(training) - {self.left_out})
+        smallest = min(int((self.environments == name).sum()) for name in new)
         if smallest < 2 * N_FEW:
             raise DataError(
                 f"{self.dataset.name}: a held-out perturbation has {smallest} cells; at least {2 * N_FEW} are needed, "
@@ -227,7 +223,7 @@ class FewShotPerturbation(Task):
 
     def cells(self, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the cells of the unit that can be adapted to, the few first, and those that are scored."""
-        cells = np.flatnonzero(self._perturbations == unit.partition(" n=")[0])
+        cells = np.flatnonzero(self.environments == unit.partition(" n=")[0])
         cells = np.random.default_rng([seed, 85]).permutation(cells)
         known, hidden = dealt(cells, len(cells) - min(MAX_SCORED, len(cells) // 2), copies_of(self.data))
         return known, np.sort(hidden)
@@ -290,10 +286,6 @@ class FewShotPerturbation(Task):
         """Return the ceiling, which knows the half of the cells that is not scored."""
         known = np.asarray(self.data.X)[self.cells(unit, seed)[0]]
         return lambda data: _Duplicate(known)
-
-    @property
-    def _perturbations(self) -> np.ndarray:
-        return self.data.obs[self.fields.environment].to_numpy(str)
 
 
 @dataclass(frozen=True)

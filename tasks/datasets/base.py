@@ -46,6 +46,11 @@ class Fields:
         return cls(**data.uns["fields"])
 
 
+def labels(data: AnnData, role: str) -> np.ndarray:
+    """Return each cell's label (n_cells,) as text, of the role "environment", "content" or "replicate"."""
+    return data.obs[data.uns["fields"][role]].to_numpy(str)
+
+
 class Dataset(Protocol):
     """What a task asks of a data set, real or simulated."""
 

@@ -14,9 +14,8 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from metrics.cache import cache_directory, user_cache
 from tasks.command_line import command
 from tasks.datasets.base import DataError, Fields
-from tasks.datasets.built import is_there, is_whole, place, write
+from tasks.datasets.built import is_there, made, replacing, sha256, write
 from tasks.datasets.checks import check_expression, check_fields
 from tasks.datasets.reading import of_genes
 
@@ -211,7 +210,7 @@ class RealDataset:
 
     def _record(self, source: Source) -> None:
         try:
-            with _replacing(source.record) as temporary:
+            with replacing(source.record) as temporary:
                 temporary.write_text(f"{_sha256(source.place)}  {source.place.name}\n")
         except OSError as error:
             raise DataError(
@@ -220,25 +219,16 @@ class RealDataset:
             ) from error
 
     def build(self) -> Path:
-        """Make the built file from the verified original files, unless it is there; return its path.
-
-        Of several processes that ask at once, one builds and the others wait for it.
-        """
-        from filelock import FileLock
-
+        """Make the built file from the verified original files, unless it is there; return its path."""
         self._trust()
         built = self.path()
-        if is_whole(built):
-            return built
-        built.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(built.with_suffix(".lock")):
-            if not is_whole(built):
-                self.verify()
-                data = _function(self.builder)([source.place for source in self.sources])
-                with _replacing(built, place) as temporary:
-                    write(data, temporary)
-                self._remove_all_but(built)
+        if made(built, self._make):
+            self._remove_all_but(built)
         return built
+
+    def _make(self, file: Path) -> None:
+        self.verify()
+        write(_function(self.builder)([source.place for source in self.sources]), file)
 
     def _remove_all_but(self, built: Path) -> None:
         """Remove what earlier builds of this data set left, and the lock files.
@@ -368,7 +358,7 @@ class RealDataset:
     def _copy(self, file: Path, source: Source) -> None:
         try:
             source.place.parent.mkdir(parents=True, exist_ok=True)
-            with _replacing(source.place) as temporary:
+            with replacing(source.place) as temporary:
                 shutil.copyfile(file, temporary)
         except OSError as error:
             raise DataError(f"{self.name}: cannot write {source.place} ({error}); {_WRITABLE}") from error
@@ -451,8 +441,7 @@ def _function(address: str) -> Callable[..., Any]:
 
 def _sha256(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256(file)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error}); give the path of a file") from error
 
@@ -464,12 +453,3 @@ def _holds(source: Source) -> bool:
         return False
     expected = source.expected()
     return expected is None or _sha256(file) == expected
-
-
-@contextmanager
-def _replacing(file: Path, put: Callable[[Path, Path], None] = os.replace) -> Iterator[Path]:
-    """Yield a temporary path in the directory of ``file``, and rename it to ``file`` if all went well."""
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}-") as directory:
-        temporary = Path(directory, file.name)
-        yield temporary
-        put(temporary, file)

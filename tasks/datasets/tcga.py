@@ -62,11 +62,6 @@ def build_paired(raw: Sequence[Path]) -> AnnData:
     )
 
 
-def prepare_paired(built: AnnData) -> AnnData:
-    """Return ``built`` as it is: it is dense and on a log scale, and its counts are not shipped."""
-    return built
-
-
 def build_mirna(raw: Sequence[Path]) -> AnnData:
     """Build ``tcga-mirna`` from one ``.rda`` file per cancer, each a data frame of samples x miRNAs.
 
@@ -293,7 +288,7 @@ TCGA_PAIRED = RealDataset(
     fields=_FIELDS,
     sources=_sources("hui-sheen/MetaGSCA", "47297285adcf091ff6dbbc1f8e5c0883cb381ea6", "data/{}.RData", _PAIRED_FILES),
     builder="tasks.datasets.tcga:build_paired",
-    prepare="tasks.datasets.tcga:prepare_paired",
+    prepare="tasks.datasets.reading:prepare_shipped",
 )
 
 TCGA_MIRNA = RealDataset(

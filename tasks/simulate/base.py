@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.datasets.base import Fields
-from tasks.datasets.built import is_whole, place, write
+from tasks.datasets.built import made, write
 from tasks.datasets.catalogue import built_directory
 from tasks.datasets.reading import of_genes
 
@@ -54,20 +53,9 @@ class Simulated:
     def load(self, preset: str = "default", draw: int = 0, genes: np.ndarray | None = None) -> AnnData:
         """Return draw number ``draw``: simulated once, then read from the cache of built data sets."""
         import anndata
-        from filelock import FileLock
 
-        name = f"{self.name}-{self.digest(preset)[:12]}-draw{draw}.h5ad"
-        file = built_directory() / "simulated" / name
-        if not is_whole(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(file.with_suffix(".lock")):
-                if not is_whole(file):
-                    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-                    try:
-                        write(self.make(preset, draw), temporary)
-                        place(temporary, file)
-                    finally:
-                        temporary.unlink(missing_ok=True)
+        file = built_directory() / "simulated" / f"{self.name}-{self.digest(preset)[:12]}-draw{draw}.h5ad"
+        made(file, lambda temporary: write(self.make(preset, draw), temporary))
         data = anndata.read_h5ad(file)
         return data if genes is None else of_genes(data, genes)
 

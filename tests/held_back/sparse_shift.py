@@ -50,7 +50,7 @@ def recovery(name, methods, draws, seeds):
         rows.append([label, *(spread(column) for column in scored), f"{epochs.mean():.0f}", f"{seconds:.0f}"])
     of_truth = []
     for unit, seed in parts:
-        data = task._draw(unit)
+        data = task.draw(unit)
         z = data.obsm["z"]
         rotation = np.linalg.qr(np.random.default_rng([seed, 87]).standard_normal((z.shape[1], z.shape[1])))[0]
         of_truth.append([data.uns["targets"][: task._n_seen(data)].mean(), METRICS["mcc"](z, z @ rotation)])

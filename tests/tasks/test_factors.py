@@ -41,7 +41,7 @@ class Given:
 
 
 def scored(task, change, seed=0):
-    data = task._draw("draw0")
+    data = task.draw("draw0")
     scores = task.evaluate(lambda _: Given(data, change(data.obsm["factors"])), "draw0", seed)
     return scores["mig"], scores["dci_disentanglement"]
 
@@ -75,7 +75,7 @@ def test_no_more_than_the_most_are_scored():
 
 def test_true_factors_are_perfect_in_any_order_and_scale_and_beside_noise(task):
     rng = np.random.default_rng(0)
-    n_factors = task._draw("draw0").obsm["factors"].shape[1]
+    n_factors = task.draw("draw0").obsm["factors"].shape[1]
     true = scored(task, lambda f: f)
     # the gap is to the second best code, which plug-in information puts above 0: .85 to .95 of 400 cells
     assert true[0] > 0.8
@@ -107,7 +107,7 @@ def test_permuted_codes_score_chance(task):
     assert mig < 0.06
     # importances of noise: no factor can be predicted, yet each has its favourites
     assert modular < 0.4
-    data = task._draw("draw0")
+    data = task.draw("draw0")
     codes = data.obsm["factors"][rng.permutation(data.n_obs)]
     assert dci(codes[:400], data.obsm["factors"][:400])["dci_informativeness"] < 0.05
 

@@ -47,7 +47,7 @@ class Knows:
 
 
 def test_own_targets_are_scored_in_the_order_of_the_matched_latents(task):
-    data = task._draw("draw0")
+    data = task.draw("draw0")
     truth = data.uns["targets"][:16]
     order = np.random.default_rng(0).permutation(15)
 
@@ -66,7 +66,7 @@ def test_own_targets_are_scored_in_the_order_of_the_matched_latents(task):
 
 
 def test_targets_of_other_methods_are_read_off_their_codes(task):
-    scores = task.evaluate(lambda cells: Knows(task._draw("draw0")), "draw0", 0)
+    scores = task.evaluate(lambda cells: Knows(task.draw("draw0")), "draw0", 0)
     assert scores["target_auprc"] > 0.999
     assert "target_f1" not in scores
 
@@ -78,7 +78,7 @@ def test_a_wrong_number_of_latents_is_scored(task, n_latent):
             z = super().embed(data)
             return np.hstack([z, np.zeros((len(z), 5))])[:, :n_latent]
 
-    scores = task.evaluate(lambda cells: Wrong(task._draw("draw0")), "draw0", 0)
+    scores = task.evaluate(lambda cells: Wrong(task.draw("draw0")), "draw0", 0)
     # a latent without a code counts as 0; a code without a latent costs nothing
     assert scores["mcc"] == pytest.approx(min(n_latent, 15) / 15, abs=0.02 if n_latent == 10 else 1e-6)
     assert np.isfinite(list(scores.values())).all()

@@ -482,7 +482,7 @@ def test_a_first_use_needs_a_place_for_the_record(tiny, trusted, monkeypatch):
     def refuse(*arguments):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr("tasks.datasets.catalogue._replacing", refuse)
+    monkeypatch.setattr("tasks.datasets.catalogue.replacing", refuse)
     with pytest.raises(DataError, match=r"tiny: cannot write .*matrix\.txt\.sha256.*read-only.*sha256sum"):
         trusted.load()
 
