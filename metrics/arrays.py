@@ -1,4 +1,4 @@
-"""What the metric families share: conversion of their inputs, and correlation and ranking with defined edges.
+"""Shared by the metric families: conversion of their inputs, and correlation and ranking with defined edge cases.
 
 "Constant" means the same throughout this package: a spread below single precision, relative to the values.
 """
@@ -18,7 +18,7 @@ RESOLUTION = float(np.finfo(np.float32).eps)
 """Spread, relative to the values, under which numbers computed in single precision are constant: 1.2e-7."""
 
 MAX_LEVELS = 20
-"""Most distinct values that a discrete variable has; what has more is continuous."""
+"""Most distinct values of a discrete variable; a variable with more is continuous."""
 
 
 def as_floats(name: str, values: NDArray[Any]) -> Floats:
@@ -60,7 +60,7 @@ def halves(n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def adjusted_accuracy(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
     """Balanced accuracy between chance and perfect: ``(mean recall - 1/C) / (1 - 1/C)`` over the C true labels.
 
-    0 is what naming one label everywhere gets, whatever the labels' sizes; the lowest is -1 / (C - 1). Not a
+    Naming one label everywhere scores 0, whatever the sizes of the labels. The lowest score is -1 / (C - 1). Not a
     number if C is 1.
     """
     right = truth == predicted
@@ -87,14 +87,14 @@ def standardised(x: Floats) -> Floats:
 def unit_columns(x: Floats, size: Floats | None = None) -> Floats:
     """Centre every column and divide it by its norm; a constant column becomes exactly zero.
 
-    Products of such columns are Pearson correlations, so what is constant correlates 0 with everything.
+    Products of such columns are Pearson correlations, so a constant column correlates 0 with every other.
 
     Parameters
     ----------
     x
         Values, (n, n_columns).
     size
-        Norms (n_columns,) that a column's spread is compared with; the columns' own by default.
+        Norms (n_columns,) that a column's spread is compared with; by default the norms of the columns.
     """
     size = np.linalg.norm(x, axis=0) if size is None else size
     centred = x - x.mean(axis=0)
@@ -128,6 +128,6 @@ def average_precision(relevant: NDArray[np.bool_], scores: Floats) -> float:
         return float("nan")
     order = np.argsort(-scores, kind="stable")
     last_of_tie = np.append(np.diff(scores[order]) != 0, True)
-    found = np.cumsum(relevant[order])[last_of_tie]
+    hits = np.cumsum(relevant[order])[last_of_tie]
     taken = np.arange(1, relevant.size + 1)[last_of_tie]
-    return float(np.sum(np.diff(found, prepend=0) / n_relevant * found / taken))
+    return float(np.sum(np.diff(hits, prepend=0) / n_relevant * hits / taken))

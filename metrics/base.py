@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """What a reader of a score must know.
+    """How to read a score.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class MetricInfo:
     reference
         Where the metric is defined.
     summary
-        What the metric says, in a sentence, where it is a member of a family.
+        The meaning of the metric in a sentence, where it is a member of a family.
     """
 
     better: Literal["higher", "lower"]
@@ -40,7 +40,7 @@ class MetricInfo:
     summary: str = ""
 
 
-#: Of a metric from 0 to 1, the best: its reference and its summary.
+#: The :class:`MetricInfo` of a metric from 0 to 1, the best, by its reference and its summary.
 share = partial(MetricInfo, "higher", 0.0, 1.0)
 
 
@@ -61,7 +61,7 @@ def family(**members: MetricInfo) -> Callable[[Callable[P, dict[str, float]]], C
     """Mark a function that computes several metrics together and returns their values by name.
 
     Its arrays are ``checked``. Each member becomes an attribute of the function: a metric that takes the same
-    arguments and returns its own value, NaN where the family leaves it out.
+    arguments and returns the value of this member, NaN where the family leaves it out.
     """
 
     def mark(function: Callable[P, dict[str, float]]) -> Callable[P, dict[str, float]]:
@@ -78,13 +78,13 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     ``Annotated[Floats, "n_cells n_latent"]`` asks for finite numbers in two dimensions. A dimension that occurs twice
     has the same length in both arrays; ``"n_cells>=4"`` asks for at least 4 cells, and without a number for 1.
-    ``Floats`` become float64; ``Labels``, of any kind, the integers 0, 1, ...; ``Mask`` booleans. Of other arrays only
-    the shape is checked. None, where it is the default, is left alone.
+    ``Floats`` become float64, ``Labels`` of any kind the integers 0, 1, ..., and ``Mask`` booleans. For other arrays
+    the shape alone is checked. None, where it is the default, is left alone.
 
     Raises
     ------
     ValueError
-        When the function is called with an array that is none of this.
+        When the function is called with another array.
     """
     signature = inspect.signature(function)
     arrays = {

@@ -58,7 +58,7 @@ def probe_accuracy(codes: Block, labels: CellLabels, probe: Probe = "linear", se
     Returns
     -------
     score
-        From -1 / (C - 1) to 1; about 0, on either side, for a code that knows nothing, and 0 for a constant one.
+        From -1 / (C - 1) to 1; about 0, on either side, for a code that knows nothing, and 0 for a constant code.
         Not a number if fewer than 2 labels are left.
 
     Raises
@@ -132,7 +132,7 @@ def leakage_linear(codes: Block, attribute: CellLabels, seed: int = 0) -> float:
     """How well a linear probe finds a label in a code that should not hold it.
 
     ``probe_accuracy`` of the linear probe: held-out balanced accuracy, 0 at chance, 1 if the label is there in full.
-    A little below 0 is chance, too; do not rank by it. A constant code scores 0: leakage is only read beside what
+    A little below 0 is chance, too; do not rank by it. A constant code scores 0: read leakage beside a metric of what
     the code should hold. Labels hidden from a linear probe need ``leakage_boosted``.
 
     Parameters
@@ -157,7 +157,7 @@ def leakage_boosted(codes: Block, attribute: CellLabels, seed: int = 0) -> float
     """How well a boosted probe finds a label in a code that should not hold it.
 
     ``probe_accuracy`` of the boosted probe: held-out balanced accuracy, 0 at chance, 1 if the label is there in full.
-    A little below 0 is chance, too; do not rank by it. A constant code scores 0: leakage is only read beside what
+    A little below 0 is chance, too; do not rank by it. A constant code scores 0: read leakage beside a metric of what
     the code should hold.
 
     Parameters
@@ -181,9 +181,9 @@ def leakage_boosted(codes: Block, attribute: CellLabels, seed: int = 0) -> float
 def conditional_leakage(codes: Block, attribute: CellLabels, given: CellLabels, seed: int = 0) -> float:
     """Leakage of a label within each group, such as each cell type.
 
-    ``Σ_g n_g leakage_g / Σ_g n_g`` over the groups g of ``given``, with a boosted probe of its own in each. Where
+    ``Σ_g n_g leakage_g / Σ_g n_g`` over the groups g of ``given``, with a separate boosted probe in each. Where
     groups differ in their share of the labels, a code that holds nothing but the group leaks the label overall,
-    rightly, and not within groups. Labels that fewer than ``MIN_PER_GROUP`` cells have in a group are left out
+    rightly, but not within groups. Labels that fewer than ``MIN_PER_GROUP`` cells have in a group are left out
     there, and groups with fewer than 2 labels left; not a number if no group is left.
 
     Parameters
@@ -264,10 +264,10 @@ def clusters(codes: Annotated[Floats, "n_cells n_latent"], labels: CellLabels, s
         return dict.fromkeys(("cluster_ari", "cluster_nmi"), float("nan") if n_labels < 2 else 0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer distinct codes than labels: fewer clusters, and a lower score
-        found = KMeans(n_labels, n_init=10, random_state=seed).fit_predict(codes - codes.mean(axis=0))
+        assigned = KMeans(n_labels, n_init=10, random_state=seed).fit_predict(codes - codes.mean(axis=0))
     return {
-        "cluster_ari": float(adjusted_rand_score(labels, found)),
-        "cluster_nmi": float(normalized_mutual_info_score(labels, found)),
+        "cluster_ari": float(adjusted_rand_score(labels, assigned)),
+        "cluster_nmi": float(normalized_mutual_info_score(labels, assigned)),
     }
 
 

@@ -17,7 +17,7 @@ from metrics.arrays import Floats
 from metrics.base import MetricInfo, family
 
 ACTIVE = 1e-3
-"""Squared length, relative to the longest, under which what a step in latent space decodes to counts as nothing."""
+"""Squared length, relative to the longest, under which the decoded step in latent space counts as none."""
 
 _REFERENCE = (
     "Kim, Sethna, Cohen, Sun (2026), bioRxiv 10.64898/2026.02.07.704615, Eq. {}; Bates & Watts (1980), "
@@ -44,7 +44,7 @@ _REFERENCE = (
 def curvature(gram: Annotated[Floats, "n_points n_rows n_rows"], n_latent: int) -> dict[str, float]:
     """Compute both curvatures of a decoder from inner products of its first and second derivatives.
 
-    With ``g = JᵀJ`` and N the projection on what is normal to all J, medians over points:
+    With ``g = JᵀJ`` and N the projection on the directions normal to all J, medians over points:
 
     - ``extrinsic_curvature``: ``(N H_μν · N H_ρσ) g^μρ g^νσ``: 0 for a plane in any coordinates, 2/R² for a sphere,
       1/R² for a cylinder of radius R.
@@ -53,10 +53,10 @@ def curvature(gram: Annotated[Floats, "n_points n_rows n_rows"], n_latent: int) 
       latent space are equal steps in expression, 3/r² for a plane in polar coordinates, 0 for a cylinder in cylindrical
       ones.
 
-    See the module for units. The median, as the mean is ruled by the few points at which g nearly degenerates. Only the
-    eigenvectors of g count whose eigenvalue is above 0.001 of the largest: along a collapsed latent the decoder hardly
-    moves, and how much that bends, for its length, says nothing. A point at which the decoder does not move at all has
-    no curvature and is left out; not a number if all are.
+    See the module for units. The median is used because the few points at which g nearly degenerates rule the mean.
+    Only the eigenvectors of g count whose eigenvalue is above 0.001 of the largest: along a collapsed latent the
+    decoder hardly moves, and the bend of so short a path says nothing. A point at which the decoder does not move at
+    all has no curvature and is left out; not a number if all are.
 
     Caveat. Any linear decoder has 0, and so has a piecewise linear one (ReLU), which bends in its creases alone: read
     both beside the reconstruction, and do not ask them of a piecewise linear decoder.
@@ -90,7 +90,7 @@ def _squared_second_derivatives(inner: Floats, n_latent: int) -> tuple[Floats, F
         raise ValueError(f"gram has shape {inner.shape}; (n_points, {k}, {k}) is needed for n_latent={n_latent}")
     lengths, axes = np.linalg.eigh(inner[:, :n_latent, :n_latent])
     active = lengths > ACTIVE * lengths[:, -1:]
-    # columns: latent steps that decode to orthonormal tangents; zero for what does not count
+    # columns: latent steps that decode to orthonormal tangents; zero for directions that do not count
     steps = axes * np.where(active, 1 / np.sqrt(np.where(active, lengths, 1.0)), 0.0)[:, None]
     i, j = np.triu_indices(n_latent)
     along = steps[:, i, :, None] * steps[:, j, None, :]

@@ -5,8 +5,8 @@ Three properties, which no single number covers: *modularity* (a code holds one 
 ``infoc``) and *explicitness* (the factors can be read off: ``dci_informativeness``, ``explicitness``, ``infoe``).
 
 One rule throughout: a variable with at most ``MAX_LEVELS`` distinct values is discrete and used as it is; any
-other is continuous and, where levels are needed, cut into ``MAX_LEVELS`` bins of equal frequency. So nothing
-here depends on a code's scale but ``irs``. Factors that are constant are left out; if all are, the score is not
+other is continuous and, where levels are needed, cut into ``MAX_LEVELS`` bins of equal frequency. So only ``irs``
+depends on the scale of a code. Factors that are constant are left out; if all are, the score is not
 a number. Information is in nats and plug-in; over B × B' bins it is about (B - 1)(B' - 1) / 2n too high.
 """
 
@@ -430,7 +430,7 @@ def beta_vae_score(codes: Codes, factors: Factors, seed: int = 0) -> float:
     """Accuracy with which a linear classifier tells which factor pairs of samples share.
 
     One vote: for a factor, all factors having equally many votes, ``BETA_PAIRS`` pairs of different samples are drawn
-    that agree on it (each pair on a value of its own); the mean over pairs of ``|z - z'|`` is the input, the
+    that agree on it (each pair on another value); the mean over pairs of ``|z - z'|`` is the input, the
     factor the label. A logistic regression is fitted on ``BETA_VOTES`` votes and scored on as many others. Codes are
     standardised first (the paper's are not).
 
@@ -462,7 +462,7 @@ def beta_vae_score(codes: Codes, factors: Factors, seed: int = 0) -> float:
     for j, (members, start, size) in enumerate(groups):
         votes = np.flatnonzero(label == j)
         anchor = rng.integers(len(members), size=(len(votes), BETA_PAIRS))
-        # Another place of the same group: what is at or after the anchor's own place moves on by one.
+        # Another place of the same group: places from the anchor's on move up by one.
         other = start[anchor] + rng.integers(size[anchor] - 1)
         other += other >= anchor
         features[votes] = np.abs(z[members[anchor]] - z[members[other]]).mean(axis=1)
@@ -523,7 +523,7 @@ def factor_vae_score(codes: Codes, factors: Factors, seed: int = 0) -> float:
     reference="Suter et al. (2019), ICML, PMLR 97:6056; one quantile for both deviations",
 )
 def irs(codes: Codes, factors: Factors) -> float:
-    """Interventional robustness: how little a code moves when all factors but its own change.
+    """Interventional robustness: how little a code moves when its factor stays and all others change.
 
     ``Σ_i D_i max_j max(0, 1 - Σ_v p(v) D_ijv / D_i) / Σ_i D_i``: ``D_ijv`` is the .99 quantile of ``|z_i - mean|``
     among the samples with value v of factor j, ``D_i`` that among all. Both are quantiles, so that a code
@@ -632,7 +632,7 @@ def _concentration(shared: Floats, n: int) -> Floats:
 
 
 def _gap(scores: Floats) -> Floats:
-    """The lead of each column's largest entry over its second largest, 0 standing in for a missing one."""
+    """The lead of each column's largest entry over its second largest; a missing entry counts as 0."""
     ordered = np.sort(np.vstack([scores, np.zeros(scores.shape[1])]) if len(scores) == 1 else scores, axis=0)
     return np.asarray(ordered[-1] - ordered[-2])
 

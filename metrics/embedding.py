@@ -127,8 +127,8 @@ def training_drift(
 ) -> float:
     """How far the training samples themselves move when the unit is left out of the fit.
 
-    ``displacement`` with the training samples in the place of the held-out ones: what two fits differ by
-    anyway. It is 1 if ``train_out`` is constant. Not a number if ``train_in`` is constant.
+    ``displacement`` with the training samples in the place of the held-out ones: the difference between two fits that
+    has nothing to do with the unit. It is 1 if ``train_out`` is constant. Not a number if ``train_in`` is constant.
 
     Parameters
     ----------
@@ -300,7 +300,7 @@ def reconstruction_error(x: Expression, x_hat: Expression) -> float:
     """Fraction of the held-out samples' variance that the reconstruction leaves.
 
     ``Σ(x - x̂)² / Σ(x - mean of its gene)²``, summed over samples and genes. 0 is exact, 1 is no better than
-    the held-out samples' own mean, and worse is above 1. Not a number if every gene is constant in x.
+    the mean of the held-out samples, and worse is above 1. Not a number if every gene is constant in x.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Metrics of fate separation: is a clone's later fate in the codes of its early cells?
 
-A probe is fitted on the early cells of some clones and asked about those of others, so that no clone is on both
-sides. All cells of a clone share one answer: every clone weighs the same in the fit, and is one prediction, the mean
-of its cells' probabilities. Two probes, both with their strength of shrinking towards the training clones' fates
-chosen on inner folds of clones, so that a code that knows nothing scores chance and not the price of overfitting:
+A probe is fitted on the early cells of some clones and asked about those of others, so that no clone is on both sides.
+All cells of a clone share one answer: every clone weighs the same in the fit, and is one prediction, the mean of the
+probabilities of its cells. There are two probes. Both choose on inner folds of clones how strongly they shrink towards
+the fates of the training clones, so that a code that knows nothing scores chance instead of paying for overfitting:
 
 - linear: logistic regression on standardised codes, ridge penalty 1 / (2C), C of ``PENALTIES``;
 - kNN: p(fate) = (Σ_neighbours w [their fate] + m · base rate) / (Σ_neighbours w + m) over the ``N_NEIGHBOURS`` nearest
@@ -151,8 +151,8 @@ def clone_probabilities(
     Returns
     -------
     probabilities, base_rates, truth
-        Of the scored clones, sorted, and the training fates, sorted: probabilities (n_clones, n_fates); the fates'
-        shares among the training clones (n_fates,); the index of each scored clone's own fate, −1 where no
+        For the scored clones, sorted, and the training fates, sorted: probabilities (n_clones, n_fates); the fates'
+        shares among the training clones (n_fates,); the index of each scored clone's true fate, −1 where no
         training clone has it (n_clones,).
 
     Raises
@@ -176,7 +176,7 @@ def clone_probabilities(
     weights = 1.0 / np.bincount(train_group)[train_group]
     strengths = PENALTIES if probe == "linear" else PSEUDOCOUNTS
 
-    # the clones of a fate are dealt to the folds in turn, so that what is left without a fold has every fate
+    # the clones of a fate are dealt to the folds in turn, so that the clones outside a fold have every fate
     fold_of_clone = np.empty(len(fate_of_clone), dtype=np.intp)
     fold_of_clone[np.argsort(fate_of_clone, kind="stable")] = np.concatenate([np.arange(n) % N_FOLDS for n in counts])
     losses = np.zeros(len(strengths))

@@ -1,4 +1,4 @@
-"""Metrics of latent recovery: does a learned code carry the true latents, one in each unit?
+"""Metrics of latent recovery: does a learned code carry the true latents, each in one unit?
 
 Latents are identifiable up to order, sign and scale only, so every matching is by *absolute* correlation:
 signed matching calls perfect latents with flipped signs poor. Read ``mcc`` with ``mcc_within``: a code that
@@ -42,7 +42,7 @@ def match_latents(z_true: TrueLatents, z: Codes) -> NDArray[np.int64]:
     -------
     match
         (n_true,): the index of the learned latent, or −1 where there is none, because the learned ones are
-        fewer or the one left over is constant or otherwise of correlation 0.
+        fewer, or the latent left over is constant or otherwise of correlation 0.
 
     Raises
     ------

@@ -5,7 +5,7 @@ nearly so by ``graph_connectivity``. Read each of these beside a metric that ask
 ``ari_leiden``).
 
 All metrics of a code use one graph of nearest neighbours (``metrics.neighbours``), of which LISI takes 90, kBET 50 and
-the others 15, the cell itself included, or as many as there are: the numbers of scib-metrics' own benchmark.
+the others 15, the cell itself included, or all there are: the numbers that the benchmark of scib-metrics uses.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from metrics.neighbours import neighbours
 
 K_LISI, K_KBET, K_GRAPH = 90, 50, 15
 CHUNK = 2048
-"""Cells whose distances to all others ``bras`` computes at once; each size of a chunk is compiled on its own."""
+"""Cells whose distances to all others ``bras`` computes at once; each size of a chunk is compiled anew."""
 
 _SCIB = "scib-metrics; Luecken et al. (2022), Nat. Methods 19:41"
 _LISI = "scib-metrics; Korsunsky et al. (2019), Nat. Methods 16:1289"

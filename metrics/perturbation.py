@@ -435,8 +435,8 @@ def legacy(mean_true: Genes, mean_predicted: Genes, mean_control: Genes, top: To
 def skill_half(mean_true: Genes, mean_predicted: Genes, mean_half: Genes) -> float:
     """Skill over the mean of one half of a perturbation's cells, scored on the other half.
 
-    ``S = 1 - Σ_g (m_g - m̂_g)² / Σ_g (m_g - h_g)²`` over genes: 0 is what the half's own mean h does, and, both halves
-    being as noisy, 1/2 is what the noiseless mean would get. Not a number if h is exact.
+    ``S = 1 - Σ_g (m_g - m̂_g)² / Σ_g (m_g - h_g)²`` over genes: 0 is the score of h, the mean of the half, and, both
+    halves being as noisy, 1/2 is what the noiseless mean would get. Not a number if h is exact.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""A mapping from names to things, each imported the first time it is asked for.
+"""A mapping from names to objects, each imported when it is first used.
 
-It stands here, in the package that imports none of ours, because the three registries (methods, tasks,
-metrics) are of one kind and every other package may import this one.
+The registries of methods, tasks and metrics are of one kind. It is in this package because every other package may
+import this one, and this one imports none of ours.
 """
 
 from __future__ import annotations
