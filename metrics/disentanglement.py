@@ -238,13 +238,40 @@ def sap(codes: Codes, factors: Factors, seed: int = 0) -> float:
     return float(np.mean(_gap(scores)))
 
 
-@metric(better="higher", low=0.0, high=1.0, reference=f"{_INFOMEC}; chance-corrected plug-in information")
-def infoc(codes: Codes, factors: Factors, seed: int = 0) -> float:
-    """InfoCompactness: the share of a factor's information that sits in one code.
+# modularity and compactness from information
 
-    ``mean_j (max_i U_ij / Σ_i U_ij - 1/d) / (1 - 1/d)`` over factors, with U as in ``infom`` and d the number of
-    codes that inform any factor (at least 2). A factor that no code informs counts 0. 0 for a constant code.
-    Blind to *how much* is known: read it with ``infoe``.
+
+@family(
+    modularity=share(
+        f"{_MODULARITY}; chance-corrected information", "Whether each code shares information with one factor only."
+    ),
+    infom=share(
+        f"{_INFOMEC}; chance-corrected plug-in information",
+        "InfoModularity: the share of a code's information that is about one factor.",
+    ),
+    infoc=share(
+        f"{_INFOMEC}; chance-corrected plug-in information",
+        "InfoCompactness: the share of a factor's information that sits in one code.",
+    ),
+)
+def concentration(codes: Codes, factors: Factors, seed: int = 0) -> dict[str, float]:
+    """Compute how concentrated the information is that codes and factors share beyond chance.
+
+    I_ij is the information of code i with factor j in nats, Ī_ij its mean over ``N_SHUFFLES`` shuffles of the samples.
+    Information counts as 0 unless it is ``SIGNIFICANT`` standard deviations of the shuffles above their mean.
+    ``U_ij = (I_ij - Ī_ij) / (H(f_j) - Ī_ij)`` is the share of the entropy of factor j that code i knows.
+
+    - ``modularity``: ``mean_i (1 - Σ_{j≠m} (I_ij - Ī_ij)² / ((n_factors - 1) (I_im - Ī_im)²))``, m the factor that code
+      i shares most with. Uncorrected, as published, a code of pure noise is nearly perfect where factors differ in
+      levels, because the bias of I grows with them. A code that informs no factor counts 0, so surplus codes cost.
+    - ``infom``: ``mean_i (max_j U_ij / Σ_j U_ij - 1/n_factors) / (1 - 1/n_factors)`` over the codes that inform any
+      factor; 0 if none does.
+    - ``infoc``: ``mean_j (max_i U_ij / Σ_i U_ij - 1/d) / (1 - 1/d)`` over factors, d the number of codes that inform
+      any factor (at least 2). A factor that no code informs counts 0. Blind to *how much* is known: read it with
+      ``infoe``.
+
+    The paper of the last two estimates I by nearest neighbours, takes ``I / H``, and leaves out codes with a range
+    under 1/20 of the widest, which depends on scale. A constant code has 0 in all three.
 
     Parameters
     ----------
@@ -253,139 +280,60 @@ def infoc(codes: Codes, factors: Factors, seed: int = 0) -> float:
     seed
         Seed of the shuffles.
 
+    Returns
+    -------
+    scores
+        By name. ``modularity`` and ``infom`` are not numbers for a single factor.
+
     Raises
     ------
     ValueError
         If the samples differ in number, or values are not finite.
     """
-    z, f = codes, _varying(factors)
+    f = _varying(factors)
+    scores = dict.fromkeys(("modularity", "infom", "infoc"), float("nan"))
     if not f.shape[1]:
-        return float("nan")
-    shared = _beyond_chance(z, f, seed, normalised=True)
-    return float(np.mean(_concentration(shared, max(2, int(shared.any(axis=1).sum())))))
-
-
-# modularity
-
-
-@metric(better="higher", low=0.0, high=1.0, reference=f"{_MODULARITY}; chance-corrected information")
-def modularity(codes: Codes, factors: Factors, seed: int = 0) -> float:
-    """Whether each code shares information with one factor only.
-
-    ``mean_i (1 - Σ_{j≠m} I_ij² / ((n_factors - 1) I_im²))``, with m the factor that code i shares most with. I is
-    in nats, less its mean over ``N_SHUFFLES`` shuffles of the samples, and 0 unless ``SIGNIFICANT`` standard
-    deviations above it. Uncorrected, as published, a code of pure noise is nearly perfect where factors
-    differ in levels, because the bias of I grows with them. A code that informs no factor counts 0, so
-    surplus codes cost (``infom`` leaves them out). Not a number for a single factor.
-
-    Parameters
-    ----------
-    codes, factors
-        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
-    seed
-        Seed of the shuffles.
-
-    Raises
-    ------
-    ValueError
-        If the samples differ in number, or values are not finite.
-    """
-    z, f = codes, _varying(factors)
-    if f.shape[1] < 2:
-        return float("nan")
-    squared = _beyond_chance(z, f, seed, normalised=False) ** 2
-    best = squared.max(axis=1)
-    spill = (squared.sum(axis=1) - best) / ((f.shape[1] - 1) * np.where(best > 0, best, 1.0))
-    return float(np.mean(np.where(best > 0, 1.0 - spill, 0.0)))
-
-
-@metric(better="higher", low=0.0, high=1.0, reference=f"{_INFOMEC}; chance-corrected plug-in information")
-def infom(codes: Codes, factors: Factors, seed: int = 0) -> float:
-    """InfoModularity: the share of a code's information that is about one factor.
-
-    ``mean_i (max_j U_ij / Σ_j U_ij - 1/k) / (1 - 1/k)`` over the codes that inform any of the k factors; 0 if none
-    does. ``U_ij = (I_ij - Ī_ij) / (H(f_j) - Ī_ij)`` is the share of factor j's entropy that code i knows, Ī being
-    the mean of I over ``N_SHUFFLES`` shuffles of the samples; U is 0 unless I is ``SIGNIFICANT`` standard
-    deviations above it. Two departures from the paper: it estimates I by nearest neighbours, ``I / H``, and it
-    leaves out codes with a range under 1/20 of the widest, which depends on scale.
-
-    Not a number for a single factor.
-
-    Parameters
-    ----------
-    codes, factors
-        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
-    seed
-        Seed of the shuffles.
-
-    Raises
-    ------
-    ValueError
-        If the samples differ in number, or values are not finite.
-    """
-    z, f = codes, _varying(factors)
-    if f.shape[1] < 2:
-        return float("nan")
-    shared = _beyond_chance(z, f, seed, normalised=True)
+        return scores
+    beyond, shared = _beyond_chance(codes, f, seed)
     informs = shared.any(axis=1)
-    return float(np.mean(_concentration(shared[informs].T, f.shape[1]))) if informs.any() else 0.0
+    scores["infoc"] = float(np.mean(_concentration(shared, max(2, int(informs.sum())))))
+    if f.shape[1] > 1:
+        squared = beyond**2
+        best = squared.max(axis=1)
+        spill = (squared.sum(axis=1) - best) / ((f.shape[1] - 1) * np.where(best > 0, best, 1.0))
+        scores["modularity"] = float(np.mean(np.where(best > 0, 1.0 - spill, 0.0)))
+        scores["infom"] = float(np.mean(_concentration(shared[informs].T, f.shape[1]))) if informs.any() else 0.0
+    return scores
 
 
 # explicitness
 
 
-@metric(better="higher", low=0.0, high=1.0, reference=f"{_MODULARITY}; held out, one multinomial model")
-def explicitness(codes: Codes, factors: Factors, seed: int = 0) -> float:
-    """How well the levels of the factors are told apart by a linear classifier on all codes.
+@family(
+    explicitness=share(
+        f"{_MODULARITY}; held out, one multinomial model",
+        "How well a linear classifier on all codes tells the levels of the factors apart.",
+    ),
+    infoe=share(
+        f"{_INFOMEC}; held out",
+        "InfoExplicitness: the share of the factors' uncertainty that a linear model of all codes removes.",
+    ),
+)
+def linear_readout(codes: Codes, factors: Factors, seed: int = 0) -> dict[str, float]:
+    """Compute how well linear models of all codes predict the factors.
 
-    ``mean_j mean_c (2 AUC_jc - 1)``, at least 0: the area under the ROC curve with which the probability of level
-    c ranks the samples of level c above the rest, on a random half of the samples; the classifier, a
-    multinomial logistic regression on standardised codes, is fitted on the other. The paper fits one
-    regression against the rest for each level, which cannot single out a middle level of an ordered
-    factor even from the factor itself. Levels missing from either half are left out. 0 for a constant
-    code. Blind to rotation.
+    Models are fitted on a random half of the samples and scored on the other. The classifier is a multinomial logistic
+    regression on standardised codes; levels that a half lacks are left out.
 
-    Parameters
-    ----------
-    codes, factors
-        The same samples' codes and factors, (n_samples, n_latent), (n_samples, n_factors).
-    seed
-        Seed of the split into halves.
-
-    Raises
-    ------
-    ValueError
-        If the samples differ in number or are fewer than 4, or values are not finite.
-    """
-    from sklearn.metrics import roc_auc_score
-
-    z, f = standardised(codes), _varying(factors)
-    fit, score = halves(len(z), seed)
-    scores = []
-    for levels in discretise(f).T if f.shape[1] else ():
-        truth = levels[score]
-        names, probabilities = _probabilities(z[fit], levels[fit], z[score])
-        areas = [
-            roc_auc_score(truth == name, probability)
-            for name, probability in zip(names, probabilities.T, strict=True)
-            if 0 < np.sum(truth == name) < len(truth)
-        ]
-        if areas:
-            scores.append(2.0 * float(np.mean(areas)) - 1.0)
-    return _clipped(float(np.mean(scores))) if scores else float("nan")
-
-
-@metric(better="higher", low=0.0, high=1.0, reference=f"{_INFOMEC}; held out")
-def infoe(codes: Codes, factors: Factors, seed: int = 0) -> float:
-    """InfoExplicitness: the share of the factors' uncertainty that a linear model of all codes takes away.
-
-    ``mean_j (H(f_j) - H(f_j | z)) / H(f_j)``, at least 0 each: predictive information within a family of models,
-    on a random half of the samples; the models are fitted on the other.
-
-    - discrete factor: cross-entropy of a multinomial logistic regression on standardised codes, against that
-      of the levels' frequencies (the paper's, but scored on held-out samples and with no class weights);
-    - continuous factor: squared error of linear least squares, against the mean's; this is R², the same
-      quantity for Gaussians of fixed variance (Xu et al. 2020, ICLR). The paper has discrete factors only.
+    - ``explicitness``: ``mean_j mean_c (2 AUC_jc - 1)``, at least 0, over factors j and their levels c: the area under
+      the ROC curve with which the probability of level c ranks the samples of level c above the rest. The paper fits
+      one regression against the rest for each level, which cannot single out a middle level of an ordered factor even
+      from the factor itself.
+    - ``infoe``: ``mean_j (H(f_j) - H(f_j | z)) / H(f_j)``, at least 0 each: predictive information within a family of
+      models. For a discrete factor, the cross-entropy of the classifier against that of the levels' frequencies (the
+      paper's, but scored on held-out samples and with no class weights). For a continuous factor, the squared error of
+      linear least squares against that of the mean: this is R², the same quantity for Gaussians of fixed variance (Xu
+      et al. 2020, ICLR). The paper has discrete factors only.
 
     0 for a constant code. Blind to rotation.
 
@@ -396,30 +344,46 @@ def infoe(codes: Codes, factors: Factors, seed: int = 0) -> float:
     seed
         Seed of the split into halves.
 
+    Returns
+    -------
+    scores
+        By name; not a number if all factors are constant.
+
     Raises
     ------
     ValueError
         If the samples differ in number or are fewer than 4, or values are not finite.
     """
     from sklearn.linear_model import LinearRegression
+    from sklearn.metrics import roc_auc_score
 
     z, f = standardised(codes), _varying(factors)
     fit, score = halves(len(z), seed)
-    scores = []
-    for column in f.T:
+    separated, removed = [], []
+    for column, levels in zip(f.T, discretise(f).T, strict=True) if f.shape[1] else ():
+        truth = levels[score]
+        names, probabilities = _probabilities(z[fit], levels[fit], z[score])
+        areas = [
+            roc_auc_score(truth == name, probability)
+            for name, probability in zip(names, probabilities.T, strict=True)
+            if 0 < np.sum(truth == name) < len(truth)
+        ]
+        if areas:
+            separated.append(2.0 * float(np.mean(areas)) - 1.0)
         if not is_discrete(column):
             predicted = LinearRegression().fit(z[fit], column[fit]).predict(z[score])
-            scores.append(_clipped(r2(column[score], predicted)))
+            removed.append(_clipped(r2(column[score], predicted)))
             continue
-        names, probabilities = _probabilities(z[fit], column[fit], z[score])
-        # Levels that the fitted half lacks cannot be given a probability: they are left out.
-        known = np.isin(column[score], names)
-        place = np.searchsorted(names, column[score][known])
-        frequency = np.array([np.mean(column[fit] == name) for name in names])
+        known = np.isin(truth, names)
+        place = np.searchsorted(names, truth[known])
+        frequency = np.array([np.mean(levels[fit] == name) for name in names])
         before = -np.mean(np.log(frequency[place])) if known.any() else 0.0
         after = -np.mean(np.log(np.maximum(probabilities[known, place], 1e-300))) if known.any() else 0.0
-        scores.append(_clipped(1.0 - after / before) if before > 0 else 0.0)
-    return float(np.mean(scores)) if scores else float("nan")
+        removed.append(_clipped(1.0 - after / before) if before > 0 else 0.0)
+    return {
+        "explicitness": _clipped(float(np.mean(separated))) if separated else float("nan"),
+        "infoe": float(np.mean(removed)) if removed else float("nan"),
+    }
 
 
 # interventions
@@ -609,8 +573,8 @@ def _information(a: Levels, b: Levels) -> Floats:
     return np.maximum(information, 0.0)
 
 
-def _beyond_chance(z: Floats, f: Floats, seed: int, normalised: bool) -> Floats:
-    """Information beyond what shuffled samples show, (n_latent, n_factors); as a share of the entropy if asked."""
+def _beyond_chance(z: Floats, f: Floats, seed: int) -> tuple[Floats, Floats]:
+    """Information beyond that of shuffled samples, in nats and as share of entropy, (n_latent, n_factors) each."""
     codes, factors = discretise(z), discretise(f)
     information = _information(codes, factors)
     rng = np.random.default_rng(seed)
@@ -618,10 +582,9 @@ def _beyond_chance(z: Floats, f: Floats, seed: int, normalised: bool) -> Floats:
     chance = shuffled.mean(axis=0)
     beyond = information - chance
     certain = beyond > SIGNIFICANT * shuffled.std(axis=0, ddof=1) + 1e-12
-    if normalised:
-        room = _level_entropies(factors) - chance
-        beyond = np.minimum(beyond / np.where(room > 0, room, 1.0), 1.0)
-    return np.where(certain, beyond, 0.0)
+    room = _level_entropies(factors) - chance
+    share_of_entropy = np.minimum(beyond / np.where(room > 0, room, 1.0), 1.0)
+    return np.where(certain, beyond, 0.0), np.where(certain, share_of_entropy, 0.0)
 
 
 def _concentration(shared: Floats, n: int) -> Floats:

@@ -35,11 +35,11 @@ class Reference:
     Attributes
     ----------
     name
-        ``floor`` (knows nothing), ``baseline`` (the strongest simple method) or ``ceiling`` (what can be reached).
+        ``floor`` (knows nothing), ``baseline`` (the strongest simple method) or ``ceiling`` (the best score in reach).
     description
         What it does, in a phrase.
     methods
-        Registered methods that stand for it. Of several, the one that scores best on the inner units
+        Registered methods that stand for it. If there are several, the method with the best score on the inner units
         (:meth:`Task.inner`) is taken. Empty: the task builds it itself, in :meth:`Task.reference_fit`.
     """
 
@@ -94,18 +94,18 @@ class Task(ABC):
     reference: ClassVar[str]
     #: Names of the data sets that it runs on.
     datasets: ClassVar[tuple[str, ...]]
-    #: Those of them that are run only when named, or by the tag ``stress``.
+    #: Data sets that are run only when named, or by the tag ``stress``.
     stress: ClassVar[tuple[str, ...]] = ()
     #: What a method must be able to do.
     requires: ClassVar[tuple[str, ...]]
     #: The metrics that make the score; all of them are needed.
     primary: ClassVar[tuple[str, ...]]
-    #: Whether each of them alone can be had by a method that is no good, so that no score rests on a part of them.
+    #: Whether a poor method can score well in each of them alone, so that a score needs all of them.
     two_sided: ClassVar[bool] = False
     #: The metrics shown beside it.
     secondary: ClassVar[tuple[str, ...]]
     references: ClassVar[tuple[Reference, ...]]
-    #: How a user's own columns are named on the command line, and which field each is; empty: not offered.
+    #: Options of the command line that name the columns of a user's file, and the field of each; empty: not offered.
     columns: ClassVar[Mapping[str, str]] = {}
     #: What is held out, in a word ("cancer", "cell type").
     unit: ClassVar[str]
@@ -146,19 +146,16 @@ class Task(ABC):
         return data
 
     def notes(self) -> list[str]:
-        """Return what a run says of the data, in sentences: what is left out, and what a user may not have meant."""
-        from tasks.datasets.checks import said_near_equal
+        """Return sentences that a run prints about the data: cells left out, and labels that look misspelt."""
+        from tasks.datasets.checks import notes_of_labels
 
         copies = copies_of(self.data)
         n_copies = int((copies != np.arange(len(copies))).sum())
-        said = said_near_equal(self.data, self.fields)
-        if n_copies:
-            said.insert(
-                0,
-                f"{n_copies} of {len(copies)} cells are exact copies of another one; copies of a cell are never on "
-                "both sides of a split",
-            )
-        return said
+        copied = (
+            f"{n_copies} of {len(copies)} cells are exact copies of another one; copies of a cell are never on both "
+            "sides of a split"
+        )
+        return [*([copied] if n_copies else []), *notes_of_labels(self.data, self.fields)]
 
     @cached_property
     def fields(self) -> Fields:
@@ -184,7 +181,7 @@ class Task(ABC):
 
     @abstractmethod
     def units(self) -> list[str]:
-        """Return what is held out, one at a time; raises DataError when nothing can be."""
+        """Return the units that are held out one at a time; raises DataError when there is none."""
 
     @abstractmethod
     def training_data(self, unit: str, seed: int) -> AnnData:
@@ -223,7 +220,7 @@ class Task(ABC):
         return chosen_genes(lambda: self.training_data(unit, seed), self.dataset.n_genes, key, sources)
 
     def inner(self, unit: str) -> Task:
-        """Return the same task on what is left when ``unit`` is held out, for choosing and tuning without seeing it."""
+        """Return the same task without ``unit``, so that baselines and configurations are chosen without seeing it."""
         raise DataError(f"{self.name} cannot be nested: it has no inner units")
 
 
@@ -238,5 +235,5 @@ class Drawn(Task):
 
     @lru_cache(maxsize=1)  # noqa: B019 - one task lives as long as the process of its job
     def draw(self, unit: str) -> AnnData:
-        """Return the cells of a draw; what is no draw is a split of the data set."""
+        """Return the cells of a unit; if its name is not that of a draw, all cells of the data set."""
         return self.loaded(int(unit.removeprefix("draw"))) if unit.startswith("draw") else self.data

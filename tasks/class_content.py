@@ -142,10 +142,10 @@ class _Linear:
         control = classes == fields["control"]
         self.shifts = {str(name): np.zeros(x.shape[1]) for name in np.unique(classes)}
         for name in np.unique(classes[~control]) if shifted else ():
-            own = classes == name
+            of_class = classes == name
             of_content = [
-                x[own & (contents == c)].mean(axis=0) - x[control & (contents == c)].mean(axis=0)
-                for c in contents_of_shift(contents, own, control)
+                x[of_class & (contents == c)].mean(axis=0) - x[control & (contents == c)].mean(axis=0)
+                for c in contents_of_shift(contents, of_class, control)
             ]
             self.shifts[str(name)] = np.mean(of_content, axis=0)
         self.pca = PCA(min(N_COMPONENTS, *x.shape), svd_solver="randomized", random_state=0)

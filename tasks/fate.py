@@ -73,10 +73,10 @@ class Fate(Task):
 
     def units(self) -> list[str]:
         """Return the numbered folds; ``smoke`` takes two of them."""
-        found = np.unique(self._fates)
-        if (found != "").sum() < 2:
+        fates = np.setdiff1d(self._fates, "")
+        if len(fates) < 2:
             raise DataError(
-                f"{self.dataset.name}: {', '.join(found[found != '']) or 'no fate'} alone has {MIN_CLONES} or more "
+                f"{self.dataset.name}: {', '.join(fates) or 'no fate'} alone has {MIN_CLONES} or more "
                 "clones with progenitors before the last day and differentiated cells on it; at least 2 such fates "
                 "are needed"
             )

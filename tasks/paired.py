@@ -1,4 +1,4 @@
-"""What goes with a score: disentanglement and curvature of the very fit, and how far the held-out cells are."""
+"""Metrics beside a score: disentanglement and curvature of the same fit, and the distance of the held-out cells."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DISENTANGLEMENT = ("mcc", "latent_r2", "mig", "sap")
 #: Metrics of the decoder at these codes.
 CURVATURES = ("extrinsic_curvature", "parameter_effects_curvature")
-#: How much of the training cells it keeps, as disentanglement may cost reconstruction.
+#: The reconstruction of training cells, which disentanglement may cost.
 RECONSTRUCTION = "training_reconstruction_error"
 PAIRED = (*DISENTANGLEMENT, *CURVATURES, RECONSTRUCTION)
 #: Whether batches are mixed and labels kept, where a task has both; kBET at the preset ``paper`` only.
@@ -57,7 +57,7 @@ def paired_scores(fitted: Any, training: AnnData, data: AnnData) -> dict[str, fl
     Returns
     -------
     dict
-        Each of :data:`PAIRED` that can be had: the first four need a method that embeds and data that are simulated,
+        Those of :data:`PAIRED` that are possible: the first four need a method that embeds and data that are simulated,
         the curvatures ``derivative_gram``, the reconstruction a method that embeds and decodes or predicts.
     """
     scores = {**curvature_scores(fitted, training), **_reconstruction(fitted, training)}
@@ -69,20 +69,20 @@ def paired_scores(fitted: Any, training: AnnData, data: AnnData) -> dict[str, fl
 
 
 def _reconstruction(fitted: Any, training: AnnData) -> dict[str, float]:
-    """Return the error of decoded codes; without ``decode`` of cells predicted in the environment that they are of."""
+    """Return the error of decoded codes; without ``decode``, of cells predicted in their environment."""
     if not hasattr(fitted, "embed") or not (hasattr(fitted, "decode") or hasattr(fitted, "predict")):
         return {}
     order = np.random.default_rng(89).permutation(training.n_obs)
     cells = handed(training, np.sort(order[:MAX_CELLS]))
     if hasattr(fitted, "decode"):
-        found = fitted.decode(fitted.embed(cells))
+        decoded = fitted.decode(fitted.embed(cells))
     else:
-        found = np.empty(cells.shape, dtype=np.float32)
+        decoded = np.empty(cells.shape, dtype=np.float32)
         environments = labels(cells, "environment")
         for environment in np.unique(environments):
             here = environments == environment
-            found[here] = fitted.predict(handed(cells, here), str(environment))
-    return scored((RECONSTRUCTION,), x_train=np.asarray(cells.X), x_train_hat=np.asarray(found))
+            decoded[here] = fitted.predict(handed(cells, here), str(environment))
+    return scored((RECONSTRUCTION,), x_train=np.asarray(cells.X), x_train_hat=np.asarray(decoded))
 
 
 def curvature_scores(fitted: Any, training: AnnData) -> dict[str, float]:

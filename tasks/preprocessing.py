@@ -1,7 +1,7 @@
 """Gene selection: fitted to the training cells of a split alone, once, and kept on disk.
 
-Normalisation is no part of it: log1p(CP10k) divides each cell by its own total, over all genes, and so has nothing to
-fit. Nor is scaling, which a method fits to the cells that it is handed.
+Normalisation is not part of it: log1p(CP10k) divides each cell by its total, over all genes, and has nothing to fit.
+Nor is scaling, which a method fits to its training cells.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tasks.datasets.catalogue import built_directory
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Shares of the genes that the local regression of variance on mean looks at: Seurat's, and all of them.
+#: Shares of the genes in the local regression of variance on mean: Seurat's, and all of them.
 SPANS = (0.3, 1.0)
-#: Under so many genes that vary there is no trend to fit; with three, scikit-misc 0.5.3 crashes the process.
+#: Fewest varying genes for a trend; with three, scikit-misc 0.5.3 crashes the process.
 MIN_TREND = 20
 _BLOCK = 1024  # cells taken into double precision at once
 
@@ -72,12 +72,12 @@ def _standardised_variances(counts: Any) -> np.ndarray | None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = scanpy.pp.highly_variable_genes(
+                ranked = scanpy.pp.highly_variable_genes(
                     AnnData(counts), flavor="seurat_v3", n_top_genes=1, span=span, inplace=False
                 )
-        except ValueError:  # of the regression, that it is singular
+        except ValueError:  # the regression is singular
             continue
-        return np.where(varies, found["variances_norm"], 0.0)
+        return np.where(varies, ranked["variances_norm"], 0.0)
     return None
 
 

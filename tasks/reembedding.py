@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Cancers of one organ or lineage, held out together where at least two of them are present.
 FAMILIES = (("COAD", "READ"), ("KICH", "KIRC", "KIRP"), ("LUAD", "LUSC"))
-#: How the names of the units start that the preset ``paper`` adds. No label may: a unit is a label, to the letter.
+#: Prefixes of the units that the preset ``paper`` adds. No label may have them: a unit is named by its label.
 FAMILY, STRICT = "family:", "strict:"
 MIN_TUMOURS = 20
 N_COMPONENTS = 10
@@ -93,14 +93,14 @@ class Reembedding(Task):
         return named
 
     def check(self, data: AnnData) -> None:
-        """Refuse also labels that start as the names of the paper's own units do."""
+        """Refuse also labels that start like the names of the units that ``paper`` adds."""
         super().check(data)
         content = self.dataset.fields.content
         taken = sorted({label for label in data.obs[content].astype(str) if label.startswith((FAMILY, STRICT))})
         if taken and self.preset == "paper":
             raise DataError(
                 f"{self.dataset.name}: obs[{content!r}] has the label {taken[0]!r}; with --preset paper labels that "
-                f"start with {FAMILY!r} or {STRICT!r} are taken by units of its own: rename it, or use another preset"
+                f"start with {FAMILY!r} or {STRICT!r} are names of further units: rename it, or use another preset"
             )
 
     def training_data(self, unit: str, seed: int) -> AnnData:
@@ -131,21 +131,22 @@ class Reembedding(Task):
             **spaces,
             labels_train=labels(training, "environment"),
             labels_held_out=labels(queries, "environment"),
-            **self._integration(outside),
+            **self._integration(np.vstack([z_out, train_out]), [*queries.obs_names, *training.obs_names]),
         )
         return scores | distance_score(x, x_train) | paired_scores(outside, training, self.data)
 
-    def _integration(self, fitted: Any) -> dict[str, Any]:
+    def _integration(self, codes: np.ndarray, names: list[str]) -> dict[str, Any]:
         """Return the arrays that the integration metrics ask for; none where all samples are of one study."""
         studies = self._studies
         if studies is None or len(np.unique(studies)) < 2:
             return {}
-        cells = np.sort(np.random.default_rng(90).permutation(self.data.n_obs)[:MAX_INTEGRATED])
+        chosen = np.sort(np.random.default_rng(90).permutation(len(names))[:MAX_INTEGRATED])
+        cells = self.data.obs_names.get_indexer(names)[chosen]
         return {
-            "codes": fitted.embed(handed(self.data, cells)),
+            "codes": codes[chosen],
             "batches": studies[cells],
             "labels": self.contents[cells],
-            "before": components(np.asarray(self.data.X[cells])),
+            "before": components(np.asarray(self.data.X)[cells]),
             "kbet": self.preset == "paper",
         }
 
@@ -202,7 +203,7 @@ class Reembedding(Task):
 
 
 class _PCA:
-    """The task's own linear embedding, for its references."""
+    """The linear embedding of the references."""
 
     def __init__(self, x: np.ndarray, rng: np.random.Generator | None, permuted: set[str]):
         from sklearn.decomposition import PCA

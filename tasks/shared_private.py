@@ -28,7 +28,7 @@ N_COMPONENTS, N_SHARED, N_PRIVATE = 50, 10, 2
 
 
 class SharedPrivate(Drawn):
-    """Learn a shared block of codes (what all groups vary in) and a private one (what a group varies in alone).
+    """Learn a shared block of codes (variation of all groups) and a private block (variation of one group alone).
 
     Units are draws of the simulator; of a real data set, random splits of its cells. Methods train on half of the
     cells of every group (environment) and cell type and embed the others, which score. Blocks are the method's
@@ -38,7 +38,7 @@ class SharedPrivate(Drawn):
 
     The cell type belongs to the shared block; the group, and the programs where the data have them
     (``obs["program"]``, the truth, which no method sees; each occurs in one group alone), to the private one. Private
-    latents have a meaning on the cells of their own group only. So cell type and program are asked for within each
+    latents have a meaning on the cells of their group only. So cell type and program are asked for within each
     group, in both blocks, and the mean over groups is taken; the group is asked for over all cells.
 
     Primary, both needed:
@@ -208,7 +208,8 @@ class _LinearBlocks:
         covariances = np.stack([np.cov(z[groups == g].T) for g in self.groups])
         n_others = max(1, len(self.groups) - 1)
         self.private = [
-            np.linalg.eigh(own - (covariances.sum(axis=0) - own) / n_others)[1][:, -N_PRIVATE:] for own in covariances
+            np.linalg.eigh(group - (covariances.sum(axis=0) - group) / n_others)[1][:, -N_PRIVATE:]
+            for group in covariances
         ]
         span = np.linalg.svd(np.hstack(self.private), full_matrices=False)[0]
         left = z - z @ span @ span.T
@@ -222,7 +223,7 @@ class _LinearBlocks:
         """Return both blocks; the private one holds each group's codes side by side."""
         groups = labels(data, "environment")
         z = self.pca.transform(np.asarray(data.X) - np.stack([self.means[g] for g in groups]))
-        private = [z @ own * (groups == g)[:, None] for g, own in zip(self.groups, self.private, strict=True)]
+        private = [z @ axes * (groups == g)[:, None] for g, axes in zip(self.groups, self.private, strict=True)]
         return {"shared": z @ self.shared, "private": np.hstack(private)}
 
 

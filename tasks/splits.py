@@ -26,8 +26,8 @@ def handed(data: AnnData, cells: np.ndarray) -> AnnData:
     Returns
     -------
     AnnData
-        A copy that shares no memory with ``data`` and holds no ``obsm``, no truth, and no further columns. What is
-        sparse in ``data`` (genes are yet to be chosen) stays sparse.
+        A copy that shares no memory with ``data`` and holds no ``obsm``, no truth, and no further columns. Sparse
+        matrices (genes are yet to be chosen) stay sparse.
     """
     from anndata import AnnData
 
@@ -126,7 +126,7 @@ def without_copies(data: AnnData, seen: np.ndarray, hidden: np.ndarray | None = 
 
 
 def distinct(copies: np.ndarray, *labels: np.ndarray) -> np.ndarray:
-    """Return the mask (n_cells,) of the first of those copies of a cell that have the same ``labels`` (n_cells,)."""
+    """Return a mask (n_cells,) that keeps one of the copies of a cell that agree in all ``labels`` (n_cells,)."""
     import pandas as pd
 
     return ~pd.MultiIndex.from_arrays([copies, *labels]).duplicated()

@@ -12,7 +12,7 @@ import numpy as np
 from metrics.perturbation import deg_mask, deg_t_statistics, deg_weights
 from tasks.base import Fit, Reference, Task, scored
 from tasks.datasets.base import DataError, labels
-from tasks.datasets.checks import listed, said_near_equal
+from tasks.datasets.checks import listed, notes_of_labels
 from tasks.datasets.memory import Memory
 from tasks.datasets.reading import copies_of
 from tasks.paired import PAIRED, distance_score, paired_scores
@@ -30,14 +30,14 @@ N_TOP = 50
 
 @dataclass(frozen=True)
 class Cells:
-    """Which cells play what part when a cell type is held out, in one condition; indices, all disjoint.
+    """The parts of the cells when a cell type is held out, in one condition; indices, all disjoint.
 
     Attributes
     ----------
     source
-        Half of the type's control cells: in training, and what predictions start from.
+        Half of the type's control cells: in training, and the start of predictions.
     control
-        The other half, never seen by a method: what the true shift is measured from.
+        The other half, never seen by a method: the true shift is measured from it.
     weights
         Half A of the held-out perturbed cells, where differential expression is measured.
     truth
@@ -128,41 +128,41 @@ class UnseenCellType(Task):
         return named[:2] if self.preset == "smoke" else named
 
     def _too_few(self, n_types: int) -> str:
-        """Return that ``n_types`` are too few, which conditions are short, and which labels look misspelt."""
+        """Return a message: ``n_types`` are too few, these conditions lack cells, these labels look misspelt."""
         column = self.fields.environment
         large = (self._sizes >= MIN_CELLS).sum()
         totals = self.data.obs[column].astype(str).value_counts()
         fewest = large[large < large.max()].sort_values(kind="stable").index
         short = ", ".join(f"{c!r} ({totals[c]} cells, {large[c]} such labels)" for c in fewest[:5])
-        said = [
+        parts = [
             f"{self.dataset.name}: obs[{self.fields.content!r}] has {n_types} labels with {MIN_CELLS} or more cells in "
             f"every condition of obs[{column!r}]; at least {self.least_types} are needed, so that a held-out one has "
             "others to learn from",
             *([f"short of cells: {short}; leave cells of such a condition out, or give it more"] if short else []),
-            *said_near_equal(self.data, self.fields),
+            *notes_of_labels(self.data, self.fields),
         ]
-        return "; ".join(said)
+        return "; ".join(parts)
 
     def notes(self) -> list[str]:
         """Say also which cell types are left out, and which are too small for a shift."""
-        said, sizes = super().notes(), self._sizes
+        notes, sizes = super().notes(), self._sizes
         column, alone = f"obs[{self.fields.content!r}]", sizes[(sizes > 0).sum(axis=1) == 1].index
         if len(alone):
             n_cells = int(np.isin(self.contents, alone).sum())
-            said.append(
+            notes.append(
                 f"{len(alone)} labels of {column} ({n_cells} cells) occur in one obs[{self.fields.environment!r}] "
                 f"alone and are left out: {listed(alone)}"
             )
         small = sizes[(sizes < MIN_CELLS).any(axis=1)].index.difference(alone)
         if len(small):
-            said.append(
+            notes.append(
                 f"{len(small)} labels of {column} have fewer than {MIN_CELLS} cells in a condition: they are not held "
                 f"out, and enter no shift to or from that condition: {listed(small)}"
             )
-        return said
+        return notes
 
     def cells(self, unit: str, seed: int, target: str = "") -> Cells:
-        """Return who plays what part when ``target`` is predicted, the first condition if it is not named."""
+        """Return the parts of the cells when ``target`` is predicted, by default the first condition."""
         rng = np.random.default_rng([seed, 77])
         of_type, copies = self.contents == unit, copies_of(self.data)
         replicates = self._replicates
@@ -187,8 +187,8 @@ class UnseenCellType(Task):
         """Fit, predict the held-out cells and score the shift, in each condition."""
         training = self.training_data(unit, seed)
         fitted = fit(training)
-        found = [self._scores(fitted, training, self.cells(unit, seed, t), t, seed) for t in self._targets]
-        scores = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+        of_target = [self._scores(fitted, training, self.cells(unit, seed, t), t, seed) for t in self._targets]
+        scores = {name: float(np.mean([scores[name] for scores in of_target])) for name in of_target[0]}
         return scores if self.primary_only else scores | paired_scores(fitted, training, self.data)
 
     def _scores(self, fitted: Any, training: AnnData, parts: Cells, target: str, seed: int) -> dict[str, float]:
@@ -280,7 +280,7 @@ class _Ceiling:
     shifts: Mapping[str, np.ndarray]
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
-        """Return ``data.X`` plus the shift from each cell's own condition, (n_cells, n_genes)."""
+        """Return ``data.X`` plus the shift from each cell's condition to the target, (n_cells, n_genes)."""
         sources, out = labels(data, "environment"), np.array(data.X)
         for source in np.unique(sources):
             out[sources == source] += (self.shifts[target_environment] - self.shifts[source]).astype(np.float32)

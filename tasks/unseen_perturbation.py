@@ -49,7 +49,7 @@ class UnseenPerturbation(Task):
     5 splits; floor −7.8). A model that shares strength between perturbations may pass it: VAE .43 ± .10, β-VAE
     .45 ± .08 (1 split).
 
-    A method composes in its own way; :class:`methods.latent_arithmetic.LatentArithmetic` adds latent shifts, as CPA
+    Each method composes in its way; :class:`methods.latent_arithmetic.LatentArithmetic` adds latent shifts, as CPA
     does. One that cannot compose (the mean shift, for which no cell type was seen under A+B) says so and is skipped.
     """
 
@@ -89,7 +89,7 @@ class UnseenPerturbation(Task):
         return doubles[:2] if self.preset == "smoke" else doubles
 
     def cells(self, unit: str, seed: int) -> Cells:
-        """Return who plays what part; the control halves are the same for every unit."""
+        """Return the parts of the cells; the control halves are the same for every unit."""
         parts: list[np.ndarray] = []
         for number, perturbation in enumerate((self.fields.control, unit)):
             cells = np.flatnonzero(self._of_type & (self.environments == perturbation))
@@ -155,10 +155,10 @@ class FewShotPerturbation(Task):
     The training cells are those of latent-recovery's first draw (80 % of the cells of the first 80 perturbations),
     so that one fit is scored for disentanglement and here. Units are of the perturbations held out whole. Half of a
     unit's cells is scored, 50 at most. Of the others ten are what a method adapts to: ``adapt(cells)`` returns a copy
-    that knows the new environment and differs in that environment's own parameters alone. Then ``predict`` sends all
+    that knows the new environment and differs in the parameters of that environment alone. Then ``predict`` sends all
     training cells to the new environment; there is no control arm.
 
-    The preset ``paper`` gives each perturbation in two more doses, 50 and 200 cells, as units of their own ("p080
+    The preset ``paper`` gives each perturbation in two more doses, 50 and 200 cells, as further units ("p080
     n=50"): the rows hold the curve, each over the mean of as many cells. Three doses of a perturbation are no three
     replicates, so that an interval over all units of ``paper`` is too short, by up to √3; take those of one dose.
 

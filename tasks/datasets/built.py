@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def write(data: AnnData, file: Path) -> None:
     """Write cells as h5ad, with strings as plain arrays: so pandas 2 and 3 make the same file, and both read it.
 
-    What has pandas 3's type for strings anndata writes in a form that is its own, or (0.12) not at all. The frames of
-    ``data`` are changed in place.
+    anndata writes pandas 3's type for strings in another form, or (0.12) not at all. The frames of ``data`` are changed
+    in place.
     """
     import pandas as pd
 
@@ -33,7 +33,7 @@ def write(data: AnnData, file: Path) -> None:
 def made(file: Path, make: Callable[[Path], object]) -> bool:
     """Let ``make`` write a file, at a temporary path, unless it is there and whole; return whether it was made now.
 
-    Of several processes that ask at once, one makes the file and the others wait for it.
+    If several processes ask at once, one makes the file and the others wait for it.
     """
     from filelock import FileLock
 

@@ -1,4 +1,4 @@
-"""Real data sets: their original public files, how these are fetched and checked, and what is made of them.
+"""Real data sets: their original public files, how they are fetched and checked, and the data set built from them.
 
 Two directories are used. The *data directory* holds the original files, byte for byte, and may be
 read-only; the *built directory* holds one ``.h5ad`` per data set, made from them once by its builder.
@@ -119,8 +119,8 @@ class RealDataset:
         ``"module:function"``; the function takes the paths of the original files, in the order of
         ``sources``, and returns the data set as an AnnData.
     prepare
-        ``"module:function"``; the function turns a built AnnData into the canonical one, but for what is sparse in
-        it. It runs at every load, so that what is on disk stays independent of how it is presented.
+        ``"module:function"``; the function turns a built AnnData into the canonical one, but leaves sparse matrices
+        sparse. It runs at every load, so that the file on disk does not depend on the presentation.
     n_genes
         See :class:`tasks.datasets.base.Dataset`; 0 for what was published with its genes selected.
     """

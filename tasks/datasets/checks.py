@@ -1,4 +1,4 @@
-"""What must hold of any expression data, checked before a method sees them.
+"""Checks of any expression data, made before a method sees them.
 
 Every function raises :class:`tasks.datasets.base.DataError` with one sentence that names the data set (or
 the file) and the column or the gene at fault, and returns nothing.
@@ -49,7 +49,7 @@ def check_columns(obs: Sequence[str], var: Sequence[str], fields: Fields, name: 
     obs, var
         Names of the columns of cells and of genes.
     fields
-        What is needed of the first.
+        The columns of cells that are needed.
     name
         The data set or file that a message names.
     """
@@ -91,23 +91,23 @@ def check_fields(data: AnnData, fields: Fields, name: str) -> None:
 
 
 def near_equal(labels: Iterable[str]) -> list[list[str]]:
-    """Return the groups of labels that differ by blanks or case alone, each sorted: what is seldom meant."""
+    """Return the groups of labels that differ by blanks or case alone, each sorted."""
     groups: dict[str, list[str]] = {}
     for label in sorted(set(labels)):
         groups.setdefault("".join(label.split()).casefold(), []).append(label)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def said_near_equal(data: AnnData, fields: Fields) -> list[str]:
+def notes_of_labels(data: AnnData, fields: Fields) -> list[str]:
     """Return a sentence for each column of ``fields`` that has labels which differ by blanks or case alone."""
-    said = []
+    notes = []
     for column in (fields.environment, fields.content, fields.replicate):
         groups = near_equal(data.obs[column].astype(str)) if column else []
         if groups:
             alike = "; ".join(" and ".join(map(repr, group)) for group in groups[:5])
             what = "labels that differ by blanks or case alone"
-            said.append(f"obs[{column!r}] has {what}: {alike}; spell them alike if they are one")
-    return said
+            notes.append(f"obs[{column!r}] has {what}: {alike}; spell them alike if they are one")
+    return notes
 
 
 def _refuse(data: AnnData, where: str, is_bad: Callable[[np.ndarray], np.ndarray], what: str, name: str) -> None:

@@ -30,9 +30,9 @@ _BARCODE = re.compile(r"[ACGTN]+([-.]\d+)?")
 
 
 def build_regions(raw: Sequence[Path]) -> AnnData:
-    """Build ``haber-regions``. Of a column's name the 2nd part is the region and the 4th the cell type.
+    """Build ``haber-regions``. The 2nd part of a column's name is the region and the 4th the cell type.
 
-    Of the other two the barcode is the one of A, C, G and T in every cell, and the mouse the other.
+    One of the other two is of A, C, G and T in every cell: it is the barcode, and the other is the mouse.
     """
     (file,) = raw
     names, counts, genes = _read(file)

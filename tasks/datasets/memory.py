@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Memory:
-    """A data set held in memory: what is left of another one, or cells that a user brought."""
+    """A data set held in memory: the rest of another data set, or cells that a user brought."""
 
     simulated = False
     reference = ""

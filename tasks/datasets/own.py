@@ -1,4 +1,4 @@
-"""A user's own ``.h5ad`` or ``.zarr`` as a data set."""
+"""A user's ``.h5ad`` or ``.zarr`` as a data set."""
 
 from __future__ import annotations
 
@@ -191,9 +191,9 @@ def _element(store: Any, path: str, file: str) -> Any:
             warnings.simplefilter("ignore")  # anndata says of every element how old the file is
             return read_elem(store[path])
     except Exception as error:  # the readers of h5py, zarr and anndata raise what they like, a TypeError among them
-        said = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(
-            f"{file}: {path} cannot be read ({said[:200]}); write the file anew with the anndata that made it, "
+            f"{file}: {path} cannot be read ({reason[:200]}); write the file anew with the anndata that made it, "
             f"{path} as plain numbers or labels"
         ) from error
 
@@ -202,13 +202,13 @@ def _matrix(store: Any, path: str, file: str) -> Any:
     """Return a matrix of an open file as float32, dense or CSR, each value once; None where it is absent."""
     from scipy.sparse import csr_matrix, issparse
 
-    found = _element(store, path, file)
-    if found is None:
+    matrix = _element(store, path, file)
+    if matrix is None:
         return None
-    kind = getattr(getattr(found, "dtype", None), "kind", "")
-    if kind not in ("b", "i", "u", "f") or getattr(found, "ndim", 0) != 2:
+    kind = getattr(getattr(matrix, "dtype", None), "kind", "")
+    if kind not in ("b", "i", "u", "f") or getattr(matrix, "ndim", 0) != 2:
         raise DataError(f"{file}: {path} is no matrix of numbers (cells x genes); write expression there")
-    return summed(csr_matrix(found, dtype=np.float32)) if issparse(found) else np.asarray(found, dtype=np.float32)
+    return summed(csr_matrix(matrix, dtype=np.float32)) if issparse(matrix) else np.asarray(matrix, dtype=np.float32)
 
 
 class _Table:

@@ -1,4 +1,4 @@
-"""What the loaders share: reading original files, and putting expression on the canonical scale.
+"""Shared by the loaders: reading original files, and putting expression on the canonical scale.
 
 A file that cannot be read is refused with a :class:`tasks.datasets.base.DataError` that names the file and,
 where there is one, the line and the column.
@@ -34,7 +34,7 @@ OF_COUNTS = "log1p of counts per 10,000"
 #: The largest value that is plausible on a log scale: ln(1 + x) of it is an x of 5e21.
 MOST_LOG = 50.0
 
-# What the libraries raise when a file is cut off, damaged or of another format.
+# The errors of the libraries when a file is cut off, damaged or of another format.
 _FAULTS = (
     OSError,
     EOFError,
@@ -50,15 +50,15 @@ _FAULTS = (
 
 @contextmanager
 def reading(file: Path, kind: str) -> Iterator[None]:
-    """Turn what a library says of a damaged file into a DataError; ``kind`` is what the file should be."""
+    """Turn a library's error about a damaged file into a DataError; ``kind`` names the expected format."""
     try:
         yield
     except DataError:
         raise
     except _FAULTS as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(
-            f"{file}: cannot be read as {kind}, so it is cut off, damaged or another file ({said[:300]}); delete "
+            f"{file}: cannot be read as {kind}, so it is cut off, damaged or another file ({reason[:300]}); delete "
             "it, with the .sha256 beside it if there is one, and fetch or add it again"
         ) from error
 
@@ -115,7 +115,7 @@ def _text(field: bytes) -> str:
 
 
 def _numbers(text: bytes, file: Path, line: int, names: list[str]) -> np.ndarray:
-    """Return tab-separated numbers; DataError names the line, and the column of what is no finite number."""
+    """Return tab-separated numbers; DataError names the line and the column of a value that is not a finite number."""
     import warnings
 
     try:
@@ -349,8 +349,8 @@ def categories(columns: Mapping[str, Any], index: Any) -> pd.DataFrame:
 def copies_of(data: AnnData) -> np.ndarray:
     """Return for each cell the position of the first cell that has the same expression and counts, (n_cells,).
 
-    Where no cell is a copy of another one that is its own position. The answer is kept in ``data.uns["copies"]``, so
-    that it stays that of all genes when some are chosen.
+    A cell that is no copy has its own position. The answer is kept in ``data.uns["copies"]``: it stays the answer for
+    all genes when some are chosen.
     """
     if "copies" not in data.uns:
         first: dict[bytes, int] = {}
@@ -361,7 +361,7 @@ def copies_of(data: AnnData) -> np.ndarray:
 
 
 def _rows(matrix: Any) -> Iterator[bytes]:
-    """Yield a digest of each row's values; of a sparse matrix, whose values are summed, of those that are not 0."""
+    """Yield a digest of each row's values; for a sparse matrix, with its values summed, of those that are not 0."""
     if not hasattr(matrix, "indptr"):
         for row in np.asarray(matrix):
             yield hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest()

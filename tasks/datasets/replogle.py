@@ -29,7 +29,7 @@ PERTURBATIONS = (
     *("GATA1", "GFI1B", "KLF1", "LDB1", "LMO2", "MYB", "RUNX1", "TAL1"),
 )
 
-#: Of the 75,328 control cells as many are kept, evenly spaced over the file, so that every batch takes part.
+#: Number of the 75,328 control cells that are kept, evenly spaced over the file, so that every batch takes part.
 MAX_CONTROLS = 10_000
 
 _BLOCK = 4096  # rows read at once; 135 MB of the dense file

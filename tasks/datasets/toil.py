@@ -135,7 +135,7 @@ def _genes(expression: Path) -> list[str]:
 def _samples(
     names: list[str], phenotype: Path, expression: Path, dropped: Counter[str]
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Return which columns of the matrix are kept, and what is known of them."""
+    """Return the columns of the matrix that are kept, and the labels of their samples."""
     table = read_table(phenotype, _COLUMNS, encoding="latin-1")
     table = table.loc[~table["sample"].duplicated()].set_index("sample")
     known = table.reindex(names)

@@ -50,7 +50,7 @@ def simulate(
         ``"cells"``: as in the published code, each gene's softmax over all cells times the total that leaves
         a mean count of 40 (10⁶ at 25,000 cells).
     correlation
-        Of any two latents within a perturbation, in [0, 1): z ~ N(shift, (1 − correlation) I + correlation).
+        Correlation of two latents within a perturbation, in [0, 1): z ~ N(shift, (1 − correlation) I + correlation).
 
     Returns
     -------

@@ -13,17 +13,14 @@ from metrics.disentanglement import (
     beta_vae_score,
     dci,
     discretise,
-    explicitness,
     factor_vae_score,
-    infoc,
-    infoe,
-    infom,
     irs,
     mig,
-    modularity,
     sap,
 )
 
+modularity, infom, infoc = (METRICS[name] for name in ("modularity", "infom", "infoc"))
+explicitness, infoe = METRICS["explicitness"], METRICS["infoe"]
 FAST = [mig, sap, infoc, modularity, infom, explicitness, infoe, beta_vae_score, factor_vae_score, irs]
 VOTES = [beta_vae_score, factor_vae_score]
 DCI = ("dci_disentanglement", "dci_completeness", "dci_informativeness")

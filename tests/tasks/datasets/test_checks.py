@@ -7,7 +7,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 from tasks.datasets.base import DataError, Fields
-from tasks.datasets.checks import check_expression, check_fields, said_near_equal
+from tasks.datasets.checks import check_expression, check_fields, notes_of_labels
 
 FIELDS = Fields(environment="condition", content="cell_type", replicate="donor", control="control")
 
@@ -39,7 +39,7 @@ def refusal(function, *arguments) -> str:
 def test_good_data_pass(data):
     check_expression(data, "my.h5ad")
     check_fields(data, FIELDS, "my.h5ad")
-    assert said_near_equal(data, FIELDS) == []
+    assert notes_of_labels(data, FIELDS) == []
 
 
 def test_good_sparse_data_pass(data):
@@ -124,7 +124,7 @@ def test_a_blank_label_is_refused_as_an_absent_one_is(data, column, blank):
 
 def test_labels_that_differ_by_blanks_or_case_alone_are_said(data):
     data.obs["condition"] = pd.Categorical(["control", "control ", "Control", "treated", "treated", "un treated"])
-    (said,) = said_near_equal(data, FIELDS)
+    (said,) = notes_of_labels(data, FIELDS)
     assert "obs['condition']" in said
     assert "'Control' and 'control' and 'control '" in said
     assert "treated" not in said
