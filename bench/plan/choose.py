@@ -164,7 +164,7 @@ def choose_own_tasks(
     if not is_data_file(path):
         raise PlanError(f"--data {file!r}: there is no file {path}, and no .zarr directory")
     if x not in SCALES:
-        raise PlanError(f"--x {x!r}: one of {', '.join(SCALES)} is needed")
+        raise PlanError(f"--columns x={x}: one of {', '.join(SCALES)} is needed")
     described = {"file": str(path), "n_genes": str(n_genes), "x": x}
     return [f"{name}/{path.stem}" for name in chosen], {**described, **fields_of}
 

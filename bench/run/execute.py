@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.keep.boards import header_lines, print_leaderboard, write_leaderboard
-from bench.keep.store import Store
+from bench.keep.store import Gathered, Store
 from bench.keep.tracking import Tracker, default_uri
 from bench.options import Options
 from bench.plan.cost import Estimate, tried
@@ -125,6 +125,11 @@ def execute(
     run = {"invocation": plan.invocation, "name": tracker.name, "command": options.command}
     store.write_plan(plan.jobs, run)
     outcome = Outcome()
+    gathered: list[Gathered] = []  # the rows as they are now; empty while they are not known
+
+    def estimate() -> Estimate:
+        gathered.append(store.gather())
+        return Estimate(gathered[0].rows, plan.sizes, tried(store.out))
 
     def on_done(result: Result) -> None:
         outcome.counts[result.status] += 1
@@ -132,15 +137,17 @@ def execute(
 
     def on_plan(todo: Sequence[Job], estimate: Estimate) -> None:
         say_plan(plan, todo, estimate, options.n_workers, console)
+        if todo:
+            gathered.clear()
 
     status = "KILLED"
     try:
-        run_jobs(plan.jobs, store, executor, lambda: estimate_of(store, plan), console, on_done, on_plan)
+        run_jobs(plan.jobs, store, executor, estimate, console, on_done, on_plan)
         status = "FINISHED" if outcome.ok else "FAILED"
     finally:
         absent = [f"{task}: {reason}" for task, reason in plan.absent.items()]
         header = [*header_lines(options.command), *(f"Not run: {line}" for line in absent)]
-        board, files = write_leaderboard([store.gather()], store.out, header)
+        board, files = write_leaderboard(gathered or [store.gather()], store.out, header)
         tracker.finish(status, [store.parquet, *files], {"absent": "; ".join(absent)})
         outcome.tracking_error = tracker.error
     print_leaderboard(board, console)

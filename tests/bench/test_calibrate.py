@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from bench.plan import make_plan
+from bench.run.job import run_job
 from bench.studies.calibrate import (
     DOSES,
     MIXING,
@@ -23,8 +25,6 @@ from bench.studies.calibrate import (
     rotate,
     shuffle_genes,
 )
-from bench.run.job import run_job
-from bench.plan import make_plan
 from tasks import load_task
 
 PREDICTION, EMBEDDING = "unseen-cell-type/ifn-sim", "reembedding/pancancer-sim"

@@ -4,9 +4,10 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.run.job import result_of
-from bench.plan import PlanError, choose_methods, choose_tasks, make_plan
 from bench.keep.store import Store, StoreError
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.records import PlanError
+from bench.run.job import result_of
 
 
 @pytest.fixture

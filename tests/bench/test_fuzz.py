@@ -11,17 +11,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from bench.run.job import result_of
-from bench.plan import (
-    PlanError,
-    PluginError,
-    choose_methods,
-    choose_own_tasks,
-    choose_tasks,
-    load_plugin,
-    make_plan,
-)
 from bench.keep.store import Store
+from bench.plan import choose_methods, choose_own_tasks, choose_tasks, make_plan
+from bench.plan.plugins import PluginError, load_plugin
+from bench.records import PlanError
+from bench.run.job import result_of
 from methods.base import ConfigError
 from metrics import UnknownName
 from tasks import load_task

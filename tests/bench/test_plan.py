@@ -2,7 +2,10 @@ import dataclasses
 
 import pytest
 
-from bench.plan import WHOLE, PlanError, PluginError, choose, choose_methods, choose_tasks, make_plan
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.plan.choose import choose
+from bench.plan.plugins import PluginError
+from bench.records import WHOLE, PlanError
 from methods.base import ConfigError
 from metrics import UnknownName
 

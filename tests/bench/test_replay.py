@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.keep.files import write_sealed
-from bench.run.job import run_job
-from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.studies.replay import CLOSE, DIFFERENT, SAME, compare, find, replay
 from bench.keep.store import Store, StoreError
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.run.job import run_job
+from bench.studies.replay import CLOSE, DIFFERENT, SAME, compare, find, replay
 from tests.bench.test_run import PLUGIN
 
 
@@ -40,7 +40,7 @@ def stored(store, method):
 
 
 @pytest.mark.parametrize("method", ["vae", "floor", "baseline"])
-def test_an_unchanged_cell_gives_the_same_bits_without_the_cache(store, method):
+def test_an_unchanged_job_gives_the_same_bits_without_the_cache(store, method):
     shutil.rmtree(store.fits)
     before = stored(store, method)
     done = replay(before)
@@ -113,7 +113,7 @@ def test_a_setting_that_was_changed_is_said(store):
     assert not done.agrees
 
 
-def test_a_cell_that_failed_fails_again_with_its_traceback(store):
+def test_a_job_that_failed_fails_again_with_its_traceback(store):
     result = stored(store, "raises")
     done = CliRunner().invoke(app, ["replay", result["job"]["id"], "--out", str(store.out)])
     assert done.exit_code == 1
@@ -121,7 +121,7 @@ def test_a_cell_that_failed_fails_again_with_its_traceback(store):
     assert "Traceback" in done.output
 
 
-def test_the_cell_is_found_by_the_beginning_of_its_id(store):
+def test_the_job_is_found_by_the_beginning_of_its_id(store):
     ids = [result["job"]["id"] for result in store.results()]
     assert find(store, ids[0])["job"]["id"] == ids[0]
     again = json.loads(store.file(ids[0]).read_text())
@@ -134,7 +134,7 @@ def test_the_cell_is_found_by_the_beginning_of_its_id(store):
             find(store, prefix)
 
 
-def test_a_cell_of_another_version_or_without_its_data_is_refused(store):
+def test_a_job_of_another_version_or_without_its_data_is_refused(store):
     result = stored(store, "baseline")
     with pytest.raises(StoreError, match="another version"):
         replay({**result, "job": {**result["job"], "colour": "red"}})

@@ -9,11 +9,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.run.job import result_of
-from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.keep.status import FAILURES, STATUSES, Looker, render, summary, watch
 from bench.keep.store import Store
 from bench.keep.tracking import Ledger, default_uri
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.run.job import result_of
 from tests.waiting import wait_for
 
 TASK = "reembedding/pancancer-sim"
@@ -38,7 +38,7 @@ def printed(status):
     return console.file.getvalue()
 
 
-def test_cells_are_counted_by_task_and_status(store, cells):
+def test_jobs_are_counted_by_task_and_status(store, cells):
     store.write_plan(cells, RUN)
     for cell, status in zip(cells, STATUSES, strict=False):
         store.write(result_of(cell, status, "why"))
@@ -57,7 +57,7 @@ def test_a_result_that_cannot_be_read_is_to_run(store, cells):
     assert Looker(store).look().total == {"to run": 1}
 
 
-def test_several_commands_share_a_plan_and_a_cell_planned_anew_replaces_the_old_one(store, cells):
+def test_several_commands_share_a_plan_and_a_job_planned_anew_replaces_the_old_one(store, cells):
     first, second = cells[0], cells[1]
     changed = replace(first, method_digest="another").with_id()
     store.write_plan([first], RUN)

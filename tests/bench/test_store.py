@@ -3,9 +3,10 @@ import math
 
 import pytest
 
-from bench.run.job import FORMAT, result_of
+from bench.keep.store import Store, StoreError, tidy
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.keep.store import COLUMNS, Store, StoreError, tidy
+from bench.records import COLUMNS, FORMAT
+from bench.run.job import result_of
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_a_spoilt_result_is_as_none(tmp_path, jobs, spoil):
     assert len(store.gather().rows) == 0
 
 
-def test_a_result_under_another_cells_name_is_as_none(tmp_path, jobs):
+def test_a_result_under_another_jobs_name_is_as_none(tmp_path, jobs):
     store = Store(tmp_path)
     store.write(result_of(jobs[0], "ok", ""))
     store.file(jobs[0].id).rename(store.file(jobs[1].id))

@@ -2,10 +2,10 @@
 
 import pytest
 
-from bench.run.job import result_of
-from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.keep.store import Store
 from bench.keep.tracking import BATCH, Tracker, default_uri
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.run.job import result_of
 from tests.bench.test_run import runs
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.plan.plugins import PlanError, PluginError, choose_methods, choose_tasks, load_plugin, make_plan
+from bench.plan.plugins import PluginError, choose_methods, choose_tasks, load_plugin, make_plan
+from bench.records import PlanError
 from methods import METHODS
 from methods.base import ConfigError
 from metrics import UnknownName
