@@ -108,7 +108,7 @@ class Job:
 
     @property
     def place(self) -> tuple[str, str, str, str, int, str]:
-        """Where the job stands in the cross; code, data and configuration, which its id holds too, may change there."""
+        """The job's position in the cross. Code, data and configuration may change there; the id changes with them."""
         return self.role, self.method, self.task, self.unit, self.seed, self.preset
 
     @property

@@ -103,7 +103,7 @@ class Store:
 
         lock = FileLock(self.out / "lock")
         try:
-            lock.acquire(timeout=1)  # a look whether it is held, as is_locked takes, is no other run
+            lock.acquire(timeout=1)  # is_locked takes the lock for a moment, and is no other run
         except Timeout as error:
             raise StoreError(f"{self.out}: another run is at work here; wait for it or choose another --out") from error
         return lock
@@ -169,7 +169,7 @@ class Store:
         Parameters
         ----------
         jobs
-            What is to be run.
+            The jobs of this run.
         run
             ``invocation``, ``name`` and ``command`` of this run, as it is logged.
         """
@@ -215,7 +215,7 @@ def gather(results: Iterable[Result]) -> Gathered:
 
 
 def _settings(job: Job) -> list[str]:
-    """Return ``key=value`` of what the user changed; all of it where the method was tuned, as its label names none."""
+    """Return the user's changes as ``key=value``; of a tuned method all keys, as its label names none."""
     if job.method.endswith((TUNED, ORACLE)):
         return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in job.config.items()]
     return job.method.removeprefix(job.name).split("@")[1:]

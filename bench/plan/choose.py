@@ -1,4 +1,4 @@
-"""What is asked for: the methods, tasks and data that words of the command line stand for."""
+"""The methods, tasks and data that the words of the command line stand for."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _parse_doses(parts: Sequence[str]) -> list[tuple[str, list[tuple[str, ...]]]
     Returns
     -------
     list
-        Of each name the rows, each a tuple of ``key=value``; a name alone has one row, the empty tuple.
+        For each name its rows, each a tuple of ``key=value``; a name alone has one row, the empty tuple.
     """
     asked: list[tuple[str, list[list[str]]]] = []
     for part in parts:
@@ -138,11 +138,11 @@ def choose_own_tasks(
     file
         Path of an ``.h5ad`` or a ``.zarr`` directory.
     columns
-        What the user named on the command line: ``{"unit": "cancer_type", ...}``.
+        The user's columns by their part: ``{"unit": "cancer_type", ...}``.
     n_genes
         How many genes are used; 0 for all.
     x
-        What its expression is, of :data:`tasks.datasets.own.SCALES`.
+        Kind of its expression, one of :data:`tasks.datasets.own.SCALES`.
 
     Raises
     ------

@@ -40,7 +40,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a request; a dry run has no outcome."""
+    """The end of a request; a dry run has no outcome."""
 
     plan: Plan
     store: Store
@@ -94,7 +94,7 @@ def executor_for(
     estimate
         Returns the estimate of the time that jobs take; called for SLURM alone, as it reads all results.
     console
-        Where SLURM's answers go.
+        Console for SLURM's answers.
     """
     if options.executor == "inline":
         return InlineExecutor()

@@ -27,12 +27,12 @@ MINUTES = 10.0
 
 @dataclass(frozen=True)
 class Flown:
-    """What a preflight found.
+    """The outcome of a preflight.
 
     Attributes
     ----------
     plan, results
-        What was tried, and how each of its jobs ended.
+        The jobs that were tried, and how each of them ended.
     n_left, seconds, basis
         How many jobs the run itself has left, how long they may take, and how well that is known.
     """

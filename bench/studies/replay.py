@@ -30,9 +30,9 @@ class Replay:
     Attributes
     ----------
     job
-        What was run.
+        The job.
     changes
-        What is no longer as it was when the job ran: code, data, libraries, machine.
+        Changes since the job ran: code, data, libraries, machine.
     stored, result
         The two results.
     scores
