@@ -18,7 +18,7 @@ from bench.environment import THREADS, limit_threads
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.run.execute import Done
+    from bench.jobs.execute import Done
     from methods.base import Method
 
 
@@ -105,10 +105,10 @@ def run(
         )
     from rich.console import Console
 
+    from bench.jobs.execute import carry_out
     from bench.options import Options
     from bench.plan.digests import of_this_run
     from bench.records import PlanError
-    from bench.run.execute import carry_out
     from methods import METHODS
 
     if options.get("executor") == "slurm":

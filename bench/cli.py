@@ -29,7 +29,7 @@ from tasks.command_line import command  # noqa: E402
 from tasks.datasets import DataError  # noqa: E402
 
 if TYPE_CHECKING:
-    from bench.run.execute import Done
+    from bench.jobs.execute import Done
     from tasks.datasets.catalogue import RealDataset
 
 app = typer.Typer(
@@ -226,7 +226,7 @@ def takes_options(function: Callable[..., None]) -> Callable[..., None]:
 @takes_options
 def run(options: Options, dry_run: DryRun = False) -> None:
     """Run methods on tasks, log to MLflow, and end with the leaderboard."""
-    from bench.run.execute import carry_out
+    from bench.jobs.execute import carry_out
 
     console = _console()
     _end(carry_out(options, console, dry_run), options, console)
@@ -583,10 +583,10 @@ def check(
 
 def main() -> None:
     """Run the command line; a mistake in the request is one message and exit code 2, a full disk one and 1."""
+    from bench.jobs.executors import ExecutorError
     from bench.keep.store import StoreError
     from bench.plan.plugins import PluginError
     from bench.records import PlanError
-    from bench.run.executors import ExecutorError
 
     try:
         app()

@@ -30,8 +30,8 @@ ROOMS = {
     "plan": {"records", "environment"},
     "keep": {"records", "environment"},
     "options": {"records", "plan"},
-    "run": {"records", "environment", "plan", "keep", "options"},
-    "studies": {"records", "environment", "plan", "keep", "options", "run"},
+    "jobs": {"records", "environment", "plan", "keep", "options"},
+    "studies": {"records", "environment", "plan", "keep", "options", "jobs"},
 }
 IGNORED = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 

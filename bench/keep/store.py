@@ -34,7 +34,7 @@ class Gathered:
     curves
         Training curves of methods: job_id, term, epoch, value.
     pictures
-        Cells of all pictures (:mod:`bench.run.pictures`): job_id, x, y, labels, trained.
+        Cells of all pictures (:mod:`bench.jobs.pictures`): job_id, x, y, labels, trained.
     """
 
     rows: pd.DataFrame
@@ -129,7 +129,10 @@ class Store:
         content = read_sealed(self.file(job_id)) or {}
         if content.get("format") != FORMAT or content.get("job", {}).get("id") != job_id:
             return None
-        return Result.from_json(content)
+        try:
+            return Result.from_json(content)
+        except (KeyError, TypeError, ValueError):  # of another version of the program
+            return None
 
     def finished(self, job_id: str) -> Result | None:
         """Return the result of a job that need not be run again."""

@@ -20,10 +20,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from bench.environment import describe
+from bench.jobs.fits import Fits
+from bench.jobs.job import run_job
 from bench.plan import make_plan, method_config
 from bench.records import Job
-from bench.run.fits import Fits
-from bench.run.job import run_job
 from leaderboard.table import BASELINE, CEILING, FLOOR
 from metrics import METRICS
 from tasks import load_task

@@ -26,15 +26,15 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from bench.jobs.execute import Done, execute, executor_for, say_data, uri_of
+from bench.jobs.executors import Executor
+from bench.jobs.progress import duration
+from bench.jobs.runner import Interruptible, run_jobs
 from bench.keep.store import Store
 from bench.options import Options
 from bench.plan import method_config
 from bench.plan.cost import Estimate
 from bench.records import ORACLE, TUNED, Job, MethodSpec, Plan, PlanError, Result, Status
-from bench.run.execute import Done, execute, executor_for, say_data, uri_of
-from bench.run.executors import Executor
-from bench.run.progress import duration
-from bench.run.runner import Interruptible, run_jobs
 from leaderboard.table import CEILING, FLOOR
 from methods import METHODS
 from methods.base import ConfigError, Search
@@ -389,7 +389,7 @@ def tune(options: Options, n_trials: int, n_folds: int, console: Console, dry_ru
 
     Raises
     ------
-    bench.records.PlanError, bench.keep.store.StoreError, bench.run.executors.ExecutorError, tasks.datasets.DataError
+    bench.records.PlanError, bench.keep.store.StoreError, bench.jobs.executors.ExecutorError, tasks.datasets.DataError
         It cannot be done as it is asked for; nothing has been run.
     """
     store = Store(options.out)

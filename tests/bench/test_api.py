@@ -143,7 +143,7 @@ bench.run([FirstGenes], "{TASK}", preset="smoke", out="out")
 
 def test_failed_jobs_are_rows_and_a_warning(tmp_path, plugin):
     file = plugin(NOTEBOOK_CLASS.replace("return np.asarray(data.X)[:, :3]", "raise RuntimeError('broken')"), "bad.py")
-    with pytest.warns(UserWarning, match=r"not every cell ended well \(2 failed, 6 ok\)"):
+    with pytest.warns(UserWarning, match=r"not every job ended well \(2 failed, 6 ok\)"):
         rows = bench.run(f"{file}:FirstGenes", TASK, preset="smoke", out=tmp_path / "out", executor="inline")
     METHODS.forget("first-genes")
     failed = rows[rows["method"] == "first-genes"]
@@ -173,7 +173,7 @@ def test_absent_data_are_a_warning(tmp_path, monkeypatch):
         ({"settings": {"vae": {"n_latent": 3}}}, UnknownName, "unknown method 'vae'"),
         ({"executor": "slurm"}, PlanError, "'local' or 'inline' is needed"),
         ({"data_dir": "nowhere"}, DataError, "there is no such directory"),
-        ({"columns": {"unit": "cancer"}}, PlanError, "--unit describes --data, which is not given"),
+        ({"columns": {"unit": "cancer"}}, PlanError, "--columns describes --data, which is not given"),
         ({"preset": "huge"}, ConfigError, "one of smoke, default, paper"),
     ],
 )

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from bench.jobs.job import run_job
 from bench.plan import make_plan
-from bench.run.job import run_job
 from bench.studies.calibrate import (
     DOSES,
     MIXING,

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from bench.jobs.fits import Fits
 from bench.plan.plugins import load_plugin
-from bench.run.fits import Fits
 from tasks import load_task
 
 COUNTING = """

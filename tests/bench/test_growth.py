@@ -6,12 +6,12 @@ import pytest
 from rich.console import Console
 
 import bench.keep.store
+from bench.jobs import execute as execution
+from bench.jobs.job import result_of
 from bench.keep.store import Store
 from bench.options import Options
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.records import Status
-from bench.run import execute as execution
-from bench.run.job import result_of
 
 
 class Nothing:

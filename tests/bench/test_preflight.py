@@ -6,11 +6,11 @@ import re
 
 import pytest
 
+from bench.jobs.job import result_of
 from bench.keep.store import Store, gather
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.plan.cost import AROUND, BETWEEN, GUESSED, MEASURED, PREFLIGHT, TRIED, Estimate, tried
 from bench.records import Status
-from bench.run.job import result_of
 from bench.studies.preflight import PRESET, first_jobs, shortened
 from tests.bench.test_run import PLUGIN
 from tests.bench.test_schedule import measured

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bench.jobs.executors.local import LocalExecutor
 from bench.keep.store import gather
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.plan.cost import Estimate
 from bench.plan.order import Turns
 from bench.plan.resources import Resources, needs
-from bench.run.executors.local import LocalExecutor
 from tests.bench.conftest import process_environment
 
 TASK = "reembedding/pancancer-sim"
@@ -84,7 +84,7 @@ class Suicidal(Plain):
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from bench.run.executors.local import LocalExecutor
+from bench.jobs.executors.local import LocalExecutor
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.keep.store import Store
 

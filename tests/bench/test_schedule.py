@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bench.jobs.job import result_of
 from bench.keep.store import gather
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.plan.cost import AROUND, BETWEEN, GUESSED, MEASURED, Estimate
 from bench.plan.order import Turns, longest_first, makespan, stacks
 from bench.records import Status
-from bench.run.job import result_of
 
 TASK = "reembedding/pancancer-sim"
 

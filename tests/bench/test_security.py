@@ -9,9 +9,9 @@ import sys
 import pandas as pd
 import pytest
 
+from bench.jobs.job import readable, result_of
 from bench.keep.store import Store, replay_command
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.run.job import readable, result_of
 from tests.bench.conftest import ROOT
 from tests.bench.test_imports import PACKAGES
 from tests.bench.test_run import TASK, TINY, runs

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
+from bench.jobs.job import run_job
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.run.job import run_job
 from metrics import neighbours
 
 

@@ -13,15 +13,15 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from bench.jobs.executors import ExecutorError, slurm
+from bench.jobs.executors.slurm import Ended, SlurmExecutor, State, attempts, bundle, note_attempt
+from bench.jobs.job import result_of, run_stack
 from bench.keep.files import read_sealed
 from bench.keep.store import Store
 from bench.options import Options, read_resources
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.plan.resources import Resources
 from bench.records import PlanError, Status
-from bench.run.executors import ExecutorError, slurm
-from bench.run.executors.slurm import Ended, SlurmExecutor, State, attempts, bundle, note_attempt
-from bench.run.job import result_of, run_stack
 from tests.bench.test_mlflow_server import free_port
 from tests.bench.test_run import PLUGIN, results
 from tests.bench.test_tune import SHIFT, tuned

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from bench.jobs.fits import fit_stack
+from bench.jobs.job import run_stack
+from bench.jobs.stacked import Stack
 from bench.keep.store import Store
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.plan.order import stacks
 from bench.records import Result
-from bench.run.fits import fit_stack
-from bench.run.job import run_stack
-from bench.run.stacked import Stack
 from bench.studies.replay import SAME, replay
 from methods.base import Apart, Method
 

@@ -4,11 +4,12 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
+from bench.jobs.job import result_of
 from bench.keep.store import Store
 from bench.keep.sync import BROUGHT, sync
 from bench.keep.tracking import default_uri
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.run.job import result_of
+from bench.records import Status
 from tests.bench.test_run import TINY, results, runs
 
 DOWN = "http://127.0.0.1:9"
@@ -55,8 +56,8 @@ def store(tmp_path):
     specs, plugins = choose_methods("pca", "smoke", [])
     plan = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {})
     store = Store(tmp_path / "out")
-    for cell, status in zip(plan.jobs, ("ok", "failed", "skipped"), strict=False):
-        store.write(result_of(cell, status, "why", scores={"displacement": 0.5} if status == "ok" else None))
+    for job, status in zip(plan.jobs, (Status.OK, Status.FAILED, Status.SKIPPED), strict=False):
+        store.write(result_of(job, status, "why", scores={"displacement": 0.5} if status == Status.OK else {}))
     return store
 
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from bench.jobs.executors.inline import InlineExecutor
 from bench.plan import choose_methods, choose_own_tasks, choose_tasks, make_plan
 from bench.plan.cost import Estimate
-from bench.run.executors.inline import InlineExecutor
 from bench.studies.tune import Tuning, jobs_of, scaled, studies_of
 from methods import METHODS
 from tasks.simulate.ifn import IFN

@@ -486,7 +486,7 @@ def other_abilities(subject: Subject) -> str:
 
 def save_and_load(subject: Subject) -> str:
     """A fit that is stored and read back says the same."""
-    from bench.run.fits import load, save
+    from bench.jobs.fits import load, save
 
     cls = subject.cls
     halves = hasattr(cls, "state"), hasattr(cls, "restore")
@@ -543,13 +543,13 @@ def no_leak(subject: Subject) -> str:
     import os
     from concurrent.futures import ProcessPoolExecutor
 
-    from bench.run.executors.local import PRELOAD
+    from bench.jobs.executors.local import PRELOAD
 
     expected = subject.found
     # a fresh process: in this one the first fit was made without the held-out cells, and may be what is remembered
     os.environ.setdefault(PRELOAD, "vae")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.run.executors.preload"])
+    context.set_forkserver_preload(["bench.jobs.executors.preload"])
     with ProcessPoolExecutor(1, context) as pool:
         found = pool.submit(_outputs_after_truth, subject.name, subject.changes, subject.plugins).result()
     said = differences(expected, found)

@@ -21,14 +21,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bench.jobs.executors import ExecutorError, OnDone, OnStart
+from bench.jobs.executors.local import LocalExecutor
+from bench.jobs.job import result_of
 from bench.keep.files import read_sealed, write_sealed
 from bench.keep.store import Store
 from bench.plan.plugins import load_plugin
 from bench.plan.resources import Resources
 from bench.records import Job, PlanError, Result, Status
-from bench.run.executors import ExecutorError, OnDone, OnStart
-from bench.run.executors.local import LocalExecutor
-from bench.run.job import result_of
 
 #: Short jobs share a SLURM job while their minutes sum up to no more.
 BUNDLE_MINUTES = 60

@@ -10,6 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.jobs.executors import Executor
+from bench.jobs.executors.inline import InlineExecutor
+from bench.jobs.executors.local import LocalExecutor
+from bench.jobs.executors.slurm import SlurmExecutor
+from bench.jobs.progress import duration
+from bench.jobs.runner import run_jobs
 from bench.keep.boards import header_lines, print_leaderboard, write_leaderboard
 from bench.keep.store import Gathered, Store
 from bench.keep.tracking import Tracker, default_uri
@@ -17,12 +23,6 @@ from bench.options import Options
 from bench.plan.cost import Estimate, tried
 from bench.plan.resources import devices, needs, share_mb
 from bench.records import Job, Plan, Result, Status
-from bench.run.executors import Executor
-from bench.run.executors.inline import InlineExecutor
-from bench.run.executors.local import LocalExecutor
-from bench.run.executors.slurm import SlurmExecutor
-from bench.run.progress import duration
-from bench.run.runner import run_jobs
 
 
 @dataclass
@@ -53,7 +53,7 @@ def carry_out(options: Options, console: Console, dry_run: bool = False) -> Done
 
     Raises
     ------
-    bench.records.PlanError, bench.keep.store.StoreError, bench.run.executors.ExecutorError, tasks.datasets.DataError
+    bench.records.PlanError, bench.keep.store.StoreError, bench.jobs.executors.ExecutorError, tasks.datasets.DataError
         The request cannot be carried out; nothing has been run.
     """
     store = Store(options.out)

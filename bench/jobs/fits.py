@@ -20,7 +20,7 @@ from methods.base import Apart, CannotFit, Method
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from bench.run.stacked import Stack, StackedFit
+    from bench.jobs.stacked import Stack, StackedFit
 
 
 class Fits:

@@ -22,12 +22,12 @@ from typing import Any
 
 import psutil
 
+from bench.jobs.executors import OnDone, OnStart
+from bench.jobs.job import result_of, run_stack
 from bench.keep.store import Store
 from bench.plan.order import Turns, stacks
 from bench.plan.resources import uses_gpu
 from bench.records import Job, Result, Status
-from bench.run.executors import OnDone, OnStart
-from bench.run.job import result_of, run_stack
 
 #: Tells the fork server, which is started with this environment, what to preload: methods, then plugins.
 PRELOAD = "BENCH_PRELOAD"
@@ -79,7 +79,7 @@ class LocalExecutor:
         """Run all jobs; on an interrupt end the running ones, whose jobs then have no result."""
         os.environ[PRELOAD] = ",".join(sorted({job.name for job in jobs if _is_ours(job.name)}))
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["bench.run.executors.preload"])
+        context.set_forkserver_preload(["bench.jobs.executors.preload"])
         (store.out / "logs").mkdir(exist_ok=True)
         waiting, running, ended = stacks(jobs), list[_Running](), list[_Running]()
         turns = Turns()
