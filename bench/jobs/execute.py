@@ -56,12 +56,13 @@ def carry_out(options: Options, console: Console, dry_run: bool = False) -> Done
     bench.records.PlanError, bench.keep.store.StoreError, bench.jobs.executors.ExecutorError, tasks.datasets.DataError
         The request cannot be carried out; nothing has been run.
     """
+    own = options.chosen.own  # first: what cannot be chosen makes no directory
     store = Store(options.out)
     with store.lock():
         index = store.index()
         plan = options.plan(index)
         store.write_index(index)
-        say_data(plan, options.chosen.own, console)
+        say_data(plan, own, console)
         if dry_run:
             todo = [job for job in plan.jobs if not job.skip and store.finished(job.id) is None]
             say_plan(plan, todo, estimate_of(store, plan), options.n_workers, console)

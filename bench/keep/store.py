@@ -248,7 +248,7 @@ def replay_command(job: Job) -> str:
     if job.own:
         task = task.partition("/")[0]
         key_of = {role: key for key, role in TASKS[task].columns.items()}
-        columns = ",".join(f"{key_of[role]}={value}" for role, value in job.own.items() if role in key_of)
+        columns = ",".join(f"{key_of[role]}={value}" for role, value in job.own.items() if role in key_of and value)
         own = ["--data", job.own["file"], "--columns", columns]
         own[-1] += f",x={job.own['x']}"
         own += ["--n-genes", job.own["n_genes"]]

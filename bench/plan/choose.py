@@ -181,9 +181,9 @@ def choose_asked_tasks(
     """
     if file is not None:
         return choose_own_tasks(spec, str(file), columns, N_GENES if n_genes is None else n_genes, x or SCALES[0])
-    described = [option for option, value in (("columns", columns), ("n-genes", n_genes), ("x", x)) if value]
-    if described:
-        raise PlanError(f"--{described[0]} describes --data, which is not given")
+    if columns or x or n_genes is not None:
+        option = "--columns" if columns or x else "--n-genes"
+        raise PlanError(f"{option} describes --data, which is not given")
     return choose_tasks(spec), None
 
 

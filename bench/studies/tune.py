@@ -392,12 +392,13 @@ def tune(options: Options, n_trials: int, n_folds: int, console: Console, dry_ru
     bench.records.PlanError, bench.keep.store.StoreError, bench.jobs.executors.ExecutorError, tasks.datasets.DataError
         It cannot be done as it is asked for; nothing has been run.
     """
+    chosen = options.chosen  # first: what cannot be chosen makes no directory
     store = Store(options.out)
     with store.lock():
         index = store.index()
         plan = options.plan(index)
-        say_data(plan, options.chosen.own, console)
-        studies, without = studies_of(plan, options.chosen.methods, n_folds, index)
+        say_data(plan, chosen.own, console)
+        studies, without = studies_of(plan, chosen.methods, n_folds, index)
         store.write_index(index)
         for name, reason in without.items():
             console.print(Text(f"not tuned  {name}: {reason}"), style="yellow", soft_wrap=True)
@@ -413,11 +414,11 @@ def tune(options: Options, n_trials: int, n_folds: int, console: Console, dry_ru
             return Done(plan, store, uri_of(options), None)
         executor = executor_for(options, plan.sizes, lambda: estimate, console)
         with Interruptible():
-            chosen = Tuning(studies, store.out, executor, estimate, console).run(n_trials)
+            outcomes = Tuning(studies, store.out, executor, estimate, console).run(n_trials)
         for study in studies:
             if study.lacking:
                 console.print(Text(f"not tuned  {study.name}: {study.lacking}"), style="red", soft_wrap=True)
-        plan = replace(plan, jobs=(*plan.jobs, *tuned_jobs(plan, chosen)))
+        plan = replace(plan, jobs=(*plan.jobs, *tuned_jobs(plan, outcomes)))
         title = f"{options.methods} tuned × {options.tasks} ({options.preset})"
         return execute(plan, store, executor, options, console, title)
 

@@ -21,6 +21,6 @@ def test_no_codes_are_searched_twice(task, monkeypatch):
 
     monkeypatch.setattr(neighbours, "_exact", counted)
     result = run_job(next(job for job in plan.jobs if job.role == "method"), None)
-    assert result["status"] == "ok", result["reason"]
+    assert result.status == "ok", result.reason
     # trustworthiness and continuity ask for the same two, knn_recall for two others; iLISI for one
     assert list(searches.values()) == [1] * (4 if "reembedding" in task else 1)
