@@ -29,6 +29,7 @@ check: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.house --check
 
 # The documentation, into build/site: pages that need no network, and a link that leads nowhere is an error.
 docs: env

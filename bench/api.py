@@ -1,4 +1,4 @@
-"""What a script or notebook calls: :func:`run` and :func:`leaderboard`, each returning DataFrames."""
+"""The Python interface: :func:`run` and :func:`leaderboard`, each of which returns DataFrames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.environment import THREADS, limit_threads
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.run.execute import Done
+    from bench.jobs.execute import Done
     from methods.base import Method
 
 
@@ -32,7 +32,7 @@ class Tables(NamedTuple):
     suites
         One row for each preset and method over all tasks; empty where there is one task.
     notes
-        What cannot be concluded, and why.
+        Conclusions that cannot be drawn, and why.
     """
 
     tasks: pd.DataFrame
@@ -105,10 +105,10 @@ def run(
         )
     from rich.console import Console
 
+    from bench.jobs.execute import carry_out
     from bench.options import Options
     from bench.plan.digests import of_this_run
     from bench.records import PlanError
-    from bench.run.execute import carry_out
     from methods import METHODS
 
     if options.get("executor") == "slurm":
@@ -145,7 +145,7 @@ def leaderboard(results: pd.DataFrame | str | Path = "runs", tasks: str = "") ->
     Parameters
     ----------
     results
-        What :func:`run` returned, several of them concatenated, or a directory of results.
+        Rows that :func:`run` returned, also several concatenated, or a directory of results.
     tasks
         Only these: names, tags, globs, separated by commas.
 
@@ -236,12 +236,12 @@ def _as_set(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _warn(done: Done) -> None:
-    """Warn of what the command line would have said in red."""
-    said = [f"{task} was not run: {reason}" for task, reason in done.plan.absent.items()]
+    """Warn where the command line would print a line in red."""
+    lines = [f"{task} was not run: {reason}" for task, reason in done.plan.absent.items()]
     if done.outcome is not None and not done.outcome.ok:
         counts = ", ".join(f"{number} {status}" for status, number in sorted(done.outcome.counts.items()))
-        said.append(f"not every job ended well ({counts}): see status and reason of the rows")
+        lines.append(f"not every job ended well ({counts}): see status and reason of the rows")
     if done.outcome is not None and done.outcome.tracking_error:
-        said.append(f"MLflow at {done.uri} failed ({done.outcome.tracking_error}); results are safe")
-    for line in said:
+        lines.append(f"MLflow at {done.uri} failed ({done.outcome.tracking_error}); results are safe")
+    for line in lines:
         warnings.warn(line, stacklevel=3)

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 from bench.environment import limit_threads
 
@@ -29,7 +29,7 @@ from tasks.command_line import command  # noqa: E402
 from tasks.datasets import DataError  # noqa: E402
 
 if TYPE_CHECKING:
-    from bench.run.execute import Done
+    from bench.jobs.execute import Done
     from tasks.datasets.catalogue import RealDataset
 
 app = typer.Typer(
@@ -44,40 +44,11 @@ app.add_typer(data_app, name="data")
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
-class Preset(StrEnum):
-    """How large a run is."""
-
-    smoke = "smoke"
-    default = "default"
-    paper = "paper"
-
-
-class ExecutorName(StrEnum):
-    """Where jobs run."""
-
-    local = "local"
-    inline = "inline"
-    slurm = "slurm"
-
-
-class Kind(StrEnum):
-    """What can be listed."""
-
-    methods = "methods"
-    tasks = "tasks"
-    metrics = "metrics"
-
-
-class NewKind(StrEnum):
-    """What can be begun."""
-
-    method = "method"
-    task = "task"
-    metric = "metric"
+Preset = Literal["smoke", "default", "paper"]
 
 
 class Format(StrEnum):
-    """What a leaderboard is written as."""
+    """A file format of the leaderboard; typer takes no list of a Literal."""
 
     md = "md"
     csv = "csv"
@@ -141,16 +112,16 @@ def read_options(
         list[str],
         typer.Option(help="Python file that registers methods, tasks or metrics; repeatable.", rich_help_panel=WHAT),
     ] = [],  # noqa: B006
-    preset: PresetOption = Preset.default,
+    preset: PresetOption = "default",
     seeds: Seeds = None,
     jobs: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Jobs at a time; else the number of cores.", rich_help_panel=WHERE),
     ] = None,
     executor: Annotated[
-        ExecutorName,
+        Literal["local", "inline", "slurm"],
         typer.Option(help="A process for each job, this process, or SLURM.", rich_help_panel=WHERE),
-    ] = ExecutorName.local,
+    ] = "local",
     resources: Annotated[
         str,
         typer.Option(
@@ -216,10 +187,10 @@ def read_options(
         tasks=tasks,
         plugins=plugin,
         settings=set_,
-        preset=preset.value,
+        preset=preset,
         seeds=seeds,
         jobs=jobs,
-        executor=executor.value,
+        executor=executor,
         resources=read_resources(",".join(filter(None, [resources, slurm, *named]))),
         data=data,
         x=in_file.pop("x", x),
@@ -255,7 +226,7 @@ def takes_options(function: Callable[..., None]) -> Callable[..., None]:
 @takes_options
 def run(options: Options, dry_run: DryRun = False) -> None:
     """Run methods on tasks, log to MLflow, and end with the leaderboard."""
-    from bench.run.execute import carry_out
+    from bench.jobs.execute import carry_out
 
     console = _console()
     _end(carry_out(options, console, dry_run), options, console)
@@ -300,7 +271,9 @@ def preflight(options: Options) -> None:
 
 
 @app.command("list")
-def list_(what: Annotated[Kind, typer.Argument(help="What to list.")], json: AsJson = False) -> None:
+def list_(
+    what: Annotated[Literal["methods", "tasks", "metrics"], typer.Argument(help="What to list.")], json: AsJson = False
+) -> None:
     """List methods, tasks or metrics."""
     from bench.describe import as_json, list_of, listed
 
@@ -370,9 +343,8 @@ def leaderboard(
         typer.echo(leaderboard_json(results, header, keep), nl=False)
         return
     console = _console()
-    formats = [kind.value for kind in format_]
     gathered = [store.gather() for store in stores]
-    board, files = write_leaderboard(gathered, into or stores[0].out, header, formats, keep)
+    board, files = write_leaderboard(gathered, into or stores[0].out, header, format_, keep)
     print_leaderboard(board, console)
     console.print(Text(f"Leaderboard: {', '.join(map(str, files))}"), soft_wrap=True)
 
@@ -559,7 +531,7 @@ def data_add(
 @app.command()
 def calibrate(
     tasks: Tasks = "quick",
-    preset: PresetOption = Preset.default,
+    preset: PresetOption = "default",
     seeds: Seeds = None,
     out: Out = Path("runs"),
     data_dir: DataDir = None,
@@ -580,7 +552,7 @@ def calibrate(
 
 @app.command()
 def new(
-    kind: Annotated[NewKind, typer.Argument(help="What to begin.")],
+    kind: Annotated[Literal["method", "task", "metric"], typer.Argument(help="What to begin.")],
     name: Annotated[str, typer.Argument(help="A Python identifier, such as my_vae.")],
 ) -> None:
     """Write a small file for a method, task or metric of your own, which runs as it is."""
@@ -602,7 +574,7 @@ def check(
     from bench.studies.check import Subject, say
     from bench.studies.check import check as checked
 
-    specs, plugins = choose_methods(",".join(methods), Preset.smoke, [])
+    specs, plugins = choose_methods(",".join(methods), "smoke", [])
     console = _console()
     sound = [say(spec.label, checked(Subject(spec.name, spec.changes, plugins)), console) for spec in specs]
     if not all(sound):
@@ -611,10 +583,10 @@ def check(
 
 def main() -> None:
     """Run the command line; a mistake in the request is one message and exit code 2, a full disk one and 1."""
+    from bench.jobs.executors import ExecutorError
     from bench.keep.store import StoreError
     from bench.plan.plugins import PluginError
     from bench.records import PlanError
-    from bench.run.executors import ExecutorError
 
     try:
         app()

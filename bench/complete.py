@@ -1,4 +1,4 @@
-"""What a shell offers for a word that is begun: names of methods, tasks, metrics and data sets, after a comma too."""
+"""Shell completion: names of methods, tasks, metrics and data sets, also after a comma."""
 
 from __future__ import annotations
 

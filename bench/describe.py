@@ -1,4 +1,4 @@
-"""What ``list`` and ``show`` say of methods, tasks, metrics and data sets."""
+"""Texts of ``list`` and ``show`` for methods, tasks, metrics and data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine has, for ``python -m bench doctor``."""
+"""The state of this machine, for ``python -m bench doctor``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader of a result must know of the machine and the code that made it."""
+"""The machine and the code that made a result, as a reader must know them."""
 
 from __future__ import annotations
 

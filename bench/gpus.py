@@ -1,4 +1,4 @@
-"""What PyTorch and the driver say of GPUs, asked in a process of its own: either may crash whoever asks."""
+"""GPUs as PyTorch and the driver see them, asked in another process: either may crash the process that asks."""
 
 from __future__ import annotations
 

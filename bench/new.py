@@ -33,7 +33,7 @@ def new(kind: str, name: str, directory: Path) -> Path:
     name
         A Python identifier; of ``my_vae`` the file is ``my_vae.py``, the class ``MyVae`` and the method ``my-vae``.
     directory
-        Where it is written.
+        Directory of the new file.
 
     Raises
     ------

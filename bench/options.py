@@ -48,7 +48,7 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is asked for.
+    """A request.
 
     Attributes
     ----------
@@ -153,7 +153,7 @@ class Options:
 
     @cached_property
     def chosen(self) -> Chosen:
-        """What the words stand for.
+        """The methods, tasks and data that the words stand for.
 
         Raises
         ------

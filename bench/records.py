@@ -108,7 +108,7 @@ class Job:
 
     @property
     def place(self) -> tuple[str, str, str, str, int, str]:
-        """Where the job stands in the cross; code, data and configuration, which its id holds too, may change there."""
+        """The job's position in the cross. Code, data and configuration may change there; the id changes with them."""
         return self.role, self.method, self.task, self.unit, self.seed, self.preset
 
     @property
@@ -166,7 +166,7 @@ class Result:
     curves
         Training curves of the last fit by loss term.
     picture
-        Codes in two dimensions (:mod:`bench.run.pictures`); empty for most jobs.
+        Codes in two dimensions (:mod:`bench.jobs.pictures`); empty for most jobs.
     warnings, log
         Why fits did not converge, and the methods' remarks.
     fit_seconds, evaluate_seconds, peak_memory_mb
@@ -220,6 +220,7 @@ class Result:
             **self.environment,
             **vars(self.job),
             **vars(self),
+            "status": str(self.status),
             "job_id": self.job.id,
             "n_stacked": max(1, len(self.job.stack)),
             "config": json.dumps(dict(self.job.config), sort_keys=True),

@@ -140,13 +140,13 @@ def of_task(found: dict[str, Any]) -> list[str]:
             ("Reference", escape(found["reference"])),
         ),
         "",
-        "## Controls",
+        "## References",
         "",
-        "| control | what it does | method |",
+        "| reference | what it does | method |",
         "|---|---|---|",
         *(
             f"| {c['name']} | {in_table(c['description'])} | {links('methods', c['methods']) or 'built by the task'} |"
-            for c in found["controls"]
+            for c in found["references"]
         ),
     ]
 

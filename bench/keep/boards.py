@@ -1,4 +1,4 @@
-"""What is made of results: the leaderboard of one or several out directories, and how it was made."""
+"""The leaderboard of one or several out directories, with a header that says how it was made."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def write_leaderboard(
     Parameters
     ----------
     gathered
-        Of a job that is in several of them the last result counts.
+        The results of each directory; the last result of a job counts.
     directory
-        Where to.
+        Where the files go.
     header
         Lines about how it was made.
     formats
-        Of :data:`leaderboard.FORMATS`; none stands for the usual ones.
+        Some of :data:`leaderboard.FORMATS`; none stands for the usual ones.
     keep
-        Whether a task/dataset is to be in it.
+        Whether a task/dataset is part of the leaderboard.
     """
     import leaderboard
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.keep.store import Store
 
-#: What can be removed, and what that costs.
+#: Kinds of files that can be removed, and what that costs.
 CHOICES = {
     "fits": "fits kept between jobs; a job that needs one makes it again",
     "logs": "what jobs printed",
@@ -24,7 +24,7 @@ class Rubbish:
 
     @property
     def bytes(self) -> int:
-        """What they take."""
+        """Their size."""
         return sum(file.lstat().st_size for file in self.files)
 
 

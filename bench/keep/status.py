@@ -32,7 +32,7 @@ LOOK = 2.0
 
 @dataclass(frozen=True)
 class Standing:
-    """What is in an out directory.
+    """The content of an out directory.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Standing:
         For each (task, preset) how many jobs ended how; ``to run`` are planned and have no result, ``outdated``
         have a result of earlier code, data or configuration.
     failures
-        Of the last jobs that failed, the last first: id, title, status, reason.
+        The last jobs that failed, latest first: id, title, status, reason.
     at_work
         Whether a run is at work there.
     not_logged

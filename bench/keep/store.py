@@ -34,7 +34,7 @@ class Gathered:
     curves
         Training curves of methods: job_id, term, epoch, value.
     pictures
-        Cells of all pictures (:mod:`bench.run.pictures`): job_id, x, y, labels, trained.
+        Cells of all pictures (:mod:`bench.jobs.pictures`): job_id, x, y, labels, trained.
     """
 
     rows: pd.DataFrame
@@ -103,7 +103,7 @@ class Store:
 
         lock = FileLock(self.out / "lock")
         try:
-            lock.acquire(timeout=1)  # a look whether it is held, as is_locked takes, is no other run
+            lock.acquire(timeout=1)  # is_locked takes the lock for a moment, and is no other run
         except Timeout as error:
             raise StoreError(f"{self.out}: another run is at work here; wait for it or choose another --out") from error
         return lock
@@ -129,7 +129,10 @@ class Store:
         content = read_sealed(self.file(job_id)) or {}
         if content.get("format") != FORMAT or content.get("job", {}).get("id") != job_id:
             return None
-        return Result.from_json(content)
+        try:
+            return Result.from_json(content)
+        except (KeyError, TypeError, ValueError):  # of another version of the program
+            return None
 
     def finished(self, job_id: str) -> Result | None:
         """Return the result of a job that need not be run again."""
@@ -169,7 +172,7 @@ class Store:
         Parameters
         ----------
         jobs
-            What is to be run.
+            The jobs of this run.
         run
             ``invocation``, ``name`` and ``command`` of this run, as it is logged.
         """
@@ -215,7 +218,7 @@ def gather(results: Iterable[Result]) -> Gathered:
 
 
 def _settings(job: Job) -> list[str]:
-    """Return ``key=value`` of what the user changed; all of it where the method was tuned, as its label names none."""
+    """Return the user's changes as ``key=value``; of a tuned method all keys, as its label names none."""
     if job.method.endswith((TUNED, ORACLE)):
         return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in job.config.items()]
     return job.method.removeprefix(job.name).split("@")[1:]
@@ -245,7 +248,7 @@ def replay_command(job: Job) -> str:
     if job.own:
         task = task.partition("/")[0]
         key_of = {role: key for key, role in TASKS[task].columns.items()}
-        columns = ",".join(f"{key_of[role]}={value}" for role, value in job.own.items() if role in key_of)
+        columns = ",".join(f"{key_of[role]}={value}" for role, value in job.own.items() if role in key_of and value)
         own = ["--data", job.own["file"], "--columns", columns]
         own[-1] += f",x={job.own['x']}"
         own += ["--n-genes", job.own["n_genes"]]

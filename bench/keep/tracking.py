@@ -45,8 +45,8 @@ def _database(store: Store, uri: str) -> Path | None:
     return store.out / "mlflow.db" if uri == default_uri(store.out) else None
 
 
-def _said(error: Exception) -> str:
-    """Return what an error says in a line; SQL follows in others."""
+def _line(error: Exception) -> str:
+    """Return the first line of an error; SQL follows in others."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
@@ -80,7 +80,7 @@ def _create(database: Path) -> None:
 class Ledger:
     """Which results have been logged where, as lines of a text file: what needs no look at MLflow.
 
-    Where the SQLite store is gone nothing has been logged. A line that is cut off or lost costs logging its result
+    If the SQLite store is gone, nothing counts as logged. If a line is cut off or lost, its result is logged
     again, which changes nothing.
     """
 
@@ -120,7 +120,7 @@ class Tracker:
     invocation
         The plan's hash: a parent run that carries it is taken up again.
     name, command
-        What the parent run is called, and the command that made it.
+        Name of the parent run, and the command that made it.
     """
 
     def __init__(self, uri: str, store: Store, invocation: str, name: str, command: str):
@@ -130,7 +130,7 @@ class Tracker:
         self.name = name
         self.command = command
         self.ledger = Ledger(store, uri)
-        #: What went wrong, empty while all is well.
+        #: The error that ended logging; empty while there is none.
         self.error = ""
         database = _database(store, uri)
         if database is not None and _exists(database) and (damage := _damage(database)):
@@ -167,7 +167,7 @@ class Tracker:
             self._client.set_terminated(self._parent, status)
             self._open_mark.unlink(missing_ok=True)
         except Exception as error:  # noqa: BLE001 - see _work
-            self.error = _said(error)
+            self.error = _line(error)
 
     def _start(self) -> threading.Thread:
         if self._thread is None:
@@ -185,7 +185,7 @@ class Tracker:
             if self.uri.startswith("http"):
                 self._adopt()  # a request whose answer was lost has been sent twice
         except Exception as error:  # noqa: BLE001 - MLflow raises what its stores raise; the head reports it at the end
-            self.error = _said(error)
+            self.error = _line(error)
             while self._queue.get() is not None:
                 pass
 

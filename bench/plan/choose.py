@@ -1,4 +1,4 @@
-"""What is asked for: the methods, tasks and data that words of the command line stand for."""
+"""The methods, tasks and data that the words of the command line stand for."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _parse_doses(parts: Sequence[str]) -> list[tuple[str, list[tuple[str, ...]]]
     Returns
     -------
     list
-        Of each name the rows, each a tuple of ``key=value``; a name alone has one row, the empty tuple.
+        For each name its rows, each a tuple of ``key=value``; a name alone has one row, the empty tuple.
     """
     asked: list[tuple[str, list[list[str]]]] = []
     for part in parts:
@@ -138,11 +138,11 @@ def choose_own_tasks(
     file
         Path of an ``.h5ad`` or a ``.zarr`` directory.
     columns
-        What the user named on the command line: ``{"unit": "cancer_type", ...}``.
+        The user's columns by their part: ``{"unit": "cancer_type", ...}``.
     n_genes
         How many genes are used; 0 for all.
     x
-        What its expression is, of :data:`tasks.datasets.own.SCALES`.
+        Kind of its expression, one of :data:`tasks.datasets.own.SCALES`.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def choose_own_tasks(
     if not is_data_file(path):
         raise PlanError(f"--data {file!r}: there is no file {path}, and no .zarr directory")
     if x not in SCALES:
-        raise PlanError(f"--x {x!r}: one of {', '.join(SCALES)} is needed")
+        raise PlanError(f"--columns x={x}: one of {', '.join(SCALES)} is needed")
     described = {"file": str(path), "n_genes": str(n_genes), "x": x}
     return [f"{name}/{path.stem}" for name in chosen], {**described, **fields_of}
 
@@ -181,9 +181,9 @@ def choose_asked_tasks(
     """
     if file is not None:
         return choose_own_tasks(spec, str(file), columns, N_GENES if n_genes is None else n_genes, x or SCALES[0])
-    described = [option for option, value in (("columns", columns), ("n-genes", n_genes), ("x", x)) if value]
-    if described:
-        raise PlanError(f"--{described[0]} describes --data, which is not given")
+    if columns or x or n_genes is not None:
+        option = "--columns" if columns or x else "--n-genes"
+        raise PlanError(f"{option} describes --data, which is not given")
     return choose_tasks(spec), None
 
 

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 #: long side (12 minutes were said for a default run that took 7), used until something has been measured.
 ROUGH = {"smoke": (1.5, 0.5), "default": (8.0, 0.8), "paper": (60.0, 2.0)}
 
-#: Where a preflight has its jobs, in an out directory.
+#: Directory of a preflight's jobs, in an out directory.
 PREFLIGHT = "preflight"
-#: Of a fit in a preflight so many seconds, and at most that part of it, go on what does not grow with data and epochs;
-#: early stopping ends a fit after so much of its epochs, as a rule. With these, the default jobs of three autoencoders
-#: on two simulated tasks were said to take 1 to 4 times what they took.
+#: A fit of a preflight spends STARTUP seconds, but at most STARTUP_PART of its time, on work that does not grow with
+#: data and epochs. Early stopping usually ends a fit after the share EPOCHS_USED of its epochs. With these values the
+#: estimates of three autoencoders on two simulated tasks were 1 to 4 times too long.
 STARTUP, STARTUP_PART, EPOCHS_USED = 0.3, 0.75, 0.5
 
 #: Seconds of a run before its first job and after its last, and between two jobs until that has been measured.

@@ -42,7 +42,7 @@ def make_plan(
     Parameters
     ----------
     methods, tasks
-        What :func:`choose_methods` and :func:`choose_tasks` return.
+        The results of :func:`choose_methods` and :func:`choose_tasks`.
     preset
         ``smoke``, ``default`` or ``paper``.
     n_seeds
@@ -50,8 +50,8 @@ def make_plan(
     plugins
         Files that a worker must import.
     index
-        What is known of tasks from an earlier plan (units, size and what is said of the data, by digest); added to in
-        place, so that planning the same thing again reads no data.
+        Facts about tasks from an earlier plan (units, sizes and notes, by digest). New facts are added in place, so
+        that planning the same again reads no data.
     own
         File and fields of the user's own data, for tasks of :func:`choose_own_tasks`.
 
@@ -76,7 +76,7 @@ def make_plan(
         task_digest, data_digest = source_digest(type(task)), task.dataset.digest(preset)
         key = f"{task_name} {preset} {task_digest} {data_digest}"
         if key not in index:
-            index[key] = _learnt(task)
+            index[key] = _facts(task)
         units, (n_cells, n_all), taken = (index[key][about] for about in ("units", "shape", "x_taken_for"))
         notes += [f"{task.dataset.name}: {said}" for said in (f"X was taken for {taken}", *index[key]["notes"])]
         n_genes = min(task.dataset.n_genes or n_all, n_all)
@@ -115,8 +115,8 @@ def make_plan(
     return Plan(tuple(jobs), absent, sizes, selections, tuple(dict.fromkeys(notes)))
 
 
-def _learnt(task: Task) -> dict[str, Any]:
-    """Return what the index keeps of a task, from its data."""
+def _facts(task: Task) -> dict[str, Any]:
+    """Return the facts about a task that the index keeps."""
     copies = copies_of(task.data)
     return {
         "units": task.units(),

@@ -18,7 +18,7 @@ OWN = ("methods", "tasks", "metrics")
 def source_digest(cls: type) -> str:
     """Return the SHA-256 of the source files that define ``cls``, its bases and all of ours that they import.
 
-    What a method says that it depends on besides (:meth:`methods.base.Method.depends`) goes into it.
+    Further dependencies that a method names (:meth:`methods.base.Method.depends`) go into the digest.
 
     Imports are followed wherever they stand, inside functions too. Packages' ``__init__`` files are left
     out: they are registries, and a new entry changes no result. Nobody can tell what a class of a notebook or script

@@ -1,4 +1,4 @@
-"""In which order jobs run: the longest first, and those that need one fit not at the same time."""
+"""The order of jobs: the longest first, and jobs that need the same fit not at the same time."""
 
 from __future__ import annotations
 

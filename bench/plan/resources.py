@@ -1,4 +1,4 @@
-"""What a job asks of a machine: threads, memory, a GPU, minutes."""
+"""The resources of a job: threads, memory, a GPU, minutes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAFETY = 4.0
 
 @dataclass(frozen=True)
 class Resources:
-    """What a job is given; jobs with the same are one resource class.
+    """The resources that a job gets; jobs with equal resources form a class.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Resources:
     memory_mb
         Resident memory of the job's process and its children.
     gpu
-        Whether it trains on a GPU where it is given one.
+        Whether its method trains on a GPU.
     minutes
         Wall-clock time.
     """

@@ -20,10 +20,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from bench.environment import describe
+from bench.jobs.fits import Fits
+from bench.jobs.job import run_job
 from bench.plan import make_plan, method_config
 from bench.records import Job
-from bench.run.fits import Fits
-from bench.run.job import run_job
 from leaderboard.table import BASELINE, CEILING, FLOOR
 from metrics import METRICS
 from tasks import load_task
@@ -93,9 +93,9 @@ def _shift(predicted: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 
 Corruption = Callable[[np.ndarray, np.ndarray, float, np.random.Generator], np.ndarray]
-#: What is done to codes (n_cells, n_latent), given those of the training cells.
+#: Corruptions of codes (n_cells, n_latent), given the codes of the training cells.
 CODES: dict[str, Corruption] = {"rotation": rotate, "permutation": permute, "collapse": collapse}
-#: What is done to predicted cells (n_cells, n_genes), given the cells they start from.
+#: Corruptions of predicted cells (n_cells, n_genes), given the cells that the prediction starts from.
 PREDICTIONS: dict[str, Corruption] = {"variance": flatten, "gene-shuffle": shuffle_genes, "sign-flip": flip_signs}
 
 
@@ -114,7 +114,7 @@ class Corrupted:
     Parameters
     ----------
     fitted
-        What is corrupted. The wrapper has the abilities that it has.
+        The fitted method; the wrapper has the same abilities.
     floor
         The fitted floor that it is mixed with; used by ``mixing`` alone.
     training
@@ -180,7 +180,7 @@ def aligned(codes: np.ndarray, training: np.ndarray, reference: np.ndarray) -> n
     Parameters
     ----------
     codes, training
-        What is turned, (n_cells, n_latent) and, of the training cells, (n_training, n_latent).
+        The codes to turn, (n_cells, n_latent), and those of the training cells, (n_training, n_latent).
     reference
         The other codes of the training cells, (n_training, n_reference).
 
@@ -226,7 +226,7 @@ def corrupted(fit: Fit, floor: Fit, n_training: int, ladder: str, dose: float, s
 
 @dataclass
 class Outcome:
-    """What was measured, where it was written, and what could not be measured."""
+    """The measured values, the files that were written, and the failures."""
 
     rows: pd.DataFrame
     files: list[Path] = field(default_factory=list)
@@ -242,7 +242,7 @@ def calibrate(
     Parameters
     ----------
     tasks
-        What :func:`bench.plan.choose_tasks` returns.
+        Names from :func:`bench.plan.choose_tasks`.
     preset, n_seeds
         As for a run; None takes the task's number of seeds.
     out
@@ -330,7 +330,7 @@ def _row(task: Task, job: Job, metric: str, value: float) -> dict[str, Any]:
 def _scores(task: Task, job: Job) -> Iterator[tuple[str, float, dict[str, float], str]]:
     """Yield ladder, dose, scores and why there are none: of the three references, then of the corrupted ceiling.
 
-    What ladders have in common is evaluated once: dose 0 is the ceiling, and dose 1 of ``mixing`` the floor.
+    Doses that all ladders share are evaluated once: dose 0 is the ceiling, and dose 1 of ``mixing`` the floor.
     """
     baseline = run_job(job, None)
     values = {name: float("nan") if value is None else value for name, value in baseline.scores.items()}

@@ -9,14 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from bench.jobs.execute import estimate_of, executor_for, say_data
+from bench.jobs.progress import duration
+from bench.jobs.runner import run_jobs
 from bench.keep.store import Store
 from bench.options import Options
 from bench.plan import make_plan
 from bench.plan.cost import PREFLIGHT, Estimate
 from bench.records import WHOLE, MethodSpec, Plan, Result, Status
-from bench.run.execute import estimate_of, executor_for, say_data
-from bench.run.progress import duration
-from bench.run.runner import run_jobs
 from methods import METHODS
 
 #: Its data are of this preset. Real data have one size only: whether they fit into memory is found with all of them.
@@ -27,12 +27,12 @@ MINUTES = 10.0
 
 @dataclass(frozen=True)
 class Flown:
-    """What a preflight found.
+    """The outcome of a preflight.
 
     Attributes
     ----------
     plan, results
-        What was tried, and how each of its jobs ended.
+        The jobs that were tried, and how each of them ended.
     n_left, seconds, basis
         How many jobs the run itself has left, how long they may take, and how well that is known.
     """

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.environment import describe
+from bench.jobs.job import run_stack
 from bench.keep.store import Store, StoreError
 from bench.plan.digests import source_digest
 from bench.plan.plugins import load_plugin
 from bench.records import Job, Result
-from bench.run.job import run_stack
 from methods import METHODS
 from tasks import load_task
 from tasks.datasets import DataError
@@ -30,9 +30,9 @@ class Replay:
     Attributes
     ----------
     job
-        What was run.
+        The job.
     changes
-        What is no longer as it was when the job ran: code, data, libraries, machine.
+        Changes since the job ran: code, data, libraries, machine.
     stored, result
         The two results.
     scores

@@ -26,15 +26,15 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from bench.jobs.execute import Done, execute, executor_for, say_data, uri_of
+from bench.jobs.executors import Executor
+from bench.jobs.progress import duration
+from bench.jobs.runner import Interruptible, run_jobs
 from bench.keep.store import Store
 from bench.options import Options
 from bench.plan import method_config
 from bench.plan.cost import Estimate
 from bench.records import ORACLE, TUNED, Job, MethodSpec, Plan, PlanError, Result, Status
-from bench.run.execute import Done, execute, executor_for, say_data, uri_of
-from bench.run.executors import Executor
-from bench.run.progress import duration
-from bench.run.runner import Interruptible, run_jobs
 from leaderboard.table import CEILING, FLOOR
 from methods import METHODS
 from methods.base import ConfigError, Search
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from tasks.base import Task
 
-#: Where studies and trials are, in an out directory.
+#: Directory of studies and trials, in an out directory.
 TUNING = "tuning"
 #: Trials before the sampler's model is used, the default one among them, and before one can be given up.
 STARTUP = 5
@@ -66,13 +66,13 @@ class Study:
     spec
         The method, with what the user fixed.
     space
-        What can be changed.
+        The keys that can be changed.
     folds
         The inner units, in the order in which trials meet them.
     trials
         Optuna's study.
     ranges
-        Of the inner units, the scores of floor and of ceiling.
+        Scores of floor and ceiling on each inner unit.
     lacking
         Why nothing can be chosen; empty where something can.
     """
@@ -89,7 +89,7 @@ class Study:
 
     @property
     def name(self) -> str:
-        """What the study is kept under: all that its trials depend on."""
+        """The key of the study: everything that its trials depend on."""
         job = self.default
         about = {
             "space": {key: repr(search) for key, search in self.space.items()},
@@ -132,7 +132,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a study ended with: two configurations, and how its trials ended."""
+    """The outcome of a study: two configurations, and how its trials ended."""
 
     study: Study
     tuned: Mapping[str, Any]
@@ -148,13 +148,13 @@ def studies_of(
     Parameters
     ----------
     plan
-        Of :func:`bench.plan.make_plan`.
+        From :func:`bench.plan.make_plan`.
     specs
         Its methods.
     n_folds
         Inner units of a study at most; the same ones for every method.
     index
-        What is known of tasks, as for :func:`bench.plan.make_plan`; added to in place.
+        Facts about tasks, as for :func:`bench.plan.make_plan`; new ones are added in place.
     """
     by_label = {spec.label: spec for spec in specs}
     references = {(job.method, job.task, job.unit): job for job in plan.jobs if job.role == "reference"}
@@ -193,7 +193,7 @@ def _folds(task: Task, job: Job, n_folds: int, index: dict[str, Any]) -> tuple[s
 def jobs_of(studies: Sequence[Study], n_trials: int) -> list[Job]:
     """Return as many jobs as a tuning has at most, for the estimate of its time.
 
-    What trials will ask for is not known: each is the default here, its number in place of the seed, so that it counts.
+    The configurations of trials are not known yet: each is the default here, with its number in place of the seed.
     """
     return [
         replace(study.job(study.default.config, fold), seed=number).with_id()
@@ -209,15 +209,15 @@ class Tuning:
     Parameters
     ----------
     studies
-        Of :func:`studies_of`.
+        From :func:`studies_of`.
     out
         The out directory; studies and trials are in its ``tuning``.
     executor
         Where trials run.
     estimate
-        Of the time that jobs take.
+        Estimate of the time that jobs take.
     console
-        Where it is said how far it is.
+        Console for progress.
     """
 
     def __init__(
@@ -247,8 +247,8 @@ class Tuning:
     def run(self, n_trials: int) -> list[Chosen]:
         """Carry out what is left of so many trials, and choose.
 
-        What was tried is scored on the held-out unit, too, for the oracle alone: while the trial's fits are there, as
-        where no unit is ever in training they are the very fits that it takes.
+        Each configuration is scored on the held-out unit too, for the oracle alone. This happens while the trial's fits
+        are on disk: where no unit is ever in training, the score needs the same fits.
         """
         self._score_references()
         able = [study for study in self.studies if not study.lacking]
@@ -379,25 +379,26 @@ def tune(options: Options, n_trials: int, n_folds: int, console: Console, dry_ru
     options
         The request; its executor carries out the trials too.
     n_trials
-        Of each study.
+        Number of trials of each study.
     n_folds
         Inner units of a study at most.
     console
-        Where it is said how far it is.
+        Console for progress.
     dry_run
         Only say how much there is to do.
 
     Raises
     ------
-    bench.records.PlanError, bench.keep.store.StoreError, bench.run.executors.ExecutorError, tasks.datasets.DataError
+    bench.records.PlanError, bench.keep.store.StoreError, bench.jobs.executors.ExecutorError, tasks.datasets.DataError
         It cannot be done as it is asked for; nothing has been run.
     """
+    chosen = options.chosen  # first: what cannot be chosen makes no directory
     store = Store(options.out)
     with store.lock():
         index = store.index()
         plan = options.plan(index)
-        say_data(plan, options.chosen.own, console)
-        studies, without = studies_of(plan, options.chosen.methods, n_folds, index)
+        say_data(plan, chosen.own, console)
+        studies, without = studies_of(plan, chosen.methods, n_folds, index)
         store.write_index(index)
         for name, reason in without.items():
             console.print(Text(f"not tuned  {name}: {reason}"), style="yellow", soft_wrap=True)
@@ -413,11 +414,11 @@ def tune(options: Options, n_trials: int, n_folds: int, console: Console, dry_ru
             return Done(plan, store, uri_of(options), None)
         executor = executor_for(options, plan.sizes, lambda: estimate, console)
         with Interruptible():
-            chosen = Tuning(studies, store.out, executor, estimate, console).run(n_trials)
+            outcomes = Tuning(studies, store.out, executor, estimate, console).run(n_trials)
         for study in studies:
             if study.lacking:
                 console.print(Text(f"not tuned  {study.name}: {study.lacking}"), style="red", soft_wrap=True)
-        plan = replace(plan, jobs=(*plan.jobs, *tuned_jobs(plan, chosen)))
+        plan = replace(plan, jobs=(*plan.jobs, *tuned_jobs(plan, outcomes)))
         title = f"{options.methods} tuned × {options.tasks} ({options.preset})"
         return execute(plan, store, executor, options, console, title)
 

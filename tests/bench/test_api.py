@@ -10,8 +10,9 @@ import pytest
 
 import bench
 from bench import api
-from bench.plan import PlanError, choose_methods
 from bench.keep.store import StoreError
+from bench.plan import choose_methods
+from bench.records import PlanError
 from methods import METHODS
 from methods.base import ConfigError, Method
 from metrics import UnknownName
@@ -98,7 +99,7 @@ def test_a_class_of_the_script_is_run_inline_or_refused(tmp_path):
         + f"""
 import bench
 from methods import METHODS
-from bench.plan import PlanError
+from bench.records import PlanError
 try:
     bench.run(FirstGenes, "{TASK}", preset="smoke", out="out")
 except PlanError as error:
@@ -140,9 +141,9 @@ bench.run([FirstGenes], "{TASK}", preset="smoke", out="out")
     assert "has changed since this Python imported it; restart Python" in done.stderr
 
 
-def test_failed_cells_are_rows_and_a_warning(tmp_path, plugin):
+def test_failed_jobs_are_rows_and_a_warning(tmp_path, plugin):
     file = plugin(NOTEBOOK_CLASS.replace("return np.asarray(data.X)[:, :3]", "raise RuntimeError('broken')"), "bad.py")
-    with pytest.warns(UserWarning, match=r"not every cell ended well \(2 failed, 6 ok\)"):
+    with pytest.warns(UserWarning, match=r"not every job ended well \(2 failed, 6 ok\)"):
         rows = bench.run(f"{file}:FirstGenes", TASK, preset="smoke", out=tmp_path / "out", executor="inline")
     METHODS.forget("first-genes")
     failed = rows[rows["method"] == "first-genes"]
@@ -172,7 +173,7 @@ def test_absent_data_are_a_warning(tmp_path, monkeypatch):
         ({"settings": {"vae": {"n_latent": 3}}}, UnknownName, "unknown method 'vae'"),
         ({"executor": "slurm"}, PlanError, "'local' or 'inline' is needed"),
         ({"data_dir": "nowhere"}, DataError, "there is no such directory"),
-        ({"columns": {"unit": "cancer"}}, PlanError, "--unit describes --data, which is not given"),
+        ({"columns": {"unit": "cancer"}}, PlanError, "--columns describes --data, which is not given"),
         ({"preset": "huge"}, ConfigError, "one of smoke, default, paper"),
     ],
 )

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from bench.jobs.job import run_job
+from bench.plan import make_plan
 from bench.studies.calibrate import (
     DOSES,
     MIXING,
     Corrupted,
-    _control,
+    _reference,
     aligned,
     calibrate,
     collapse,
@@ -23,8 +25,6 @@ from bench.studies.calibrate import (
     rotate,
     shuffle_genes,
 )
-from bench.run.job import run_job
-from bench.plan import make_plan
 from tasks import load_task
 
 PREDICTION, EMBEDDING = "unseen-cell-type/ifn-sim", "reembedding/pancancer-sim"
@@ -47,8 +47,8 @@ def cells():
 
 
 @pytest.fixture(scope="module")
-def control_cells():
-    """The first unit's control jobs of a task, by name."""
+def reference_jobs():
+    """The first unit's reference jobs of a task, by name."""
     plan = make_plan([], [PREDICTION, EMBEDDING, BOTH], "smoke", 1, (), {})
     found = {}
     for job in plan.jobs:
@@ -130,40 +130,40 @@ def test_the_wrapper_has_the_abilities_of_what_it_wraps():
 
 
 @pytest.mark.parametrize("name", [PREDICTION, EMBEDDING, BOTH])
-def test_the_ends_of_mixing_are_the_controls_themselves(control_cells, name):
-    of_name = control_cells[name]
+def test_the_ends_of_mixing_are_the_references_themselves(reference_jobs, name):
+    of_name = reference_jobs[name]
     job, task = of_name["baseline"], load_task(name, "smoke")
     n_training = task.training_data(job.unit, job.seed).n_obs
-    for dose, control in ((0.0, "ceiling"), (1.0, "floor")):
-        fits = (_control(task, "ceiling", job), _control(task, "floor", job))
+    for dose, reference in ((0.0, "ceiling"), (1.0, "floor")):
+        fits = (_reference(task, "ceiling", job), _reference(task, "floor", job))
         scores = task.evaluate(corrupted(*fits, n_training, MIXING, dose, 0), job.unit, job.seed)
-        expected = run_job(of_name[control], None)["scores"]
+        expected = run_job(of_name[reference], None).scores
         assert {key: value if np.isfinite(value) else None for key, value in scores.items()} == expected
 
 
 @pytest.mark.parametrize(("name", "ladder"), [(PREDICTION, "sign-flip"), (EMBEDDING, "rotation"), (BOTH, "collapse")])
-def test_dose_zero_is_bit_identical(control_cells, name, ladder):
-    job, task = control_cells[name]["baseline"], load_task(name, "smoke")
+def test_dose_zero_is_bit_identical(reference_jobs, name, ladder):
+    job, task = reference_jobs[name]["baseline"], load_task(name, "smoke")
     n_training = task.training_data(job.unit, job.seed).n_obs
-    fit, floor = _control(task, "ceiling", job), _control(task, "floor", job)
+    fit, floor = _reference(task, "ceiling", job), _reference(task, "floor", job)
     plain = task.evaluate(fit, job.unit, job.seed)
     assert task.evaluate(corrupted(fit, floor, n_training, ladder, 0.0, 0), job.unit, job.seed) == plain
 
 
-def test_half_a_mixture_of_predictions_is_halfway(control_cells):
-    job, task = control_cells[PREDICTION]["baseline"], load_task(PREDICTION, "smoke")
+def test_half_a_mixture_of_predictions_is_halfway(reference_jobs):
+    job, task = reference_jobs[PREDICTION]["baseline"], load_task(PREDICTION, "smoke")
     training = task.training_data(job.unit, job.seed)
-    fit, floor = _control(task, "ceiling", job), _control(task, "floor", job)
+    fit, floor = _reference(task, "ceiling", job), _reference(task, "floor", job)
     half = corrupted(fit, floor, training.n_obs, MIXING, 0.5, 0)(training)
     ends = [one(training).predict(training, "stimulated") for one in (fit, floor)]
     np.testing.assert_allclose(half.predict(training, "stimulated"), np.mean(ends, axis=0), atol=1e-5)
 
 
-def test_only_the_fit_without_the_unit_is_corrupted(control_cells):
-    job, task = control_cells[EMBEDDING]["baseline"], load_task(EMBEDDING, "smoke")
+def test_only_the_fit_without_the_unit_is_corrupted(reference_jobs):
+    job, task = reference_jobs[EMBEDDING]["baseline"], load_task(EMBEDDING, "smoke")
     training = task.training_data(job.unit, job.seed)
     fit = corrupted(
-        _control(task, "ceiling", job), _control(task, "floor", job), training.n_obs, "permutation", 1.0, job.seed
+        _reference(task, "ceiling", job), _reference(task, "floor", job), training.n_obs, "permutation", 1.0, job.seed
     )
     assert isinstance(fit(training), Corrupted)
     assert not isinstance(fit(task.data), Corrupted)
@@ -260,6 +260,6 @@ def test_a_failure_is_said_and_costs_its_own_scores_alone(tmp_path, monkeypatch)
     monkeypatch.setattr(UnseenCellType, "evaluate", fails)
     outcome = calibrate([PREDICTION], "smoke", 1, tmp_path, Console(quiet=True), "made up")
     assert all("type1 · seed 0 · " in failure and "planted" in failure for failure in outcome.failed)
-    assert len(outcome.failed) == 3 + 3 * 4, "all doses but the two that are the controls"
+    assert len(outcome.failed) == 3 + 3 * 4, "all doses but the two that are the references"
     assert set(outcome.rows.loc[outcome.rows["unit"] == "type1", "ladder"]) > {"floor", "baseline", "ceiling"}
     assert "planted" in outcome.files[0].read_text()

@@ -6,10 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.studies.check import CheckFailed, Subject, check
-from bench.studies.check.checks import TIMED, another_seed, cells_alone, config_sources, decoding, extremes, presets, speed
 from bench.new import new
 from bench.plan.plugins import load_plugin
+from bench.studies.check import CheckFailed, Subject, check
+from bench.studies.check.checks import (
+    TIMED,
+    another_seed,
+    cells_alone,
+    config_sources,
+    decoding,
+    extremes,
+    presets,
+    speed,
+)
 from methods import METHODS
 from methods.base import Method
 from tests.bench.test_docs import example
@@ -161,7 +170,7 @@ def failures(subject):
     return {one.check: one.remark for one in check(subject) if one.status == "failed"}
 
 
-def test_the_method_without_a_fault_passes(planted):
+def test_the_method_without_a_fault_stacks(planted):
     outcomes = list(check(planted("without_a_fault")))
     assert [one for one in outcomes if one.status != "passed"] == []
     assert {one.check for one in outcomes} >= {caught for _, caught, _ in FAULTS.values()}
@@ -176,7 +185,7 @@ def test_a_planted_fault_is_found(fault, planted):
     assert "\n" not in found[caught]
 
 
-def test_the_method_in_the_docs_passes(tmp_path):
+def test_the_method_in_the_docs_stacks(tmp_path):
     name, text = example("adding_a_method.md")
     (tmp_path / name).write_text(text)
     address = f"{tmp_path / name}:GeneMean"
@@ -267,7 +276,7 @@ def test_a_default_that_does_not_say_where_it_comes_from():
         config_sources(own(Bare))
 
 
-def test_codes_of_cells_that_are_centred_on_each_other():
+def test_codes_of_jobs_that_are_centred_on_each_other():
     class Centred(Plain):
         def embed(self, data):
             return (data.X - data.X.mean(axis=0)) @ self.axes.T

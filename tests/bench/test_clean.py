@@ -4,9 +4,10 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.run.job import result_of
-from bench.plan import PlanError, choose_methods, choose_tasks, make_plan
+from bench.jobs.job import result_of
 from bench.keep.store import Store, StoreError
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.records import PlanError, Status
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def store(tmp_path):
     (store.out / "logs").mkdir()
     store.fits.mkdir()
     for job, status in zip(jobs, ("ok", "ok", "skipped", "failed", "killed"), strict=False):
-        store.write(result_of(job, status, "why", scores={"displacement": 0.5} if status == "ok" else None))
+        store.write(result_of(job, Status(status), "why", scores={"displacement": 0.5} if status == "ok" else {}))
         (store.out / "logs" / f"{job.id}.log").write_text("said")
     (store.fits / "one.safetensors").write_bytes(b"x" * 2_000_000)
     (store.fits / "one.lock").write_bytes(b"")
@@ -47,13 +48,13 @@ def test_without_yes_it_only_says_what_would_go(store, arguments):
 
 def test_each_choice_removes_its_own_files_alone(store):
     before = everything(store)
-    statuses = {result["job"]["id"]: result["status"] for result in store.results()}
+    statuses = {result.job.id: result.status for result in store.results()}
 
     assert clean(store, "--fits", "--yes").exit_code == 0
     assert {str(file.parent) for file in before - everything(store)} == {"fits"}
 
     assert clean(store, "--failed", "--yes").exit_code == 0
-    assert sorted(result["status"] for result in store.results()) == ["ok", "ok", "skipped"]
+    assert sorted(result.status for result in store.results()) == ["ok", "ok", "skipped"]
     logs = {file.stem for file in (store.out / "logs").iterdir()}
     assert logs == {job for job, status in statuses.items() if status in ("ok", "skipped")}
     assert "killed" not in (store.out / "leaderboard.csv").read_text()

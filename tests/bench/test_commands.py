@@ -18,9 +18,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bench import execute, plan
+from bench import options
 from bench.cli import app
 from bench.new import new
+from bench.records import PlanError
+from bench.studies import preflight
 from tasks import load_task
 from tasks.datasets.catalogue import RealDataset
 from tests.bench.conftest import ROOT
@@ -79,7 +81,7 @@ OTHERS = [line for line, _ in commands() if arguments(line) is None]
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """A directory with all that the commands name: results, an archive, the pages' examples and a data file."""
+    """A directory with all that the commands name: results, the pages' examples and a data file."""
     directory = tmp_path_factory.mktemp("commands")
     for page in PAGES:
         for name, text in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page.read_text(), re.DOTALL):
@@ -95,15 +97,14 @@ def directory(tmp_path_factory):
         made = invoke(patch, ["run", "--methods", "pca", "--tasks", TASK, "--out", "runs", *SMALL["run"]])
         assert made.exit_code == 0, made.output
         shutil.copytree("runs", "elsewhere/runs")
-        assert invoke(patch, ["export", "results.tar.gz"]).exit_code == 0
     return directory
 
 
 def invoke(patch, argv):
     """Run the suite in this process, with plans that keep one unit of the first task and its quickest methods."""
-    small = functools.partial(thinned, plan.make_plan)
-    patch.setattr(execute, "make_plan", small)
-    patch.setattr(plan, "make_plan", small)
+    small = functools.partial(thinned, options.make_plan)
+    patch.setattr(options, "make_plan", small)
+    patch.setattr(preflight, "make_plan", small)
     patch.setattr(sys, "argv", ["bench", *argv])
     return CliRunner().invoke(app, argv)
 
@@ -125,7 +126,7 @@ def test_command(directory, monkeypatch, tmp_path, argv):
     instead = next((change for start, (_, change) in INSTEAD.items() if line.startswith(start)), None)
     argv = instead(argv, monkeypatch) if instead else [*argv, *SMALL.get(argv[0], ())]
     done = invoke(monkeypatch, argv)
-    if isinstance(done.exception, plan.PlanError):  # of real data alone, which are not here
+    if isinstance(done.exception, PlanError):  # of real data alone, which are not here
         assert str(done.exception).startswith("no task could run\n")
         return
     if done.exception is not None and not isinstance(done.exception, SystemExit):

@@ -320,14 +320,14 @@ def test_counts_with_decimals_are_rounded_where_the_user_says_that_they_are_coun
     assert not as_it_is.layers
     assert len({read(file, x=x).digest() for x in ("auto", "counts", "log")}) == 3
     command = ("--methods", "mean-shift", *PREDICT, "--data", file, "--preset", "smoke", "--executor", "inline")
-    done = cli("run", *command, "--x", "counts", "--out", "out")
+    done = cli("run", *command, "--columns", "x=counts", "--out", "out")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "mine: X was taken for counts, rounded to whole numbers\n" in done.stdout
     rows = pd.read_parquet(tmp_path / "out" / "results.parquet")
-    assert all("--x counts" in replay for replay in rows["replay"])
-    done = cli("run", "--methods", "pca", "--tasks", "ood", "--x", "counts")
+    assert all(",x=counts " in replay for replay in rows["replay"])
+    done = cli("run", "--methods", "pca", "--tasks", "ood", "--columns", "x=counts")
     assert done.returncode == 2
-    assert "--x describes --data, which is not given" in done.stderr
+    assert "--columns describes --data, which is not given" in done.stderr
 
 
 def test_negative_values_are_no_counts(tmp_path):

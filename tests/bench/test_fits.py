@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bench.run.fits import Fits
+from bench.jobs.fits import Fits
 from bench.plan.plugins import load_plugin
 from tasks import load_task
 

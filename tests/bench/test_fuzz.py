@@ -11,17 +11,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from bench.run.job import result_of
-from bench.plan import (
-    PlanError,
-    PluginError,
-    choose_methods,
-    choose_own_tasks,
-    choose_tasks,
-    load_plugin,
-    make_plan,
-)
+from bench.jobs.job import result_of
 from bench.keep.store import Store
+from bench.plan import choose_methods, choose_own_tasks, choose_tasks, make_plan
+from bench.plan.plugins import PluginError, load_plugin
+from bench.records import PlanError, Status
 from methods.base import ConfigError
 from metrics import UnknownName
 from tasks import load_task
@@ -45,11 +39,13 @@ json_values = st.recursive(
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    """A store with the result of one cell, and the result."""
+    """A store with the result of one job, and the result."""
     specs, plugins = choose_methods("pca", "smoke", [])
-    cell = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {}).cells[0]
+    job = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {}).jobs[0]
     store = Store(tmp_path_factory.mktemp("out"))
-    result = result_of(cell, "ok", "", scores={"displacement": 0.5, "knn_recall": 0.25}, curves={"loss": [2.0, 1.0]})
+    result = result_of(
+        job, Status.OK, "", scores={"displacement": 0.5, "knn_recall": 0.25}, curves={"loss": [2.0, 1.0]}
+    )
     return store, result
 
 
@@ -57,7 +53,7 @@ def stored(tmp_path_factory):
 @given(content=json_values.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=300))
 def test_what_is_no_result_is_none(stored, content):
     store, result = stored
-    job_id = result["job"]["id"]
+    job_id = result.job.id
     for file in (store.file(job_id), store.out / "index.json"):
         file.write_bytes(content)
     assert store.read(job_id) is None
@@ -71,7 +67,7 @@ def test_what_is_no_result_is_none(stored, content):
 def test_a_result_that_was_changed_makes_no_row(stored, data):
     """Changed as text, in any place, or as JSON, in any value."""
     store, result = stored
-    file = store.file(result["job"]["id"])
+    file = store.file(result.job.id)
     store.write(result)
     whole = file.read_bytes()
     if data.draw(st.booleans()):
@@ -92,7 +88,7 @@ def test_a_result_that_was_changed_makes_no_row(stored, data):
         content = json.dumps(changed).encode()
     file.write_bytes(content)
     rows = store.gather().rows
-    assert (store.read(result["job"]["id"]) is not None) == (content == whole)
+    assert (store.read(result.job.id) is not None) == (content == whole)
     assert len(rows) == (2 if content == whole else 0)
 
 
@@ -263,7 +259,7 @@ def test_a_users_file(tmp_path, monkeypatch, data, task, n_genes):
 def training_data(task, file, n_genes):
     """What a method would be handed first."""
     (name,), own = choose_own_tasks(task, str(file), ROLES[task], n_genes)
-    unit = make_plan([], [name], "smoke", 1, (), {}, own).cells[0].unit
+    unit = make_plan([], [name], "smoke", 1, (), {}, own).jobs[0].unit
     return load_task(name, "smoke", own).prepared(unit, 0).training_data(unit, 0)
 
 

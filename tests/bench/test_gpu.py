@@ -42,7 +42,7 @@ for name in dir(torch._C):
         if not isinstance(getattr(torch._C, name), type):
             record(torch._C, name)
 
-import bench.run.executors.preload
+import bench.jobs.executors.preload
 
 noted = sorted(set(called))
 modules = set(sys.modules)
@@ -58,7 +58,7 @@ print(json.dumps({"called": noted, "late": late}))
 FORKER = """
 import os
 import torch
-import bench.run.executors.preload
+import bench.jobs.executors.preload
 
 child = os.fork()
 if not child:
@@ -84,7 +84,7 @@ def test_the_fork_server_asks_for_no_gpu_and_preloads_what_a_step_imports(tmp_pa
 
 
 def test_scvi_tools_is_imported_for_its_own_methods_alone(tmp_path):
-    script = "import sys, bench.run.executors.preload; raise SystemExit('scvi' in sys.modules)"
+    script = "import sys, bench.jobs.executors.preload; raise SystemExit('scvi' in sys.modules)"
     others = [name for name in METHODS if METHODS[name].__module__ != "methods.scvi"]
     assert preloading(script, tmp_path, others).returncode == 0
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -65,8 +66,7 @@ def test_an_older_task_version_is_left_out_and_said(cli, tmp_path):
     store = Store(tmp_path / "a")
     for file in list(store.jobs.glob("*.json")):
         result = store.read(file.stem)
-        result["job"]["task_version"] = 0
-        store.write(result)
+        store.write(replace(result, job=replace(result.job, task_version=0)))
     assert cli("leaderboard", "--out", "a", "--out", "b", "--into", "both", "--format", "csv").returncode == 0
     assert "random-projection" not in set(pd.read_csv(tmp_path / "both" / "leaderboard.csv")["method"])
     done = cli("leaderboard", "--out", "a", "--out", "b", "--into", "both", "--format", "md")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.test_run import cells, runs
+from tests.bench.test_run import results, runs
 
 ARGUMENTS = ("--methods", "pca,random-projection", "--tasks", "reembedding/pancancer-sim", "--preset", "smoke")
 
@@ -99,7 +99,7 @@ def test_a_run_is_logged_to_a_server_over_http(store, request, server, cli, tmp_
     done = cli("run", *ARGUMENTS, "--out", "out", "--mlflow-uri", address)
     assert done.returncode == 0, done.stdout + done.stderr
     client, children, (parent,) = runs(tmp_path, address)
-    assert set(children) == set(cells(tmp_path))
+    assert set(children) == set(results(tmp_path))
     assert parent.info.status == "FINISHED"
     names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
     assert names >= {"leaderboard.md", "leaderboard.csv", "results.parquet"}

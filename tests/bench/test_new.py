@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from bench.studies.check.subject import Subject, differences
 from bench.new import KINDS, new
-from bench.plan.plugins import PlanError, load_plugin
+from bench.plan.plugins import load_plugin
+from bench.records import PlanError
+from bench.studies.check.subject import Subject, differences
 from metrics import METRICS
 from tests.bench.conftest import ROOT
 from tests.bench.test_docs import DOCS

@@ -43,9 +43,12 @@ def test_a_users_file_is_scored_as_the_catalogues_are(cli, tmp_path, file):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--tasks", "unseen-cell-type", "--condition", "arm"), "unseen-cell-type on --data needs --cell-type"),
+        (
+            ("--tasks", "unseen-cell-type", "--condition", "arm"),
+            "unseen-cell-type on --data needs --columns cell_type=…; its --columns are condition",
+        ),
         ((*PREDICT[:-6], "--condition", "armm", *PREDICT[-4:]), "the nearest is 'arm'"),
-        ((*PREDICT, "--unit", "type"), "does not take --unit"),
+        ((*PREDICT, "--unit", "type"), "does not take unit"),
         (("--tasks", "latent-recovery"), "unknown task 'latent-recovery'"),
         (("--tasks", "reembedding", "--unit", "type", "--environment", "arm", "--control", "none"), "'none'"),
     ],
@@ -66,9 +69,9 @@ def test_a_file_that_is_none_is_named(cli, tmp_path):
 
 
 def test_columns_without_data_are_refused(cli):
-    done = cli("run", "--methods", "pca", "--tasks", "ood", "--unit", "type")
+    done = cli("run", "--methods", "pca", "--tasks", "ood", "--columns", "unit=type")
     assert done.returncode == 2
-    assert "--unit describes --data, which is not given" in done.stderr
+    assert "--columns describes --data, which is not given" in done.stderr
     done = cli("run", "--methods", "pca", "--tasks", "ood", "--n-genes", "100")
     assert done.returncode == 2
     assert "--n-genes describes --data, which is not given" in done.stderr

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.run.pictures import MAX_CELLS, picture
+from bench.jobs.pictures import MAX_CELLS, picture
 from methods.base import CannotFit
 from tasks import load_task
 

@@ -2,7 +2,10 @@ import dataclasses
 
 import pytest
 
-from bench.plan import WHOLE, PlanError, PluginError, choose, choose_methods, choose_tasks, make_plan
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.plan.choose import choose
+from bench.plan.plugins import PluginError
+from bench.records import WHOLE, PlanError
 from methods.base import ConfigError
 from metrics import UnknownName
 
@@ -98,7 +101,7 @@ def plan(methods="pca,no-change", tasks="reembedding/pancancer-sim", seeds=2, se
 def test_the_cross_has_every_method_unit_seed_and_control_once():
     jobs = plan().jobs
     run = [(job.role, job.method, job.unit, job.seed) for job in jobs if not job.skip]
-    methods = [("method", "pca"), ("control", "floor"), ("control", "baseline"), ("control", "ceiling")]
+    methods = [("method", "pca"), ("reference", "floor"), ("reference", "baseline"), ("reference", "ceiling")]
     assert sorted(run) == sorted((*m, f"cancer{unit}", seed) for m in methods for unit in (0, 1) for seed in (0, 1))
     (skipped,) = [job for job in jobs if job.skip]
     assert (skipped.method, skipped.unit) == ("no-change", WHOLE)

@@ -6,11 +6,12 @@ import re
 
 import pytest
 
-from bench.plan.cost import AROUND, BETWEEN, GUESSED, MEASURED, PREFLIGHT, TRIED, Estimate, tried
-from bench.run.job import result_of
+from bench.jobs.job import result_of
+from bench.keep.store import Store, gather
 from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.plan.cost import AROUND, BETWEEN, GUESSED, MEASURED, PREFLIGHT, TRIED, Estimate, tried
+from bench.records import Status
 from bench.studies.preflight import PRESET, first_jobs, shortened
-from bench.keep.store import Store, tidy
 from tests.bench.test_run import PLUGIN
 from tests.bench.test_schedule import measured
 
@@ -25,7 +26,7 @@ def plan(methods="vae,pca,no-change", preset="default", seeds=2, settings=()):
 def test_each_method_and_control_is_tried_once_on_a_task():
     jobs = first_jobs(plan()).jobs
     assert sorted((job.method, job.unit, job.seed) for job in jobs) == [
-        ("floor", "cancer0", 0), ("baseline", "cancer0", 0), ("ceiling", "cancer0", 0), ("no-change", "*", 0),
+        ("baseline", "cancer0", 0), ("ceiling", "cancer0", 0), ("floor", "cancer0", 0), ("no-change", "*", 0),
         ("pca", "cancer0", 0), ("vae", "cancer0", 0),
     ]  # fmt: skip
 
@@ -48,7 +49,7 @@ def test_a_preflight_finds_what_fails_and_gives_its_times_to_the_run(cli, plugin
         "--tasks",
         f"{TASK},reembedding/tcga-paired",
     )
-    limits = ("--memory-limit", 1.5, "--jobs", 2)
+    limits = ("--resources", "memory=1.5", "--jobs", 2)
     environment = {"PID_FILE": str(tmp_path / "pids"), "SLEEP": "0", "BENCH_CACHE_DIR": str(tmp_path / "cache")}
     done = cli("preflight", *selection, *limits, "--out", "out", **environment)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -56,15 +57,15 @@ def test_a_preflight_finds_what_fails_and_gives_its_times_to_the_run(cli, plugin
     said = {(line[0], line[1].rstrip(":")): line[2] for line in lines if len(line) == 3}
     assert said["failed", "raises"].endswith("ArithmeticError: planted failure")
     assert "ended with code 7" in said["failed", "crashes"]
-    assert "(--memory-limit)" in said["out_of_memory", "hungry"]
+    assert "(--resources memory=…)" in said["out_of_memory", "hungry"]
     assert said["skipped", "refuses"].endswith(f"{TASK}: planted refusal")
     assert "no-change cannot embed" in said["skipped", "no-change"]
     assert "python -m bench data fetch tcga-paired" in said["absent", "reembedding/tcga-paired"]
     assert said["ok", "7"] == "of 12 crosses of method and task"
-    assert re.search(r"the run itself: \d+ jobs, about .* with 2 jobs", done.stdout)
+    assert re.search(r"the run itself: \d+ jobs, about .* 2 jobs at a time", done.stdout)
 
     flown = [json.loads(file.read_text()) for file in (tmp_path / "out" / PREFLIGHT / "jobs").iterdir()]
-    assert {(result["job"]["unit"], result["job"]["seed"]) for result in flown} == {("cancer0", 0)}
+    assert {(result["job"]["unit"], result["job"]["seed"]) for result in flown} == {("cancer0", 0), ("*", 0)}
     assert list((tmp_path / "out" / "jobs").iterdir()) == [], "no result of a preflight is one of the run"
     assert not (tmp_path / "out" / PREFLIGHT / "mlflow.db").exists()
 
@@ -81,38 +82,38 @@ def smoke(tmp_path):
     store = Store(tmp_path / PREFLIGHT)
     for job in first_jobs(made).jobs:
         if not job.skip:
-            result = result_of(job, "ok", "", scores={"displacement": 0.5}, handed=(500, 400), evaluate_seconds=1.0)
-            store.write({**result, "fit_seconds": 2.0 if job.name == "vae" else 0.0})
+            cost = {"fit_seconds": 2.0 if job.name == "vae" else 0.0, "evaluate_seconds": 1.0}
+            store.write(result_of(job, Status.OK, "", scores={"displacement": 0.5}, n_cells=500, n_genes=400, **cost))
     store.gather()
     return tried(tmp_path)
 
 
-NONE = tidy([])
+NONE = gather([]).rows
 
 
-def cell_of(made, name):
-    return dataclasses.replace(next(job for job in made.jobs if job.name == name), replicas=())
+def job_of(made, name):
+    return dataclasses.replace(next(job for job in made.jobs if job.name == name), stack=())
 
 
 def test_a_fit_is_scaled_by_values_and_epochs_and_an_evaluation_is_not(smoke):
     made = plan()
     estimate = Estimate(NONE, {TASK: 1.0}, smoke)
-    vae = cell_of(made, "vae")
+    vae = job_of(made, "vae")
     assert vae.config["max_epochs"] == 400
     assert estimate.seconds(vae) == pytest.approx(1.0 + 0.3 + 1.7 * 5 * 0.5 * 80)
-    assert estimate.seconds(cell_of(made, "pca")) == 1.0
+    assert estimate.seconds(job_of(made, "pca")) == 1.0
     longer = dataclasses.replace(vae, config={**vae.config, "max_epochs": 800})
     assert estimate.seconds(longer) == pytest.approx(1.0 + 0.3 + 1.7 * 5 * 0.5 * 160)
 
 
-def test_a_cell_as_small_as_the_preflights_takes_as_long(smoke):
+def test_a_job_as_small_as_the_preflights_takes_as_long(smoke):
     estimate = Estimate(NONE, {TASK: 0.2}, smoke)
-    assert estimate.seconds(cell_of(plan(preset="smoke"), "vae")) == pytest.approx(3.0)
+    assert estimate.seconds(job_of(plan(preset="smoke"), "vae")) == pytest.approx(3.0)
 
 
 def test_what_was_measured_comes_before_what_was_tried_and_that_before_a_guess(smoke):
     made = plan()
-    vae, pca = (cell_of(made, name) for name in ("vae", "pca"))
+    vae, pca = (job_of(made, name) for name in ("vae", "pca"))
     estimate = Estimate(NONE, {TASK: 1.0}, smoke)
     assert estimate.total([vae, pca], 2) == (pytest.approx(AROUND + estimate.seconds(vae) + BETWEEN), TRIED)
     estimate.learn(measured(vae, 7.0))
@@ -125,7 +126,7 @@ def test_what_was_measured_comes_before_what_was_tried_and_that_before_a_guess(s
 
 def test_what_failed_in_a_preflight_tells_no_time(smoke):
     failed = smoke.assign(status="failed")
-    assert Estimate(NONE, {TASK: 1.0}, failed).total([cell_of(plan(), "vae")], 1) == (AROUND + 8 + BETWEEN, GUESSED)
+    assert Estimate(NONE, {TASK: 1.0}, failed).total([job_of(plan(), "vae")], 1) == (AROUND + 8 + BETWEEN, GUESSED)
 
 
 def test_without_a_preflight_nothing_was_tried(tmp_path):

@@ -1,17 +1,17 @@
 """``bench replay``: one stored job again."""
 
-import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
+from bench.jobs.job import run_job
 from bench.keep.files import write_sealed
-from bench.run.job import run_job
+from bench.keep.store import Store, StoreError
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.studies.replay import CLOSE, DIFFERENT, SAME, compare, find, replay
-from bench.keep.store import Store, StoreError
 from tests.bench.test_run import PLUGIN
 
 
@@ -36,17 +36,17 @@ def store(made, tmp_path):
 
 
 def stored(store, method):
-    return next(result for result in store.results() if result["job"]["method"] == method)
+    return next(result for result in store.results() if result.job.method == method)
 
 
 @pytest.mark.parametrize("method", ["vae", "floor", "baseline"])
-def test_an_unchanged_cell_gives_the_same_bits_without_the_cache(store, method):
+def test_an_unchanged_job_gives_the_same_bits_without_the_cache(store, method):
     shutil.rmtree(store.fits)
     before = stored(store, method)
     done = replay(before)
     assert done.changes == []
     assert {verdict for *_, verdict in done.scores.values()} == {SAME}
-    assert set(done.scores) == set(before["scores"])
+    assert set(done.scores) == set(before.scores)
     assert done.agrees
     assert not store.fits.exists()
     assert stored(store, method) == before
@@ -70,10 +70,10 @@ def test_compare(then, now, verdict):
 
 def test_a_score_that_was_changed_is_found(store):
     result = stored(store, "floor")
-    result["scores"]["displacement"] += 1e-3
-    result["scores"]["knn_recall"] += 1e-9
-    store.write(result)
-    done = CliRunner().invoke(app, ["replay", result["job"]["id"][:9], "--out", str(store.out)])
+    changed = {"displacement": 1e-3, "knn_recall": 1e-9}
+    scores = {name: value + changed.get(name, 0.0) for name, value in result.scores.items()}
+    store.write(replace(result, scores=scores))
+    done = CliRunner().invoke(app, ["replay", result.job.id[:9], "--out", str(store.out)])
     assert done.exit_code == 1, done.output
     verdicts = {line.split()[0]: line for line in done.output.splitlines() if line}
     assert verdicts["displacement"].rstrip().endswith(DIFFERENT)
@@ -88,8 +88,7 @@ def test_a_score_that_was_changed_is_found(store):
 )
 def test_a_digest_that_is_another_is_said(store, field, what):
     result = stored(store, "baseline")
-    result["job"][field] = "0" * 64
-    changes = replay(result).changes
+    changes = replay(replace(result, job=replace(result.job, **{field: "0" * 64}))).changes
     assert any(change.startswith(f"{what} (000000000000 then, ") for change in changes)
     assert sum("of something else" in change for change in changes) == 1
     assert len(changes) == 2
@@ -97,36 +96,35 @@ def test_a_digest_that_is_another_is_said(store, field, what):
 
 def test_another_library_or_machine_is_said(store):
     result = stored(store, "baseline")
-    result["environment"]["versions"]["numpy"] = "1.0"
-    result["environment"]["cpu"] = "abacus"
-    changes = replay(result).changes
+    versions = {**result.environment["versions"], "numpy": "1.0"}
+    environment = {**result.environment, "versions": versions, "cpu": "abacus"}
+    changes = replay(replace(result, environment=environment)).changes
     assert [change.partition(" (")[0] for change in changes] == ["cpu", "numpy"]
     assert "abacus then" in changes[0]
 
 
 def test_a_setting_that_was_changed_is_said(store):
     result = stored(store, "vae")
-    result["job"]["config"]["max_epochs"] = 1
-    done = replay(result)
+    job = replace(result.job, config={**result.job.config, "max_epochs": 1})
+    done = replay(replace(result, job=job))
     assert len(done.changes) == 1
     assert "of something else" in done.changes[0]
     assert not done.agrees
 
 
-def test_a_cell_that_failed_fails_again_with_its_traceback(store):
+def test_a_job_that_failed_fails_again_with_its_traceback(store):
     result = stored(store, "raises")
-    done = CliRunner().invoke(app, ["replay", result["job"]["id"], "--out", str(store.out)])
+    done = CliRunner().invoke(app, ["replay", result.job.id, "--out", str(store.out)])
     assert done.exit_code == 1
     assert "ArithmeticError: planted failure" in done.output
     assert "Traceback" in done.output
 
 
-def test_the_cell_is_found_by_the_beginning_of_its_id(store):
-    ids = [result["job"]["id"] for result in store.results()]
-    assert find(store, ids[0])["job"]["id"] == ids[0]
-    again = json.loads(store.file(ids[0]).read_text())
-    again["job"]["id"] = ids[0][:8] + "00000000"
-    store.write(again)
+def test_the_job_is_found_by_the_beginning_of_its_id(store):
+    ids = [result.job.id for result in store.results()]
+    assert find(store, ids[0]).job.id == ids[0]
+    again = store.read(ids[0])
+    store.write(replace(again, job=replace(again.job, id=ids[0][:8] + "00000000")))
     with pytest.raises(StoreError, match=f"2 ids start so .*{ids[0]}.*give more of it"):
         find(store, ids[0][:8])
     for prefix in ("", "xyz", "../jobs"):
@@ -134,12 +132,12 @@ def test_the_cell_is_found_by_the_beginning_of_its_id(store):
             find(store, prefix)
 
 
-def test_a_cell_of_another_version_or_without_its_data_is_refused(store):
+def test_a_job_of_another_version_or_without_its_data_is_refused(store):
     result = stored(store, "baseline")
-    with pytest.raises(StoreError, match="another version"):
-        replay({**result, "job": {**result["job"], "colour": "red"}})
-    with pytest.raises(StoreError, match="no longer has a control N9"):
-        replay({**result, "job": {**result["job"], "method": "N9"}})
-    write_sealed({**result, "format": 0}, store.file(result["job"]["id"]))
-    with pytest.raises(StoreError, match="not a readable result"):
-        find(store, result["job"]["id"])
+    with pytest.raises(StoreError, match="no longer has a reference cellar"):
+        replay(replace(result, job=replace(result.job, method="cellar")))
+    content = result.to_json()
+    for other in ({"format": 0}, {"job": {**content["job"], "colour": "red"}}):
+        write_sealed({**content, **other}, store.file(result.job.id))
+        with pytest.raises(StoreError, match="not a readable result"):
+            find(store, result.job.id)

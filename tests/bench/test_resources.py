@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bench.plan.cost import Estimate
-from bench.run.executors.local import LocalExecutor
+from bench.jobs.executors.local import LocalExecutor
+from bench.keep.store import gather
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.plan.resources import Resources, needs
+from bench.plan.cost import Estimate
 from bench.plan.order import Turns
-from bench.keep.store import tidy
+from bench.plan.resources import Resources, needs
 from tests.bench.conftest import process_environment
 
 TASK = "reembedding/pancancer-sim"
@@ -84,7 +84,7 @@ class Suicidal(Plain):
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from bench.run.executors.local import LocalExecutor
+from bench.jobs.executors.local import LocalExecutor
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.keep.store import Store
 
@@ -94,8 +94,8 @@ plan = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 2, p
 jobs = [job for job in plan.jobs if job.role == "method"]
 done = []
 runner = LocalExecutor(4, 240, 8000, devices)
-runner.run(jobs, Store(Path("out")), lambda job: None, lambda job, result: done.append(result))
-print(json.dumps([(result["status"], result["reason"]) for result in done]))
+runner.run(jobs, Store(Path("out")), lambda job: None, done.append)
+print(json.dumps([(result.status, result.reason) for result in done]))
 """
 
 
@@ -143,9 +143,9 @@ def test_every_network_uses_a_gpu_and_no_control_does():
     assert not any(needs(job, 1, 1).gpu for job in plan.jobs if job.role == "reference")
 
 
-def test_no_more_jobs_are_counted_on_than_there_are_cells():
+def test_no_more_jobs_are_counted_on_than_there_are_jobs():
     jobs, plan = planned("pca")
-    estimate = Estimate(tidy([]), plan.sizes)
+    estimate = Estimate(gather([]).rows, plan.sizes)
     one, _ = estimate.total(jobs[:1], 1)
     assert estimate.total(jobs[:1], 256)[0] == one
 
@@ -159,7 +159,7 @@ def most_at_a_time(events):
     return most
 
 
-def test_cells_share_one_gpu(run_here, tmp_path):
+def test_jobs_share_one_gpu(run_here, tmp_path):
     done = run_here("wants-gpu,wants-none", ["7"], DEVICES_FILE=str(tmp_path / "devices"))
     assert [status for status, _ in done] == ["ok"] * 8
     events = (tmp_path / "devices").read_text().split()
@@ -170,7 +170,7 @@ def test_cells_share_one_gpu(run_here, tmp_path):
     assert 2 <= most["7"] <= 4, events
 
 
-def test_cells_are_spread_over_gpus(run_here, tmp_path):
+def test_jobs_are_spread_over_gpus(run_here, tmp_path):
     done = run_here("wants-gpu,wants-none", ["7", "GPU-9"], DEVICES_FILE=str(tmp_path / "devices"))
     assert [status for status, _ in done] == ["ok"] * 8
     most = most_at_a_time((tmp_path / "devices").read_text().split())
@@ -178,18 +178,18 @@ def test_cells_are_spread_over_gpus(run_here, tmp_path):
     assert max(most.values()) <= 2  # four jobs on two GPUs
 
 
-@pytest.mark.parametrize(("jobs", "devices"), [(8, ["0"]), (4, ["0", "1"]), (5, ["0", "1", "2"])])
-def test_no_gpu_has_more_than_its_share_whichever_cells_end_first(jobs, devices):
-    executor, (job, *_) = LocalExecutor(jobs, 1, 1, devices), planned("vae")[0]
+@pytest.mark.parametrize(("n_workers", "devices"), [(8, ["0"]), (4, ["0", "1"]), (5, ["0", "1", "2"])])
+def test_no_gpu_has_more_than_its_share_whichever_jobs_end_first(n_workers, devices):
+    executor, (job, *_) = LocalExecutor(n_workers, 1, 1, devices), planned("vae")[0]
     rng, running = np.random.default_rng(0), []
     for _ in range(300):
-        while len(running) < jobs:
+        while len(running) < n_workers:
             jobs, device = executor._choose([[job]], running, Turns())
             running.append(SimpleNamespace(jobs=jobs, device=device))
         taken = Counter(one.device for one in running)
         assert set(taken) <= set(devices)
-        assert max(taken.values()) <= -(-jobs // len(devices))
-        for one in rng.permutation(len(running))[: rng.integers(1, jobs + 1)].tolist():
+        assert max(taken.values()) <= -(-n_workers // len(devices))
+        for one in rng.permutation(len(running))[: rng.integers(1, n_workers + 1)].tolist():
             running[one] = None
         running = [one for one in running if one is not None]
 
@@ -197,8 +197,8 @@ def test_no_gpu_has_more_than_its_share_whichever_cells_end_first(jobs, devices)
 def test_gpus_are_those_that_are_visible(monkeypatch):
     import torch
 
-    from bench.plan import PlanError
     from bench.plan.resources import devices
+    from bench.records import PlanError
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -206,7 +206,7 @@ def test_gpus_are_those_that_are_visible(monkeypatch):
     assert devices(2) == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert devices(1) == ["3"]
-    with pytest.raises(PlanError, match="--gpus 3: PyTorch sees 2"):
+    with pytest.raises(PlanError, match="--resources gpus=3: PyTorch sees 2"):
         devices(3)
 
 

@@ -108,7 +108,7 @@ def runs(tmp_path, uri=None):
     return client, children, parents
 
 
-def cells(tmp_path):
+def results(tmp_path):
     return {file.stem: json.loads(file.read_text()) for file in (tmp_path / "out" / "jobs").glob("*.json")}
 
 
@@ -139,13 +139,13 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
     )
 
     client, children, (parent,) = runs(tmp_path)
-    assert set(children) == set(cells(tmp_path))
+    assert set(children) == set(results(tmp_path))
     assert parent.info.status == "FINISHED"
     artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
     tables = {"leaderboard.html", "leaderboard.md", "leaderboard.csv", "leaderboard_suite.csv"}
     assert artifacts == {*tables, "results.parquet"}
     vae = next(run for run in children.values() if run.data.tags["method"] == "vae")
-    result = cells(tmp_path)[vae.data.tags["job_id"]]
+    result = results(tmp_path)[vae.data.tags["job_id"]]
     assert vae.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert vae.data.tags.items() >= {"task": "reembedding", "dataset": "pancancer-sim", "status": "ok"}.items()
     assert vae.data.metrics["displacement"] == result["scores"]["displacement"]
@@ -156,13 +156,13 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
     assert dataset_input.dataset.name == "pancancer-sim"
     assert vae.data.tags["data_sha256"] == result["job"]["data_digest"]
 
-    before = cells(tmp_path)
+    before = results(tmp_path)
     second = cli(*arguments)
     assert second.returncode == 0
     assert "nothing to run" in second.stdout
     command = [sys.executable, "-m", "bench", *map(str, arguments)]
     assert cpu_seconds(command, cwd=tmp_path, env=process_environment(tmp_path)) < 5
-    assert cells(tmp_path) == before
+    assert results(tmp_path) == before
     assert len(runs(tmp_path)[1]) == len(children)
 
     again = cli("leaderboard", "--out", "out")
@@ -170,14 +170,14 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
     assert "vae" in again.stdout
 
 
-def test_faults_take_one_cell_each(cli, plugin, tmp_path):
+def test_faults_take_one_job_each(cli, plugin, tmp_path):
     done = cli(
         "run", "--methods", "planted,pca", "--plugin", plugin(PLUGIN), *TINY, "--time-limit", 0.25,
         "--memory-limit", 1, "--jobs", 2, PID_FILE=str(tmp_path / "pids"),
     )  # fmt: skip
     assert done.returncode == 1
     by_method = {}
-    for result in cells(tmp_path).values():
+    for result in results(tmp_path).values():
         by_method.setdefault(result["job"]["method"], set()).add((result["status"], result["reason"]))
     status = {method: {status for status, _ in found} for method, found in by_method.items()}
     assert status == {
@@ -216,14 +216,14 @@ def test_faults_take_one_cell_each(cli, plugin, tmp_path):
     assert statuses["fine"] == statuses["refuses"] == "FINISHED"
 
 
-def test_a_killed_cell_is_killed_alone_and_tried_again(cli, start, plugin, tmp_path):
+def test_a_killed_job_is_killed_alone_and_tried_again(cli, start, plugin, tmp_path):
     pids = tmp_path / "pids"
     arguments = ("run", "--methods", "slow,fine", "--plugin", plugin(PLUGIN), *TINY, "--jobs", 1)
     head = start(*arguments, PID_FILE=str(pids), SLEEP="1")
     os.kill(int(wait_for(lambda: pids.exists() and pids.read_text().splitlines())[0]), signal.SIGKILL)
     printed, _ = head.communicate(timeout=120)
     assert head.returncode == 1, printed
-    statuses = sorted((r["job"]["method"], r["status"]) for r in cells(tmp_path).values())
+    statuses = sorted((r["job"]["method"], r["status"]) for r in results(tmp_path).values())
     assert statuses.count(("slow", "killed")) == 1
     assert statuses.count(("slow", "ok")) == 1
     assert {status for method, status in statuses if method != "slow"} == {"ok"}
@@ -231,7 +231,7 @@ def test_a_killed_cell_is_killed_alone_and_tried_again(cli, start, plugin, tmp_p
 
     again = cli(*arguments, PID_FILE=str(pids), SLEEP="0")
     assert again.returncode == 0, again.stdout
-    assert {result["status"] for result in cells(tmp_path).values()} == {"ok"}
+    assert {result["status"] for result in results(tmp_path).values()} == {"ok"}
     _, children, (parent,) = runs(tmp_path)
     assert {run.data.tags["status"] for run in children.values()} == {"ok"}
     assert {run.info.status for run in children.values()} == {"FINISHED"}
@@ -248,14 +248,14 @@ def test_a_killed_head_loses_and_doubles_nothing(cli, start, plugin, tmp_path):
     head.kill()
     head.communicate()
     wait_for(lambda: not os.path.exists(f"/proc/{worker}"), 20)
-    kept = cells(tmp_path)
+    kept = results(tmp_path)
     assert kept
     _, _, (parent,) = runs(tmp_path)
     assert parent.info.status == "RUNNING"
 
     again = cli(*arguments, PID_FILE=str(pids), SLEEP="0")
     assert again.returncode == 0, again.stdout
-    after = cells(tmp_path)
+    after = results(tmp_path)
     assert {cell: after[cell] for cell in kept} == kept
     assert {result["status"] for result in after.values()} == {"ok"}
     _, children, (parent,) = runs(tmp_path)
@@ -278,7 +278,7 @@ def test_a_run_whose_head_died_is_closed_as_failed_by_another_command(cli, start
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_cells_and_says_how_to_go_on(start, plugin, tmp_path, number):
+def test_an_interrupt_ends_the_jobs_and_says_how_to_go_on(start, plugin, tmp_path, number):
     pids = tmp_path / "pids"
     head = start("run", "--methods", "slow", "--plugin", plugin(PLUGIN), *TINY, PID_FILE=str(pids))
     worker = int(wait_for(lambda: pids.exists() and pids.read_text().splitlines())[0])
@@ -335,7 +335,7 @@ class Locked(Method):
     done = cli("run", "--methods", f"{file}:Locked,vae,umap", *TINY, "--seeds", 2, "--jobs", 4)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    assert {result["status"] for result in cells(tmp_path).values()} == {"ok"}
+    assert {result["status"] for result in results(tmp_path).values()} == {"ok"}
     assert not list((tmp_path / "out" / "logs").iterdir())
 
 
@@ -346,7 +346,7 @@ def test_a_dry_run_says_all_and_runs_nothing(cli, tmp_path):
     assert "python -m bench data fetch tcga-paired" in done.stdout
     assert "umap cannot predict, which unseen-cell-type needs" in done.stdout
     assert "jobs (rough: not all of it has been measured here yet)" in done.stdout
-    assert cells(tmp_path) == {}
+    assert results(tmp_path) == {}
     assert not (tmp_path / "out" / "mlflow.db").exists()
 
 
@@ -366,9 +366,9 @@ def test_an_mlflow_server_that_is_down_costs_no_result(cli, tmp_path):
     done = cli(*arguments, "--mlflow-uri", "http://127.0.0.1:9", **environment)
     assert done.returncode == 1
     assert "results are safe" in " ".join(done.stdout.split())
-    assert {result["status"] for result in cells(tmp_path).values()} == {"ok"}
+    assert {result["status"] for result in results(tmp_path).values()} == {"ok"}
     assert cli(*arguments).returncode == 0
-    assert len(runs(tmp_path)[1]) == len(cells(tmp_path))
+    assert len(runs(tmp_path)[1]) == len(results(tmp_path))
 
 
 def test_doctor_and_data_list(cli):

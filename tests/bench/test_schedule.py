@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bench.plan.cost import AROUND, BETWEEN, GUESSED, MEASURED, Estimate
-from bench.run.job import result_of
+from bench.jobs.job import result_of
+from bench.keep.store import gather
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.plan.order import Turns, longest_first, makespan, passes
-from bench.keep.store import tidy
+from bench.plan.cost import AROUND, BETWEEN, GUESSED, MEASURED, Estimate
+from bench.plan.order import Turns, longest_first, makespan, stacks
+from bench.records import Status
 
 TASK = "reembedding/pancancer-sim"
 
@@ -28,12 +29,12 @@ def measured(job, seconds, start=0.0):
     """A result of a job that was at work for so many seconds."""
     started = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=start)
     ended = started + timedelta(seconds=seconds)
-    return {**result_of(job, "ok", ""), "started": started.isoformat(), "finished": ended.isoformat()}
+    return dataclasses.replace(result_of(job, Status.OK, ""), started=started.isoformat(), finished=ended.isoformat())
 
 
 def ends_of_workers(jobs, seconds, n_workers):
     """When each worker ends that takes the next pass when it is free."""
-    turns, waiting, running, now = Turns(), passes(jobs), {}, 0.0
+    turns, waiting, running, now = Turns(), stacks(jobs), {}, 0.0
     ends = [0.0] * n_workers
     while waiting or running:
         while waiting and len(running) < n_workers:
@@ -51,14 +52,14 @@ def ends_of_workers(jobs, seconds, n_workers):
 @pytest.mark.parametrize("methods", ["pca,gamma-vae", "pca,vae,trvae"])
 def test_two_workers_end_together_and_as_was_estimated(methods):
     jobs = planned(methods, seeds=9)
-    estimate = Estimate(tidy([]), {TASK: 1.0})
+    estimate = Estimate(gather([]).rows, {TASK: 1.0})
     estimate.between = 0.0
     for number, job in enumerate(jobs):
         seconds = 1.0 + (number // 9 * 7919 % 97) / 10
-        estimate.learn(measured(job, seconds * max(1, len(job.replicas))))
+        estimate.learn(measured(job, seconds * max(1, len(job.stack))))
     costs = estimate.costs(jobs)
     ordered = longest_first(jobs, costs)
-    shortest = min(sum(costs[job.id] for job in together) for together in passes(jobs))
+    shortest = min(sum(costs[job.id] for job in together) for together in stacks(jobs))
     first, second = ends_of_workers(ordered, costs, 2)
     assert abs(first - second) <= shortest + 1e-9
     assert estimate.left(jobs, 2) == pytest.approx(max(first, second), rel=0.02)
@@ -87,7 +88,7 @@ def test_a_pass_stays_together_and_counts_whole():
     assert [(job.method, job.unit, job.seed) for job in ordered[:3]] == [("vae", "cancer0", i) for i in range(3)]
 
 
-def test_of_cells_that_may_share_a_fit_the_first_runs_alone():
+def test_of_jobs_that_may_share_a_fit_the_first_runs_alone():
     jobs = planned()
     first, elsewhere = one(jobs, "pca"), one(jobs, "pca", "cancer1")
     other_seed, other = one(jobs, "pca", "cancer1", seed=1), one(jobs, "gamma-vae")
@@ -107,34 +108,34 @@ def test_of_cells_that_may_share_a_fit_the_first_runs_alone():
 def test_a_unit_is_known_by_its_own_time_and_a_new_one_by_the_others():
     jobs = planned(seeds=1)
     first, second = one(jobs, "pca"), one(jobs, "pca", "cancer1")
-    estimate = Estimate(tidy([measured(first, 2.0), measured(second, 6.0)]), {TASK: 1.0})
+    estimate = Estimate(gather([measured(first, 2.0), measured(second, 6.0)]).rows, {TASK: 1.0})
     assert [estimate.seconds(dataclasses.replace(job, seed=5)) for job in (first, second)] == [2.0, 6.0]
     assert estimate.seconds(dataclasses.replace(first, unit="another")) == 4.0
     assert estimate.total([first, one(jobs, "gamma-vae")], 1)[1] == GUESSED
 
 
-def test_a_cell_that_the_method_refused_is_known_too():
+def test_a_job_that_the_method_refused_is_known_too():
     job = one(planned(seeds=1), "pca")
-    refused = {**measured(job, 0.5), "status": "skipped"}
-    estimate = Estimate(tidy([refused]), {TASK: 1.0})
+    refused = dataclasses.replace(measured(job, 0.5), status=Status.SKIPPED)
+    estimate = Estimate(gather([refused]).rows, {TASK: 1.0})
     assert estimate.total([job], 1) == (pytest.approx(AROUND + 0.5 + BETWEEN), MEASURED)
 
 
 def test_the_time_of_a_pass_is_shared_out():
     jobs = [job for job in planned("vae", seeds=3) if job.method == "vae" and job.unit == "cancer0"]
-    estimate = Estimate(tidy([measured(job, 6.0) for job in jobs]), {TASK: 1.0})
+    estimate = Estimate(gather([measured(job, 6.0) for job in jobs]).rows, {TASK: 1.0})
     assert estimate.seconds(jobs[0]) == 2.0
     assert estimate.costs(jobs) == {job.id: 2.0 for job in jobs}
     assert estimate.costs(jobs[:1]) == {jobs[0].id: 6.0}, "the whole pass is made again for one of them"
-    estimate.learn(measured(dataclasses.replace(jobs[0], replicas=()), 10.0))
+    estimate.learn(measured(dataclasses.replace(jobs[0], stack=()), 10.0))
     assert estimate.seconds(jobs[0]) == 4.0
 
 
-def test_what_lies_between_cells_is_measured():
+def test_what_lies_between_jobs_is_measured():
     jobs = [job for job in planned(seeds=9) if job.method == "pca"]
     rows = []
     for number, job in enumerate(jobs):  # two workers, 0.3 s after each job; a day later a second run
         turn, worker = divmod(number, 2)
         rows.append(measured(job, 2.0, start=turn * 2.3 + worker * 0.7 + 86400 * (number >= 10)))
-    assert Estimate(tidy(rows), {TASK: 1.0}).between == pytest.approx(0.3)
-    assert Estimate(tidy(rows[:1]), {TASK: 1.0}).between == BETWEEN
+    assert Estimate(gather(rows).rows, {TASK: 1.0}).between == pytest.approx(0.3)
+    assert Estimate(gather(rows[:1]).rows, {TASK: 1.0}).between == BETWEEN

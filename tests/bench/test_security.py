@@ -1,17 +1,17 @@
 """Names are data wherever they go, and nothing that is read from disk is run."""
 
 import ast
-import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
-from bench.run.job import readable, result_of
-from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.jobs.job import readable
 from bench.keep.store import Store, replay_command
+from bench.plan import choose_methods, choose_tasks, make_plan
 from tests.bench.conftest import ROOT
 from tests.bench.test_imports import PACKAGES
 from tests.bench.test_run import TASK, TINY, runs
@@ -122,12 +122,11 @@ def test_names_are_text_everywhere(cli, plugin, tmp_path):
 
 def test_a_replay_command_is_quoted():
     specs, plugins = choose_methods("beta-vae@beta=2", "smoke", [])
-    (cell, *_) = make_plan(specs, choose_tasks(TASK), "smoke", 1, plugins, {}).cells
-    stored = json.loads(json.dumps(result_of(cell, "ok", "")))["job"]
-    stored |= {"plugins": ["/a b/$(x).py"], "task": "reembedding/my file"}
-    stored["own"] = {"file": "/my file.h5ad", "environment": "a;b", "content": "it's", "control": ""}
-    words = shlex.split(replay_command(stored))
-    for flag, value in (("--data", "/my file.h5ad"), ("--environment", "a;b"), ("--plugin", "/a b/$(x).py")):
+    (job, *_) = make_plan(specs, choose_tasks(TASK), "smoke", 1, plugins, {}).jobs
+    own = {"file": "/my file.h5ad", "environment": "a;b", "content": "it's", "control": "", "n_genes": "9", "x": "log"}
+    words = shlex.split(replay_command(replace(job, plugins=("/a b/$(x).py",), task="reembedding/my file", own=own)))
+    columns = "environment=a;b,unit=it's,x=log"
+    for flag, value in (("--data", "/my file.h5ad"), ("--columns", columns), ("--plugin", "/a b/$(x).py")):
         assert words[words.index(flag) + 1] == value
     assert words[words.index("--set") + 1] == "beta-vae.beta=2"
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from bench.run.job import run_job
+from bench.jobs.job import run_job
 from bench.plan import choose_methods, choose_tasks, make_plan
 from metrics import neighbours
 

@@ -13,49 +13,56 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from bench.run.executors import ExecutorError, slurm
-from bench.run.executors.slurm import Ended, SlurmExecutor, State, attempts, bundle, note_attempt, parse_settings
+from bench.jobs.executors import ExecutorError, slurm
+from bench.jobs.executors.slurm import Ended, SlurmExecutor, State, attempts, bundle, note_attempt
+from bench.jobs.job import result_of, run_stack
 from bench.keep.files import read_sealed
-from bench.run.job import result_of, run_jobs
-from bench.plan import PlanError, choose_methods, choose_tasks, make_plan
-from bench.plan.resources import Resources
 from bench.keep.store import Store
+from bench.options import Options, read_resources
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.plan.resources import Resources
+from bench.records import PlanError, Status
 from tests.bench.test_mlflow_server import free_port
-from tests.bench.test_run import PLUGIN, jobs
+from tests.bench.test_run import PLUGIN, results
 from tests.bench.test_tune import SHIFT, tuned
 from tests.bench.test_tune import planned as planned_tuning
 from tests.waiting import wait_for
 
 TASK = "reembedding/pancancer-sim"
+SETTINGS = {"array_parallelism": 256, "gpus": 0}
 NEEDS = Resources(threads=1, memory_mb=2048, gpu=True, minutes=2)
 
 
-def test_settings_are_read_and_what_is_not_known_is_refused():
-    assert parse_settings("") == {"array_parallelism": 256}
-    assert parse_settings("partition=main,time=90,gpus=1,account=a-b,array_parallelism=8") == {
+def test_resources_are_read_and_unknown_ones_are_refused():
+    assert Options(executor="slurm").slurm == {"array_parallelism": 256}
+    given = read_resources("partition=main,time=90,gpus=1,account=a-b,array_parallelism=8,minutes=7.5")
+    assert given == {
         "partition": "main",
         "time": 90,
         "gpus": 1,
         "account": "a-b",
         "array_parallelism": 8,
+        "minutes": 7.5,
     }
-    with pytest.raises(PlanError, match=r"'acount=x': key=value .* account, array_parallelism, constraint, gpus"):
-        parse_settings("partition=main,acount=x")
+    asked = Options(executor="slurm", resources=given)
+    assert set(asked.slurm) == {"partition", "time", "account", "array_parallelism"}
+    assert (asked.gpus, asked.minutes, asked.memory_mb) == (1, 7.5, None)
+    with pytest.raises(PlanError, match=r"acount=x: the key is one of gpus, minutes, memory, account, "):
+        read_resources("partition=main,acount=x")
     with pytest.raises(PlanError, match="'partition': key=value"):
-        parse_settings("partition")
-    with pytest.raises(PlanError, match=r"'time=1:00:00': time is a whole number above 0 \(minutes\)"):
-        parse_settings("time=1:00:00")
-    with pytest.raises(PlanError, match="time=3: more than 3 minutes"):
-        parse_settings("time=3")
+        read_resources("partition")
+    with pytest.raises(PlanError, match="time=1:00:00: a whole number above 0 is needed"):
+        read_resources("time=1:00:00")
+    with pytest.raises(PlanError, match="minutes=0: a number above 0 is needed"):
+        read_resources("minutes=0")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--slurm", "partition=main"), "--slurm needs --executor slurm"),
-        (("--executor", "slurm", "--jobs", 2), "--slurm array_parallelism=…"),
-        (("--executor", "slurm", "--gpus", 2), "--slurm array_parallelism=…,gpus=…"),
-        (("--executor", "inline", "--gpus", 1), "--gpus needs --executor local"),
+        (("--slurm", "partition=main"), "partition=… is a setting of SLURM, and needs --executor slurm"),
+        (("--executor", "slurm", "--jobs", 2), "--resources array_parallelism=…"),
+        (("--executor", "inline", "--gpus", 1), "--resources gpus=… needs --executor local"),
         (("--executor", "slurm", "--methods", "pca", "--tasks", TASK), "there is no sbatch here"),
     ],
 )
@@ -66,7 +73,7 @@ def test_options_that_do_not_go_together_are_refused(cli, tmp_path, arguments, m
     assert message in done.stderr
 
 
-def test_cells_of_a_class_are_bundled_evenly_and_what_was_begun_is_alone():
+def test_jobs_of_a_class_are_bundled_evenly_and_what_was_begun_is_alone():
     wanted = {f"c{number}": NEEDS for number in range(7)} | {"long": dataclasses.replace(NEEDS, minutes=64)}
     assert bundle(wanted, {"c3"}, 8) == {
         NEEDS: [["c0", "c1", "c2"], ["c4", "c5", "c6"], ["c3"]],
@@ -155,7 +162,7 @@ class Cluster:
 
 
 def write(out, job, status):
-    Store(out).write(result_of(job, status, "" if status == "ok" else f"planted {status}"))
+    Store(out).write(result_of(job, Status(status), "" if status == "ok" else f"planted {status}"))
 
 
 @pytest.fixture
@@ -184,12 +191,14 @@ def act(tmp_path, reach):
         reach(cluster)
         reports, started, said = {}, [], []
 
-        def on_done(job, result):
-            assert job.id not in reports, "reported twice"
-            assert Store(out).read(job.id)["status"] == result["status"], "reported before it was on disk"
-            reports[job.id] = result
+        def on_done(result):
+            assert result.job.id not in reports, "reported twice"
+            assert Store(out).read(result.job.id).status == result.status, "reported before it was on disk"
+            reports[result.job.id] = result
 
-        runner = SlurmExecutor(settings or {}, lambda job: NEEDS, time_limit, said.append)
+        runner = SlurmExecutor(
+            {"array_parallelism": 256, "gpus": 0, **(settings or {})}, lambda job: NEEDS, time_limit, said.append
+        )
         runner.run(todo, Store(out), started.append, on_done)
         assert set(reports) == {job.id for job in todo}
         assert read_sealed(out / "slurm" / "state.json") == {"submissions": {}, "doubled": {}}
@@ -208,8 +217,8 @@ def test_memory_is_doubled_three_times_and_the_status_then_stands(act):
         return "out_of_memory" if job.method == "pca" or resources.memory_mb < 4096 else "ok"
 
     reports, cluster, _ = act(behave, one_of_each())
-    assert reports["pca"]["status"] == "out_of_memory"
-    assert reports["fastica"]["status"] == "ok"
+    assert reports["pca"].status == "out_of_memory"
+    assert reports["fastica"].status == "ok"
     assert [(methods, needs.memory_mb) for _, methods, needs, _ in cluster.submitted] == [
         (["fastica", "pca"], 2048),
         (["fastica", "pca"], 4096),
@@ -224,8 +233,8 @@ def test_memory_that_the_cluster_has_not_ends_the_doubling(act):
     reports, cluster, _ = act(lambda *_: "out_of_memory", one_of_each(), refuses_mb=6000)
     assert len(cluster.submitted) == 2
     for result in reports.values():
-        assert result["status"] == "out_of_memory"
-        assert "planted out_of_memory; sbatch refused a SLURM job of 9216 MB" in result["reason"]
+        assert result.status == "out_of_memory"
+        assert "planted out_of_memory; sbatch refused a SLURM job of 9216 MB" in result.reason
 
 
 def test_a_job_that_is_refused_at_first_is_an_error(act, tmp_path):
@@ -236,12 +245,12 @@ def test_a_job_that_is_refused_at_first_is_an_error(act, tmp_path):
     assert State(tmp_path / "out" / "slurm").slurm_ids() == []
 
 
-def test_slurms_own_memory_kill_is_mended_too_and_takes_one_cell(act):
+def test_slurms_own_memory_kill_is_mended_too_and_takes_one_job(act):
     def behave(job, resources, slurm_job):
         return Ended("OUT_OF_MEMORY") if job.method == "fastica" and resources.memory_mb < 4096 else "ok"
 
     reports, cluster, _ = act(behave, one_of_each())
-    assert {result["status"] for result in reports.values()} == {"ok"}
+    assert {result.status for result in reports.values()} == {"ok"}
     assert [(methods, needs.memory_mb) for _, methods, needs, _ in cluster.submitted] == [
         (["fastica", "pca"], 2048),
         (["fastica"], 4096),
@@ -249,9 +258,9 @@ def test_slurms_own_memory_kill_is_mended_too_and_takes_one_cell(act):
     ]
 
 
-def test_a_cell_that_outruns_its_minutes_gets_the_whole_time_limit_once(act):
+def test_a_job_that_outruns_its_minutes_gets_the_whole_time_limit_once(act):
     reports, cluster, _ = act(lambda *_: "timeout", one_of_each()[:1], time_limit=30)
-    assert [result["status"] for result in reports.values()] == ["timeout"]
+    assert [result.status for result in reports.values()] == ["timeout"]
     assert [(needs.minutes, parameters["timeout_min"]) for *_, needs, parameters in cluster.submitted] == [
         (2, 5),
         (30, 33),
@@ -272,21 +281,21 @@ def test_gpus_are_asked_for_where_the_user_says_so(act, settings, gpus):
     assert needs.gpu == bool(gpus)
 
 
-def test_a_cell_that_loses_every_job_is_given_up_and_its_neighbours_are_not(act):
+def test_a_job_that_loses_every_job_is_given_up_and_its_neighbours_are_not(act):
     def behave(job, resources, slurm_job):
         return Ended("NODE_FAIL") if job.method == "fastica" else "ok"
 
     reports, cluster, _ = act(behave, one_of_each())
-    assert reports["pca"]["status"] == "ok"
-    assert reports["fastica"]["status"] == "killed"
-    assert "was lost (NODE_FAIL) for the 4th time" in reports["fastica"]["reason"]
+    assert reports["pca"].status == "ok"
+    assert reports["fastica"].status == "killed"
+    assert "was lost (NODE_FAIL) for the 4th time" in reports["fastica"].reason
     with_it = [methods for _, methods, *_ in cluster.submitted if "fastica" in methods]
     assert with_it == [["fastica", "pca"], ["fastica"], ["fastica"], ["fastica"]]
 
 
 def test_jobs_that_never_begin_are_not_submitted_for_ever(act):
     reports, cluster, _ = act(lambda *_: Ended("BOOT_FAIL"), one_of_each(), begins=False)
-    assert {result["status"] for result in reports.values()} == {"killed"}
+    assert {result.status for result in reports.values()} == {"killed"}
     assert len([slurm_job for slurm_job, methods, *_ in cluster.submitted if "pca" in methods]) == 4
 
 
@@ -295,7 +304,7 @@ def test_jobs_that_never_begin_are_not_submitted_for_ever(act):
 )
 def test_what_was_cancelled_or_broke_before_it_began_is_not_tried_again(act, ended, status):
     reports, cluster, _ = act(lambda *_: ended, one_of_each(), begins=False, time_limit=2)
-    assert {result["status"] for result in reports.values()} == {status}
+    assert {result.status for result in reports.values()} == {status}
     assert len(cluster.submitted) == 1
 
 
@@ -330,7 +339,7 @@ def test_a_head_takes_up_results_and_jobs_and_submits_the_rest(act, tmp_path):
 
     _, _, said = act(behave, todo)
     assert "2 jobs are with SLURM already, in SLURM jobs 90" in said
-    assert [Store(out).read(job.id)["status"] for job in todo] == ["failed", "ok", "ok"]
+    assert [Store(out).read(job.id).status for job in todo] == ["failed", "ok", "ok"]
     # SLURM no longer knows 90_1, which left no result
     assert ran == [third.id, second.id]
 
@@ -355,13 +364,13 @@ def test_a_controller_that_does_not_answer_is_waited_for(act, monkeypatch):
 
     monkeypatch.setattr(Cluster, "ask", ask)
     reports, _, said = act(behave, one_of_each()[:1])
-    assert [result["status"] for result in reports.values()] == ["failed"]
+    assert [result.status for result in reports.values()] == ["failed"]
     assert [line for line in said if "does not answer" in line] == [
         "SLURM does not answer (slurm_load_jobs error: Unable to contact); waiting for it"
     ]
 
 
-def test_a_job_that_slurm_queues_again_and_again_gives_its_cell_up(tmp_path, monkeypatch):
+def test_a_job_that_slurm_queues_again_and_again_gives_its_job_up(tmp_path, monkeypatch):
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     monkeypatch.setenv("SLURM_JOB_ID", "5")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
@@ -374,7 +383,7 @@ def test_a_job_that_slurm_queues_again_and_again_gives_its_cell_up(tmp_path, mon
         note_attempt(out, job.id, "5")
     slurm.run_bundle([job, finished], dataclasses.replace(NEEDS, gpu=False), out)
     result = Store(out).read(job.id)
-    assert (result["status"], result["reason"]) == ("killed", "SLURM job 5 was lost for the 4th time")
+    assert (result.status, result.reason) == ("killed", "SLURM job 5 was lost for the 4th time")
     assert Store(out).read(finished.id) == before
     assert attempts(out, job.id) == ["5"] * 4
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
@@ -384,7 +393,7 @@ def test_tuning_on_a_cluster_chooses_what_it_chooses_here(reach, plugin, tmp_pat
     file, out = plugin(SHIFT), tmp_path / "far" / "tuning"
 
     def behave(job, resources, slurm_job):
-        (result,) = run_jobs([job], Store(out).fits)
+        (result,) = run_stack([job], Store(out).fits)
         Store(out).write(result)
 
     plan, studies, _ = planned_tuning(file)
@@ -392,7 +401,13 @@ def test_tuning_on_a_cluster_chooses_what_it_chooses_here(reach, plugin, tmp_pat
     cluster = Cluster(out, behave)
     reach(cluster)
     plan, studies, _ = planned_tuning(file)
-    there = tuned(plan, studies, tmp_path / "far", 4, SlurmExecutor({}, lambda job: NEEDS, 120.0, print))
+    there = tuned(
+        plan,
+        studies,
+        tmp_path / "far",
+        4,
+        SlurmExecutor(SETTINGS, lambda job: NEEDS, 120.0, print),
+    )
     assert len(cluster.submitted) > 4  # each inner unit of each trial is a submission of its own
     assert [(one.tuned, one.oracle, one.ends) for one in there] == [(one.tuned, one.oracle, one.ends) for one in here]
 
@@ -540,7 +555,7 @@ def test_the_cross_runs_and_each_fault_ends_as_its_own_status(on, cli, plugin, t
     done = cli(*arguments, *limits, *settings, PID_FILE=str(tmp_path / "pids"), timeout=800)
     assert done.returncode == 1, done.stdout + done.stderr
     by_method = {}
-    for result in jobs(tmp_path).values():
+    for result in results(tmp_path).values():
         by_method.setdefault(result["job"]["method"], set()).add(result["status"])
     assert by_method == {
         **{name: {"ok"} for name in ("floor", "baseline", "ceiling", "fine", "vae", "pca", "large")},
@@ -549,7 +564,7 @@ def test_the_cross_runs_and_each_fault_ends_as_its_own_status(on, cli, plugin, t
         "slow": {"timeout"},
         "hungry": {"out_of_memory"},
     }
-    hungry = [result["reason"] for result in jobs(tmp_path).values() if result["job"]["method"] == "hungry"]
+    hungry = [result["reason"] for result in results(tmp_path).values() if result["job"]["method"] == "hungry"]
     assert all(
         "more than 1230 MB (--memory-limit); sbatch refused a SLURM job of 3484 MB" in reason for reason in hungry
     )
@@ -589,7 +604,7 @@ def test_a_head_that_was_killed_or_left_is_taken_up_and_nothing_runs_twice(on, c
     (tmp_path / "pids.go").touch()
     done = cli(*arguments, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {result["status"] for result in jobs(tmp_path).values()} == {"ok"}
+    assert {result["status"] for result in results(tmp_path).values()} == {"ok"}
     assert set(slurm_jobs()) - before == {slurm_job}
     # two units, two fits in each; the first fit of the first was begun twice
     assert len(pids.read_text().splitlines()) == 5

@@ -3,13 +3,14 @@ import math
 
 import pytest
 
-from bench.run.job import FORMAT, result_of
+from bench.jobs.job import result_of
+from bench.keep.store import Store, StoreError, gather
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.keep.store import COLUMNS, Store, StoreError, tidy
+from bench.records import COLUMNS, FORMAT, Status
 
 
 @pytest.fixture
-def cells():
+def jobs():
     specs, plugins = choose_methods("pca,no-change", "smoke", [])
     return make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {}).jobs
 
@@ -37,7 +38,7 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "{}", "\x00"])
 def test_a_spoilt_stamp_is_made_anew_where_the_results_say_what_they_are(tmp_path, jobs, content):
     store = Store(tmp_path)
-    store.write(result_of(jobs[0], "ok", ""))
+    store.write(result_of(jobs[0], Status.OK, ""))
     (tmp_path / "store.json").write_text(content)
     assert Store(tmp_path).finished(jobs[0].id)
     assert json.loads((tmp_path / "store.json").read_text()) == {"format": FORMAT}
@@ -58,13 +59,13 @@ def test_one_head_at_a_time(tmp_path):
 def test_only_ok_and_skipped_are_finished(tmp_path, jobs):
     store = Store(tmp_path)
     job = jobs[0]
-    for status in ("ok", "skipped", "failed", "timeout", "out_of_memory", "killed"):
+    for status in Status:
         store.write(result_of(job, status, "why"))
-        assert store.read(job.id)["reason"] == "why"
+        assert store.read(job.id).reason == "why"
         assert (store.finished(job.id) is not None) == (status in ("ok", "skipped"))
 
 
-def of_another_cell(text, jobs):
+def of_another_job(text, jobs):
     return text.replace(jobs[0].id, jobs[1].id)
 
 
@@ -80,21 +81,21 @@ def of_another_cell(text, jobs):
         lambda text, jobs: text.replace("0.5", "0.6"),
         lambda text, jobs: text + " ",
         lambda text, jobs: "{" + text[80:],
-        of_another_cell,
+        of_another_job,
     ],
 )
 def test_a_spoilt_result_is_as_none(tmp_path, jobs, spoil):
     store = Store(tmp_path)
-    store.write(result_of(jobs[0], "ok", "", scores={"displacement": 0.5}))
+    store.write(result_of(jobs[0], Status.OK, "", scores={"displacement": 0.5}))
     text = store.file(jobs[0].id).read_text()
     store.file(jobs[0].id).write_text(spoil(text, jobs))
     assert store.finished(jobs[0].id) is None
     assert len(store.gather().rows) == 0
 
 
-def test_a_result_under_another_cells_name_is_as_none(tmp_path, jobs):
+def test_a_result_under_another_jobs_name_is_as_none(tmp_path, jobs):
     store = Store(tmp_path)
-    store.write(result_of(jobs[0], "ok", ""))
+    store.write(result_of(jobs[0], Status.OK, ""))
     store.file(jobs[0].id).rename(store.file(jobs[1].id))
     assert store.finished(jobs[1].id) is None
     store.write_index({"task": {"units": ["a"]}})
@@ -121,9 +122,9 @@ def test_a_clock_that_goes_back_changes_no_row_but_their_order(tmp_path, jobs, m
             return datetime(2001, 1, 1, tzinfo=UTC)
 
     store = Store(tmp_path)
-    store.write(result_of(jobs[0], "ok", "", scores={"displacement": 0.5}))
-    monkeypatch.setattr("bench.run.job.datetime", Clock)
-    store.write(result_of(jobs[1], "ok", "", scores={"displacement": 0.5}, started="2026-01-01T00:00:00+00:00"))
+    store.write(result_of(jobs[0], Status.OK, "", scores={"displacement": 0.5}))
+    monkeypatch.setattr("bench.jobs.job.datetime", Clock)
+    store.write(result_of(jobs[1], Status.OK, "", scores={"displacement": 0.5}, started="2026-01-01T00:00:00+00:00"))
     rows = store.gather().rows.drop_duplicates("job_id")
     assert list(rows["job_id"]) == [jobs[1].id, jobs[0].id]
     assert (rows["started"] > rows["finished"]).sum() == 1
@@ -134,9 +135,9 @@ def test_tidy_rows(tmp_path, jobs):
     skipped = next(job for job in jobs if job.skip)
     control = next(job for job in jobs if job.method == "baseline")
     store = Store(tmp_path)
-    store.write(result_of(ok, "ok", "", scores={"displacement": 0.5, "knn_recall": None}, fit_seconds=2.0))
-    store.write(result_of(skipped, "skipped", skipped.skip))
-    store.write(result_of(control, "failed", "it broke"))
+    store.write(result_of(ok, Status.OK, "", scores={"displacement": 0.5, "knn_recall": None}, fit_seconds=2.0))
+    store.write(result_of(skipped, Status.SKIPPED, skipped.skip))
+    store.write(result_of(control, Status.FAILED, "it broke"))
     rows = store.gather().rows
     assert list(rows.columns) == list(COLUMNS)
     of_ok = rows[rows["job_id"] == ok.id].set_index("metric")
@@ -153,16 +154,18 @@ def test_tidy_rows(tmp_path, jobs):
 
 
 def test_no_result_makes_an_empty_table_with_all_columns():
-    assert list(tidy([]).columns) == list(COLUMNS)
+    assert list(gather([]).rows.columns) == list(COLUMNS)
 
 
 def test_curves_and_pictures_are_rows_of_methods_that_ended_well(tmp_path, jobs):
     store = Store(tmp_path)
-    method, control = (next(job for job in jobs if job.role == role) for role in ("method", "control"))
+    method, control = (next(job for job in jobs if job.role == role) for role in ("method", "reference"))
     shown = {"x": [1.0, 2.0], "y": [0.0, 1.0], "environment": ["a", "b"], "content": ["", ""], "trained": [True, False]}
-    store.write(result_of(method, "ok", "", curves={"loss": [2.0, 1.0], "kl": [0.5]}, picture=shown))
-    store.write(result_of(control, "ok", "", curves={"loss": [9.0]}))
-    store.write(result_of(next(c for c in jobs if c not in (method, control)), "failed", "", curves={"loss": [9.0]}))
+    store.write(result_of(method, Status.OK, "", curves={"loss": [2.0, 1.0], "kl": [0.5]}, picture=shown))
+    store.write(result_of(control, Status.OK, "", curves={"loss": [9.0]}))
+    store.write(
+        result_of(next(c for c in jobs if c not in (method, control)), Status.FAILED, "", curves={"loss": [9.0]})
+    )
     gathered = store.gather()
     curves, pictures = gathered.curves, gathered.pictures
     assert curves.to_dict("list") == {

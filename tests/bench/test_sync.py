@@ -4,12 +4,13 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.run.job import result_of
-from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.jobs.job import result_of
 from bench.keep.store import Store
 from bench.keep.sync import BROUGHT, sync
 from bench.keep.tracking import default_uri
-from tests.bench.test_run import TINY, cells, runs
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.records import Status
+from tests.bench.test_run import TINY, results, runs
 
 DOWN = "http://127.0.0.1:9"
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
@@ -19,7 +20,7 @@ def test_a_server_that_was_down_gets_all_of_it_later_and_once(cli, tmp_path, mon
     run = cli("run", "--methods", "pca", *TINY, "--mlflow-uri", DOWN, **IMPATIENT)
     assert run.returncode == 1
     assert "python -m bench sync --out out --mlflow-uri" in " ".join(run.stdout.split())
-    kept = cells(tmp_path)
+    kept = results(tmp_path)
     monkeypatch.chdir(tmp_path)
     for name, value in IMPATIENT.items():
         monkeypatch.setenv(name, value)
@@ -47,7 +48,7 @@ def test_a_server_that_was_down_gets_all_of_it_later_and_once(cli, tmp_path, mon
     assert "nothing to run" in again.stdout
     assert set(runs(tmp_path)[1]) == set(kept)
     assert len(runs(tmp_path)[2]) == 1
-    assert cells(tmp_path) == kept
+    assert results(tmp_path) == kept
 
 
 @pytest.fixture
@@ -55,8 +56,8 @@ def store(tmp_path):
     specs, plugins = choose_methods("pca", "smoke", [])
     plan = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {})
     store = Store(tmp_path / "out")
-    for cell, status in zip(plan.jobs, ("ok", "failed", "skipped"), strict=False):
-        store.write(result_of(cell, status, "why", scores={"displacement": 0.5} if status == "ok" else None))
+    for job, status in zip(plan.jobs, (Status.OK, Status.FAILED, Status.SKIPPED), strict=False):
+        store.write(result_of(job, status, "why", scores={"displacement": 0.5} if status == Status.OK else {}))
     return store
 
 

@@ -1,19 +1,22 @@
 """What MLflow has when its store, the ledger or the answers of a server are lost."""
 
+from dataclasses import replace
+
 import pytest
 
-from bench.run.job import result_of
-from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.jobs.job import result_of
 from bench.keep.store import Store
 from bench.keep.tracking import BATCH, Tracker, default_uri
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.records import Status
 from tests.bench.test_run import runs
 
 
 @pytest.fixture
 def results():
     specs, plugins = choose_methods("pca", "smoke", [])
-    cells = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {}).cells
-    return [result_of(cell, "ok", "", scores={"displacement": 0.5, "knn_recall": None}) for cell in cells[:3]]
+    jobs = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {}).jobs
+    return [result_of(job, Status.OK, "", scores={"displacement": 0.5, "knn_recall": None}) for job in jobs[:3]]
 
 
 def log(tmp_path, results):
@@ -32,7 +35,7 @@ def test_a_ledger_that_is_lost_or_cut_off_doubles_nothing(tmp_path, results):
         ledger.write_bytes(content)
         assert not log(tmp_path, results).error
         _, children, (parent,) = runs(tmp_path)
-        assert set(children) == {result["job"]["id"] for result in results}
+        assert set(children) == {result.job.id for result in results}
         assert parent.info.status == "FINISHED"
 
 
@@ -47,7 +50,7 @@ def test_a_damaged_store_is_named_and_nothing_is_done_to_it(tmp_path, results):
 
 def test_an_empty_double_is_removed_and_the_filled_one_stays(tmp_path, results):
     tracker = log(tmp_path, results)
-    job_id = results[0]["job"]["id"]
+    job_id = results[0].job.id
     _, children, _ = runs(tmp_path)
     tracker._create("double", {"job_id": job_id}, 0)
     tracker._create("double", {"invocation": "invocation"}, 0)
@@ -59,10 +62,11 @@ def test_an_empty_double_is_removed_and_the_filled_one_stays(tmp_path, results):
 
 def test_whatever_a_result_holds_is_taken(tmp_path, results):
     """More values than a batch takes, names and texts that MLflow refuses."""
-    odd = results[0] | {"curves": {"<b>/../x": [1.0] * (BATCH + 300), "..": [None, 2.0]}, "reason": "long " * 5000}
+    curves = {"<b>/../x": [1.0] * (BATCH + 300), "..": [None, 2.0]}
+    odd = replace(results[0], curves=curves, reason="long " * 5000)
     tracker = log(tmp_path, [odd])
     assert not tracker.error
     client, children, _ = runs(tmp_path)
-    run = children[odd["job"]["id"]]
+    run = children[odd.job.id]
     assert len(client.get_metric_history(run.info.run_id, "curve/_b__.._x")) == BATCH + 300
     assert run.data.metrics["curve/_"] == 2.0

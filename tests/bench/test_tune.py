@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.plan.cost import Estimate
-from bench.run.executors.inline import InlineExecutor
+from bench.jobs.executors.inline import InlineExecutor
 from bench.plan import choose_methods, choose_own_tasks, choose_tasks, make_plan
+from bench.plan.cost import Estimate
 from bench.studies.tune import Tuning, jobs_of, scaled, studies_of
 from methods import METHODS
 from tasks.simulate.ifn import IFN
@@ -181,7 +181,7 @@ def test_more_trials_later_go_on_from_the_earlier_ones(shift, tmp_path):
     assert [one.tuned for one in later] == [one.tuned for one in at_once]
 
 
-def test_the_choice_does_not_depend_on_the_held_out_cells(shift, tmp_path):
+def test_the_choice_does_not_depend_on_the_held_out_jobs(shift, tmp_path):
     found = []
     for name in ("true", "altered"):
         data = IFN.make("smoke")

@@ -11,7 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.plan.plugins import PlanError, PluginError, choose_methods, choose_tasks, load_plugin, make_plan
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.plan.plugins import PluginError, load_plugin
+from bench.records import PlanError
 from methods import METHODS
 from methods.base import ConfigError
 from metrics import UnknownName
@@ -150,7 +152,7 @@ def test_without_scvi_tools_its_models_are_skipped(cli, tmp_path):
         ("sklearn.decomposition:NFM", r"has no 'NFM'; its classes are .*NMF"),
         ("sklearn.decomposition:randomized_svd", "a function and no class 'randomized_svd'"),
         ("collections:OrderedDict", r"OrderedDict is none of these: accepted are a Method .* scvi-tools"),
-        ("sklearn.manifold:TSNE", "TSNE has no transform, so that it cannot embed a job that it was not fitted to"),
+        ("sklearn.manifold:TSNE", "TSNE has no transform, so that it cannot embed a cell that it was not fitted to"),
         ("sklearn.linear_model:Ridge", "Ridge has no transform"),
         ("sklearn.compose:ColumnTransformer", "ColumnTransformer needs transformers, which have no default"),
         ("sklearn.feature_selection:SelectFpr", "SelectFpr.fit needs y besides X"),

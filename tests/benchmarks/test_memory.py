@@ -16,7 +16,7 @@ PEAK_MB = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) *
 
 CELL = f"""
 import json, sys
-from bench.run.job import run_job
+from bench.jobs.job import run_job
 from bench.plan import choose_methods, choose_own_tasks, make_plan
 
 method, file = sys.argv[1:]

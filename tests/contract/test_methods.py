@@ -57,7 +57,7 @@ def subject():
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", NAMES)
-def test_passes(name, check, subject):
+def test_stacks(name, check, subject):
     excused = EXCUSED.get(check, lambda name: False)(name)
     applies, why = True, ""
     with warnings.catch_warnings():

@@ -17,7 +17,7 @@ SIZES = (1000, 3000, 10000)
 MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
-from bench.run.job import result_of
+from bench.jobs.job import result_of
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.keep.boards import write_leaderboard
 from bench.keep.store import Store

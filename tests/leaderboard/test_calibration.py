@@ -11,7 +11,7 @@ from leaderboard import calibration
 from leaderboard.calibration import always_above, build, calibrated_range, judge, narrowness, to_markdown, write
 
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0)
-#: Mean score of a metric at each dose of the ladder, ceiling first; floor scores 0 and baseline .4 unless said otherwise.
+#: Mean score of a metric at each dose of the ladder, ceiling first; the floor has 0, the baseline .4 unless said.
 SHAPES = {
     "perfect": (1.0, 0.75, 0.5, 0.25, 0.0),
     "flat": (0.7, 0.7, 0.7, 0.7, 0.7),

@@ -22,7 +22,7 @@ def fewer_resamples(monkeypatch):
 
 
 def board(levels, n_units=10, n_seeds=3, unit_noise=0.05, seed_noise=0.05, rng=None, n_metrics=2):
-    """Values (n_methods + 3, n_units, n_seeds, n_metrics); the references come last and have no noise but the unit's."""
+    """Values (n_methods + 3, n_units, n_seeds, n_metrics); references come last and have no noise but the unit's."""
     rng = rng or np.random.default_rng(0)
     at = np.append(levels, list(REFERENCES.values()))[:, None, None, None]
     noise = unit_noise * rng.normal(size=(len(at), n_units, 1, n_metrics))

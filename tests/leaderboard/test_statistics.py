@@ -122,7 +122,7 @@ def test_pairing_takes_the_difficulty_of_a_unit_out():
 
 
 def simulate(rng, n_boards, n_units, n_seeds, unit_noise, seed_noise, levels):
-    """Many leaderboards side by side: method − floor, method − baseline and ceiling − floor, each (n_units, boards × methods, 2).
+    """Many leaderboards at once: method − floor, method − baseline, ceiling − floor, each (units, boards × methods, 2).
 
     Units have a difficulty that all share, methods have skewed noise by unit and noise by seed; baseline is at .4.
     """

@@ -1,4 +1,4 @@
-"""Whether a method is sound: the checks that every registered method passes, made of anybody's."""
+"""Checks whether a method is sound: those that every registered method passes, for a user's method."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["CHECKS", "CheckFailed", "Missing", "NotApplicable", "Outcome", "Subj
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one check found; of a failure, one sentence: what was seen, and what to do."""
+    """The outcome of one check. The remark of a failure is one sentence: what was seen, and what to do."""
 
     check: str
     status: Literal["passed", "failed", "not applicable", "skipped"]

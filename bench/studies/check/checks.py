@@ -1,4 +1,4 @@
-"""What must hold of every method: one function each, which raises CheckFailed with what was seen and what to do.
+"""Rules that every method keeps, a function each; it raises CheckFailed with what was seen and what to do.
 
 A check returns what it measured, "" where there is nothing to say.
 """
@@ -324,7 +324,7 @@ def global_random_state(subject: Subject) -> str:
 
 
 def data_untouched(subject: Subject) -> str:
-    """What a method is handed, it hands back as it was."""
+    """A method does not change the data that it is handed."""
     from tasks.datasets.memory import digest
 
     data, queries = subject.data, subject.queries
@@ -423,7 +423,7 @@ def untrained_environment(subject: Subject) -> str:
 
 
 def decoding(subject: Subject, least: float = 0.95, longer: int = LONGER) -> str:
-    """What is decoded from the training cells' codes is expression."""
+    """Decoding the training cells' codes gives expression."""
     subject.can("decode", "embed")
 
     def measured(method: Any) -> float:
@@ -486,7 +486,7 @@ def other_abilities(subject: Subject) -> str:
 
 def save_and_load(subject: Subject) -> str:
     """A fit that is stored and read back says the same."""
-    from bench.run.fits import load, save
+    from bench.jobs.fits import load, save
 
     cls = subject.cls
     halves = hasattr(cls, "state"), hasattr(cls, "restore")
@@ -538,18 +538,18 @@ def _plain(value: Any) -> bool:
 
 
 def no_leak(subject: Subject) -> str:
-    """What other fits were shown of the held-out cells is not remembered."""
+    """A fit does not remember held-out cells that another fit was shown."""
     import multiprocessing
     import os
     from concurrent.futures import ProcessPoolExecutor
 
-    from bench.run.executors.local import PRELOAD
+    from bench.jobs.executors.local import PRELOAD
 
     expected = subject.found
     # a fresh process: in this one the first fit was made without the held-out cells, and may be what is remembered
     os.environ.setdefault(PRELOAD, "vae")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.run.executors.preload"])
+    context.set_forkserver_preload(["bench.jobs.executors.preload"])
     with ProcessPoolExecutor(1, context) as pool:
         found = pool.submit(_outputs_after_truth, subject.name, subject.changes, subject.plugins).result()
     said = differences(expected, found)

@@ -41,7 +41,7 @@ class Cells:
     whole
         All of them, with the truth.
     data
-        What is handed to a fit.
+        The training data of a fit.
     queries
         Control cells of the held-out type, from which predictions start.
     held_out
@@ -92,7 +92,7 @@ class Subject:
     name
         The registered name.
     changes
-        What the user changed in its configuration.
+        The user's changes of its configuration.
     plugins
         Files that must be imported to know it.
     """
@@ -153,7 +153,7 @@ class Subject:
 
     @cached_property
     def found(self) -> dict[str, np.ndarray]:
-        """What that fit says, asked before anything else was fitted."""
+        """The outputs of that fit, taken before anything else was fitted."""
         return outputs(self.fitted)
 
     def _changed(self, key: str, value: Any) -> Any:

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from bench.run.fits import make_together
-from bench.run.job import run_jobs
-from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.studies.replay import SAME, replay
-from bench.run.stacked import Together
-from bench.plan.order import passes
+from bench.jobs.fits import fit_stack
+from bench.jobs.job import run_stack
+from bench.jobs.stacked import Stack
 from bench.keep.store import Store
+from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.plan.order import stacks
+from bench.records import Result
+from bench.studies.replay import SAME, replay
 from methods.base import Apart, Method
 
 TASK = "reembedding/pancancer-sim"
@@ -63,16 +64,16 @@ def jobs_of(methods, n_seeds=3, plugins=()):
     return [job for job in plan.jobs if job.unit == "cancer0"]
 
 
-def test_the_plan_says_which_seeds_are_fitted_in_one_pass():
+def test_the_plan_says_which_seeds_are_fitted_in_one_stack():
     jobs = {(job.method, job.seed): job for job in jobs_of("vae,gamma-vae,pca", n_seeds=11)}
-    assert jobs["vae", 0].replicas == jobs["vae", 7].replicas == tuple(range(8))
-    assert jobs["vae", 9].replicas == (8, 9, 10)
-    assert {job.replicas for (method, _), job in jobs.items() if method != "vae"} == {()}
+    assert jobs["vae", 0].stack == jobs["vae", 7].stack == tuple(range(8))
+    assert jobs["vae", 9].stack == (8, 9, 10)
+    assert {job.stack for (method, _), job in jobs.items() if method != "vae"} == {()}
     (alone,) = [job for job in jobs_of("vae", n_seeds=1) if job.method == "vae"]
-    assert alone.replicas == ()
+    assert alone.stack == ()
     assert alone.id == jobs["vae", 0].id
-    by_pass = [[job.seed for job in one] for one in passes([jobs["vae", i] for i in (0, 9, 3, 10)])]
-    assert by_pass == [[0, 3], [9, 10]]
+    by_stack = [[job.seed for job in one] for one in stacks([jobs["vae", i] for i in (0, 9, 3, 10)])]
+    assert by_stack == [[0, 3], [9, 10]]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def made(tmp_path_factory):
     """Three seeds of a network on one unit."""
     store = Store(tmp_path_factory.mktemp("made") / "out")
     jobs = [job for job in jobs_of("vae") if job.method == "vae"]
-    for result in run_jobs(jobs, store.fits):
+    for result in run_stack(jobs, store.fits):
         store.write(result)
     return store, jobs
 
@@ -88,27 +89,27 @@ def made(tmp_path_factory):
 def test_rows_are_as_if_run_alone_and_marked(made):
     store, jobs = made
     results = [store.read(job.id) for job in jobs]
-    assert [result["status"] for result in results] == ["ok"] * 3
+    assert [result.status for result in results] == ["ok"] * 3
     # each seed has two fits, one with the unit; all cost the same share of their pass
-    assert len({result["fit_seconds"] for result in results}) == 1
-    assert set(store.gather().rows["replicas"]) == {3}
+    assert len({result.fit_seconds for result in results}) == 1
+    assert set(store.gather().rows["n_stacked"]) == {3}
     for job, result in zip(jobs, results, strict=True):
-        (alone,) = run_jobs([replace(job, replicas=())], None)
-        assert alone["scores"].keys() == result["scores"].keys()
-        assert alone["curves"].keys() == result["curves"].keys()
-        first = [curve[0] for curve in alone["curves"].values()]
-        assert [curve[0] for curve in result["curves"].values()] == pytest.approx(first, rel=1e-5)
+        (alone,) = run_stack([replace(job, stack=())], None)
+        assert alone.scores.keys() == result.scores.keys()
+        assert alone.curves.keys() == result.curves.keys()
+        first = [curve[0] for curve in alone.curves.values()]
+        assert [curve[0] for curve in result.curves.values()] == pytest.approx(first, rel=1e-5)
 
 
-def test_one_cell_again_takes_part_in_the_same_pass(made):
+def test_one_job_again_takes_part_in_the_same_pass(made):
     store, jobs = made
     before = store.read(jobs[1].id)
-    done = replay(json.loads(json.dumps(before)))
+    done = replay(Result.from_json(json.loads(json.dumps(before.to_json()))))
     assert {verdict for *_, verdict in done.scores.values()} == {SAME}
     kept = len(list(store.fits.glob("*.safetensors")))
-    (again,) = run_jobs([jobs[1]], store.fits)
-    assert again["scores"] == before["scores"]
-    assert again["fit_seconds"] == before["fit_seconds"]
+    (again,) = run_stack([jobs[1]], store.fits)
+    assert again.scores == before.scores
+    assert again.fit_seconds == before.fit_seconds
     assert len(list(store.fits.glob("*.safetensors"))) == kept == 6
 
 
@@ -131,7 +132,7 @@ def rows_of(directory):
     return pd.read_parquet(directory / "results.parquet").set_index(["job_id", "metric"]).sort_index()
 
 
-def test_a_failed_replica_fails_its_own_cell(cli, tmp_path, plugin):
+def test_a_failed_replica_fails_its_own_job(cli, tmp_path, plugin):
     file = plugin(TOGETHER)
     done = cli("run", "--methods", f"{file}:Fine", "--tasks", TASK, "--preset", "smoke", "--seeds", "3", "--out", "out")
     assert done.returncode == 1
@@ -140,14 +141,14 @@ def test_a_failed_replica_fails_its_own_cell(cli, tmp_path, plugin):
     assert set(rows.query("seed == 2")["reason"]) == {"FloatingPointError: planted"}
 
 
-def test_when_the_process_of_a_pass_dies_each_cell_is_run_alone(cli, tmp_path, plugin):
+def test_when_the_process_of_a_pass_dies_each_job_is_run_alone(cli, tmp_path, plugin):
     file = plugin(TOGETHER)
     run = ("run", "--methods", f"{file}:Fine", "--tasks", TASK, "--preset", "smoke", "--seeds", "2", "--out", "out")
     done = cli(*run, FATAL="1")
     assert done.returncode == 1
     rows = rows_of(tmp_path / "out").query("method == 'fine'").drop_duplicates(["unit", "seed"])
     assert rows.groupby("seed")["status"].unique().map(list).to_dict() == {0: ["ok"], 1: ["failed"]}
-    assert set(rows["replicas"]) == {1}
+    assert set(rows["n_stacked"]) == {1}
     assert set(rows.query("seed == 1")["reason"].str.contains("ended with code 9")) == {True}
 
 
@@ -162,18 +163,18 @@ class Recorded(Method):
         return self
 
 
-def test_cells_meet_at_each_fit_and_one_that_ends_early_keeps_none_waiting():
+def test_jobs_meet_at_each_fit_and_one_that_ends_early_keeps_none_waiting():
     met = []
-    together = Together(lambda requests: met.append([(one.data, one.seed) for one in requests]))
+    stack = Stack(lambda requests: met.append([(one.data, one.seed) for one in requests]))
 
     def work(seed):
-        fits = [together.fit(Recorded(), f"data {i}", seed) for i in range(seed + 1)]
+        fits = [stack.fit(Recorded(), f"data {i}", seed) for i in range(seed + 1)]
         if seed == 1:
             raise KeyError("planted")
         return len(fits)
 
     with pytest.raises(KeyError, match="planted"):
-        together.run([lambda seed=seed: work(seed) for seed in range(3)])
+        stack.run([lambda seed=seed: work(seed) for seed in range(3)])
     assert met == [
         [("data 0", 0), ("data 0", 1), ("data 0", 2)],
         [("data 1", 1), ("data 1", 2)],
@@ -182,15 +183,15 @@ def test_cells_meet_at_each_fit_and_one_that_ends_early_keeps_none_waiting():
 
 
 @pytest.mark.parametrize("error", [Apart, MemoryError])
-def test_fits_that_cannot_be_made_in_one_pass_are_made_alone(error):
+def test_fits_that_cannot_be_made_in_one_stack_are_made_alone(error):
     class Several(Recorded):
         @classmethod
         def fit_together(cls, methods, datasets, seeds):
             raise error
 
-    together = Together(lambda requests: make_together(Several, {}, None, requests))
-    works = [lambda seed=seed: together.fit(Several(), "data", seed)[0].alone for seed in range(2)]
-    assert together.run(works) == [("data", 0), ("data", 1)]
+    stack = Stack(lambda requests: fit_stack(Several, {}, None, requests))
+    works = [lambda seed=seed: stack.fit(Several(), "data", seed)[0].alone for seed in range(2)]
+    assert stack.run(works) == [("data", 0), ("data", 1)]
 
 
 def test_other_errors_of_a_pass_are_not_hidden():
@@ -199,6 +200,6 @@ def test_other_errors_of_a_pass_are_not_hidden():
         def fit_together(cls, methods, datasets, seeds):
             raise ValueError("planted")
 
-    together = Together(lambda requests: make_together(Broken, {}, None, requests))
+    stack = Stack(lambda requests: fit_stack(Broken, {}, None, requests))
     with pytest.raises(ValueError, match="planted"):
-        together.run([lambda: together.fit(Broken(), "data", 0)])
+        stack.run([lambda: stack.fit(Broken(), "data", 0)])

@@ -10,19 +10,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.jobs.executors import Executor
+from bench.jobs.executors.inline import InlineExecutor
+from bench.jobs.executors.local import LocalExecutor
+from bench.jobs.executors.slurm import SlurmExecutor
+from bench.jobs.progress import duration
+from bench.jobs.runner import run_jobs
 from bench.keep.boards import header_lines, print_leaderboard, write_leaderboard
-from bench.keep.store import Store
+from bench.keep.store import Gathered, Store
 from bench.keep.tracking import Tracker, default_uri
 from bench.options import Options
 from bench.plan.cost import Estimate, tried
 from bench.plan.resources import devices, needs, share_mb
 from bench.records import Job, Plan, Result, Status
-from bench.run.executors import Executor
-from bench.run.executors.inline import InlineExecutor
-from bench.run.executors.local import LocalExecutor
-from bench.run.executors.slurm import SlurmExecutor
-from bench.run.progress import duration
-from bench.run.runner import run_jobs
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a request; a dry run has no outcome."""
+    """The end of a request; a dry run has no outcome."""
 
     plan: Plan
     store: Store
@@ -53,15 +53,16 @@ def carry_out(options: Options, console: Console, dry_run: bool = False) -> Done
 
     Raises
     ------
-    bench.records.PlanError, bench.keep.store.StoreError, bench.run.executors.ExecutorError, tasks.datasets.DataError
+    bench.records.PlanError, bench.keep.store.StoreError, bench.jobs.executors.ExecutorError, tasks.datasets.DataError
         The request cannot be carried out; nothing has been run.
     """
+    own = options.chosen.own  # first: what cannot be chosen makes no directory
     store = Store(options.out)
     with store.lock():
         index = store.index()
         plan = options.plan(index)
         store.write_index(index)
-        say_data(plan, options.chosen.own, console)
+        say_data(plan, own, console)
         if dry_run:
             todo = [job for job in plan.jobs if not job.skip and store.finished(job.id) is None]
             say_plan(plan, todo, estimate_of(store, plan), options.n_workers, console)
@@ -94,7 +95,7 @@ def executor_for(
     estimate
         Returns the estimate of the time that jobs take; called for SLURM alone, as it reads all results.
     console
-        Where SLURM's answers go.
+        Console for SLURM's answers.
     """
     if options.executor == "inline":
         return InlineExecutor()
@@ -125,6 +126,11 @@ def execute(
     run = {"invocation": plan.invocation, "name": tracker.name, "command": options.command}
     store.write_plan(plan.jobs, run)
     outcome = Outcome()
+    gathered: list[Gathered] = []  # the rows as they are now; empty while they are not known
+
+    def estimate() -> Estimate:
+        gathered.append(store.gather())
+        return Estimate(gathered[0].rows, plan.sizes, tried(store.out))
 
     def on_done(result: Result) -> None:
         outcome.counts[result.status] += 1
@@ -132,15 +138,17 @@ def execute(
 
     def on_plan(todo: Sequence[Job], estimate: Estimate) -> None:
         say_plan(plan, todo, estimate, options.n_workers, console)
+        if todo:
+            gathered.clear()
 
     status = "KILLED"
     try:
-        run_jobs(plan.jobs, store, executor, lambda: estimate_of(store, plan), console, on_done, on_plan)
+        run_jobs(plan.jobs, store, executor, estimate, console, on_done, on_plan)
         status = "FINISHED" if outcome.ok else "FAILED"
     finally:
         absent = [f"{task}: {reason}" for task, reason in plan.absent.items()]
         header = [*header_lines(options.command), *(f"Not run: {line}" for line in absent)]
-        board, files = write_leaderboard([store.gather()], store.out, header)
+        board, files = write_leaderboard(gathered or [store.gather()], store.out, header)
         tracker.finish(status, [store.parquet, *files], {"absent": "; ".join(absent)})
         outcome.tracking_error = tracker.error
     print_leaderboard(board, console)

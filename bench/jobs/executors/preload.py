@@ -13,7 +13,7 @@ import sklearn.decomposition
 import sklearn.discriminant_analysis
 import sklearn.neighbors  # noqa: F401
 
-import bench.run.executors.local  # noqa: F401
+import bench.jobs.executors.local  # noqa: F401
 from bench.environment import describe
 from bench.plan.plugins import PluginError, load_plugin
 from bench.records import PlanError

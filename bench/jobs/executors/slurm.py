@@ -21,18 +21,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bench.jobs.executors import ExecutorError, OnDone, OnStart
+from bench.jobs.executors.local import LocalExecutor
+from bench.jobs.job import result_of
 from bench.keep.files import read_sealed, write_sealed
 from bench.keep.store import Store
 from bench.plan.plugins import load_plugin
 from bench.plan.resources import Resources
 from bench.records import Job, PlanError, Result, Status
-from bench.run.executors import ExecutorError, OnDone, OnStart
-from bench.run.executors.local import LocalExecutor
-from bench.run.job import result_of
 
 #: Short jobs share a SLURM job while their minutes sum up to no more.
 BUNDLE_MINUTES = 60
-#: What a SLURM job is given beyond its jobs: to start, and for the processes that start and watch them.
+#: Minutes and memory of a SLURM job beyond those of its jobs: for its start, and for the processes that watch them.
 START_MINUTES, OVERHEAD_MB = 3, 1024
 #: Array tasks of a job array; SLURM's own default limit is 1001.
 ARRAY = 1000
@@ -48,7 +48,7 @@ ALIVE = (
     *("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"),
     *("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT"),
 )
-#: What slurmstepd prints into the log of a SLURM job that it ends for its memory; not every set-up has a state for it.
+#: Line of slurmstepd in the log of a SLURM job that it ends for its memory; not every set-up has a state for it.
 MEMORY_KILL = re.compile(r"slurmstepd.*(exceeded (job )?memory limit|oom.kill)", re.IGNORECASE)
 
 
@@ -71,7 +71,7 @@ class Submission:
 
 
 class State:
-    """What is with SLURM, kept on disk: submissions by name, and how often each job's memory was doubled."""
+    """The jobs that SLURM has, kept on disk: submissions by name, and how often each job's memory was doubled."""
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -438,7 +438,7 @@ def bundle(wanted: Mapping[str, Resources], alone: Set[str], minutes: float) -> 
     alone
         Jobs that get a SLURM job of their own, however short they are.
     minutes
-        What the jobs of a bundle may take together; a longer job is a bundle of its own.
+        Time for all jobs of a bundle; a longer job is a bundle of its own.
     """
     classes: dict[Resources, list[str]] = {}
     for job_id, resources in wanted.items():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.jobs.executors import OnDone, OnStart
+from bench.jobs.job import run_stack
 from bench.keep.store import Store
 from bench.plan.order import stacks
 from bench.records import Job
-from bench.run.executors import OnDone, OnStart
-from bench.run.job import run_stack
 
 
 class InlineExecutor:

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.environment import describe
+from bench.jobs.fits import Fits, fit_stack
+from bench.jobs.pictures import picture
+from bench.jobs.stacked import Stack
 from bench.plan import method_config
 from bench.plan.plugins import load_plugin
 from bench.records import Job, Result, Status
-from bench.run.fits import Fits, fit_stack
-from bench.run.pictures import picture
-from bench.run.stacked import Stack
 from methods import METHODS
 from methods.base import CannotFit
 from metrics import METRICS

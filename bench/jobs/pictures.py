@@ -1,4 +1,4 @@
-"""Codes as people look at them: two dimensions, with what is known of the cells."""
+"""Codes as people look at them: two dimensions, with labels of the cells."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 #: Most cells of a picture.
 MAX_CELLS = 600
-#: What is known of a cell.
+#: Labels of a cell.
 LABELS = ("environment", "content")
 
 
 def picture(task: Task, fitted: Any, unit: str, seed: int) -> dict[str, list[Any]]:
     """Return some cells' codes in two dimensions, their labels, and whether they were trained on.
 
-    Of more than two latents the first two principal components of the codes are shown. The cells are the same for all
+    Codes with more than two latents are shown by their first two principal components. The cells are the same for all
     methods, but for one that has no code for cells that were held out, which shows the others.
 
     Returns

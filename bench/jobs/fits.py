@@ -20,7 +20,7 @@ from methods.base import Apart, CannotFit, Method
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from bench.run.stacked import Stack, StackedFit
+    from bench.jobs.stacked import Stack, StackedFit
 
 
 class Fits:
@@ -51,7 +51,7 @@ class Fits:
     last
         The last fitted method.
     log
-        What methods remarked on their fits, each remark once.
+        Remarks of methods on their fits, each once.
     """
 
     def __init__(self, directory: Path | None, stack: Stack | None = None):
@@ -177,7 +177,7 @@ def _key(cls: type[Method], config: Mapping[str, Any], data: AnnData, seed: int,
 
 
 class SpoiltFit(Exception):
-    """A file is not the fit that was stored under its name: it is worth no more than none."""
+    """A file is not the fit that was stored under its name; the fit is made again."""
 
 
 def save(method: Any, seconds: float, file: Path) -> None:

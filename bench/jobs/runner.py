@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Console
 
+from bench.jobs.executors import Executor
+from bench.jobs.job import result_of
+from bench.jobs.progress import RunProgress
 from bench.keep.store import Store
 from bench.plan.cost import Estimate
 from bench.plan.order import longest_first
 from bench.records import Job, Result, Status
-from bench.run.executors import Executor
-from bench.run.job import result_of
-from bench.run.progress import RunProgress
 
 
 def run_jobs(

@@ -22,12 +22,12 @@ from typing import Any
 
 import psutil
 
+from bench.jobs.executors import OnDone, OnStart
+from bench.jobs.job import result_of, run_stack
 from bench.keep.store import Store
 from bench.plan.order import Turns, stacks
 from bench.plan.resources import uses_gpu
 from bench.records import Job, Result, Status
-from bench.run.executors import OnDone, OnStart
-from bench.run.job import result_of, run_stack
 
 #: Tells the fork server, which is started with this environment, what to preload: methods, then plugins.
 PRELOAD = "BENCH_PRELOAD"
@@ -79,7 +79,7 @@ class LocalExecutor:
         """Run all jobs; on an interrupt end the running ones, whose jobs then have no result."""
         os.environ[PRELOAD] = ",".join(sorted({job.name for job in jobs if _is_ours(job.name)}))
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["bench.run.executors.preload"])
+        context.set_forkserver_preload(["bench.jobs.executors.preload"])
         (store.out / "logs").mkdir(exist_ok=True)
         waiting, running, ended = stacks(jobs), list[_Running](), list[_Running]()
         turns = Turns()
@@ -89,7 +89,7 @@ class LocalExecutor:
                     stack, device = chosen
                     waiting.remove(stack)
                     running.append(self._start(context, stack, device, store, on_start))
-                # only now that the next ones run: this takes longer than to start them
+                # after the next jobs have started, as this takes longer than a start
                 for one in ended:
                     waiting[:0] = self._settle(one, store, on_done)
                 if running:
@@ -147,7 +147,7 @@ class LocalExecutor:
     def _settle(self, one: _Running, store: Store, on_done: OnDone) -> list[list[Job]]:
         """Hand over what the process wrote, or a result that says how it ended without writing one.
 
-        Of several jobs those without a result are returned, to be run alone: what ended them may be one of them.
+        Stacked jobs without a result are returned, to be run alone: one of them may have ended the process.
         """
         log, again = _log(store.out, one.jobs[0]), list[list[Job]]()
         for job in one.jobs:
@@ -228,7 +228,7 @@ def _work(jobs: list[Job], device: str | None, out: Path, environment: dict[str,
     store = Store(out)
     for result in run_stack(jobs, store.fits):
         store.write(result)
-    # what is left undone here, multiprocessing's tracker of semaphores would undo, and complain of when the run ends
+    # otherwise multiprocessing's tracker of semaphores does this at the end of the run, with a complaint
     util._run_finalizers()  # type: ignore[attr-defined]  # the stubs lack it
     # tearing the interpreter down would take as long as starting a job
     sys.stdout.flush()
@@ -239,7 +239,7 @@ def _work(jobs: list[Job], device: str | None, out: Path, environment: dict[str,
 def _kernel_kills() -> int:
     """Return how many processes of this machine the kernel has ended for want of memory; 0 where it does not say.
 
-    Where another process is so ended just when somebody else kills a job, the job is taken for one of them.
+    If somebody kills a job just when the kernel ends another process, the job is taken for one that the kernel ended.
     """
     counters = Path("/proc/vmstat")
     lines = counters.read_text().splitlines() if counters.exists() else []
