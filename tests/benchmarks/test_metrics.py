@@ -15,7 +15,7 @@ LIMIT = 40.0
 
 @pytest.fixture(scope="module")
 def evaluation():
-    """The arguments of all embedding metrics and of integration: six unequal labels, three batches, a fifth held out."""
+    """The arguments of all embedding metrics and of integration: six labels, three batches, a fifth held out."""
     rng = np.random.default_rng(0)
     labels = rng.choice(list("abcdef"), N_CELLS, p=[0.3, 0.25, 0.2, 0.1, 0.1, 0.05])
     batch = rng.integers(0, 3, N_CELLS)
