@@ -42,7 +42,7 @@ def handed(data: AnnData, cells: np.ndarray) -> AnnData:
 
 
 def halves(
-    cells: np.ndarray, replicates: np.ndarray | None, rng: np.random.Generator, copies: np.ndarray | None = None
+    cells: np.ndarray, replicates: np.ndarray | None, rng: np.random.Generator, copies: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split ``cells`` (indices) into two disjoint halves, whole replicates to one side where that is possible.
 
@@ -57,10 +57,9 @@ def halves(
     replicates
         Their labels (n_cells,), or None.
     rng
-        What decides.
+        Source of all randomness.
     copies
-        Labels of all cells of the data set (:func:`tasks.datasets.reading.copies_of`), which ``cells`` are indices of;
-        None where no cell is a copy of another one.
+        Labels of all cells of the data set (:func:`tasks.datasets.reading.copies_of`), which ``cells`` are indices of.
     """
     if replicates is not None:
         labels, sizes = np.unique(replicates, return_counts=True)
@@ -73,30 +72,28 @@ def halves(
                 totals[side] += int(sizes[label])
             if min(totals) >= len(cells) / 4:
                 first = np.isin(replicates, labels[of_first])
-                if copies is not None:
-                    first = np.isin(copies[cells], copies[cells[first]])
+                first = np.isin(copies[cells], copies[cells[first]])
                 return cells[first], cells[~first]
     first_half, second_half = dealt(rng.permutation(cells), len(cells) // 2, copies)
     return np.sort(first_half), np.sort(second_half)
 
 
-def dealt(order: np.ndarray, n_first: int, copies: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def dealt(order: np.ndarray, n_first: int, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the first ``n_first`` of shuffled cells (indices), and the others; copies go where the first of them goes.
 
     So the first part may be larger than asked for, by the copies of its last cell.
     """
-    if copies is not None:
-        _, first_seen, group = np.unique(copies[order], return_index=True, return_inverse=True)
-        ranks = first_seen[group]
-        by_group = np.argsort(ranks, kind="stable")
-        order, ranks = order[by_group], ranks[by_group]
-        if 0 < n_first < len(order):
-            n_first = int(np.searchsorted(ranks, ranks[n_first - 1], side="right"))
+    _, first_seen, group = np.unique(copies[order], return_index=True, return_inverse=True)
+    ranks = first_seen[group]
+    by_group = np.argsort(ranks, kind="stable")
+    order, ranks = order[by_group], ranks[by_group]
+    if 0 < n_first < len(order):
+        n_first = int(np.searchsorted(ranks, ranks[n_first - 1], side="right"))
     return order[:n_first], order[n_first:]
 
 
 def once(cells: np.ndarray, copies: np.ndarray) -> np.ndarray:
-    """Return ``cells`` (indices) in their order, of copies of one cell the first alone: for probes that split again."""
+    """Return ``cells`` (indices) in their order, without second copies of a cell: for probes that split again."""
     return cells[np.sort(np.unique(copies[cells], return_index=True)[1])]
 
 

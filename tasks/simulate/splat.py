@@ -6,7 +6,6 @@ DE factor of a group       with probability .1: LogNormal(.1, .4), taken above 1
 mean of gene i in cell j   μ_ij = L_j · λ_i f_ig / Σ_i λ_i f_ig, g the cell's group
 BCV                        B_ij = (.1 + 1/√μ_ij) · √(60 / χ²_i), χ²_i ~ χ²₆₀ drawn once a gene, as in the R package
 count                      Poisson(Gamma(mean μ_ij, coefficient of variation B_ij))
-dropout (optional)         zero with probability 1 / (1 + exp(−shape · (log μ_ij − midpoint))), shape negative
 
 The gamma-Poisson mixture is negative binomial, so the likelihood of counts is known in closed form.
 """
@@ -19,19 +18,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def gene_means(
-    rng: np.random.Generator,
-    n_genes: int,
-    shape: float = 0.6,
-    rate: float = 0.3,
-    outlier_probability: float = 0.05,
-    outlier_location: float = 4.0,
-    outlier_scale: float = 0.5,
-) -> Floats:
-    """Return base means (n_genes,): Gamma, some replaced by outliers, median · LogNormal(location, scale)."""
-    means = rng.gamma(shape, 1 / rate, n_genes)
+def gene_means(rng: np.random.Generator, n_genes: int, outlier_probability: float = 0.05) -> Floats:
+    """Return base means (n_genes,): Gamma, some replaced by outliers, median · LogNormal."""
+    means = rng.gamma(0.6, 1 / 0.3, n_genes)
     outlier = rng.random(n_genes) < outlier_probability
-    factors = rng.lognormal(outlier_location, outlier_scale, n_genes)
+    factors = rng.lognormal(4.0, 0.5, n_genes)
     return np.where(outlier, np.median(means) * factors, means)
 
 
@@ -62,14 +53,14 @@ def cell_means(base: Floats, factors: Floats, groups: NDArray[np.int64], library
     return profiles[groups] * library[:, None]
 
 
-def bcv_inflation(rng: np.random.Generator, n_genes: int, df: float = 60.0) -> Floats:
-    """Return √(df / χ²_df) of each gene, (n_genes,)."""
-    return np.sqrt(df / rng.chisquare(df, n_genes))
+def bcv_inflation(rng: np.random.Generator, n_genes: int) -> Floats:
+    """Return √(60 / χ²₆₀) of each gene, (n_genes,)."""
+    return np.sqrt(60.0 / rng.chisquare(60.0, n_genes))
 
 
-def bcv(means: Floats, inflation: Floats, common: float = 0.1) -> Floats:
-    """Return the biological coefficient of variation (n_cells, n_genes), (common + 1/√mean) · inflation."""
-    return (common + 1 / np.sqrt(means)) * inflation
+def bcv(means: Floats, inflation: Floats) -> Floats:
+    """Return the biological coefficient of variation (n_cells, n_genes), (.1 + 1/√mean) · inflation."""
+    return (0.1 + 1 / np.sqrt(means)) * inflation
 
 
 def gamma_poisson(rng: np.random.Generator, means: Floats, variation: Floats) -> Floats:
@@ -78,18 +69,10 @@ def gamma_poisson(rng: np.random.Generator, means: Floats, variation: Floats) ->
     return rng.poisson(rng.gamma(shape, means / shape)).astype(np.float64)
 
 
-def drop_out(
-    rng: np.random.Generator, counts: Floats, means: Floats, midpoint: float = 0.0, shape: float = -1.0
-) -> Floats:
-    """Return the counts with some set to zero, the more likely the lower the mean; half of them at exp(midpoint)."""
-    probability = 1 / (1 + np.exp(-shape * (np.log(means) - midpoint)))
-    return np.where(rng.random(counts.shape) < probability, 0.0, counts)
-
-
 def log_likelihood(counts: Floats, means: Floats, variation: Floats) -> Floats:
     """Return log p(counts | means, BCV) of each cell, (n_cells,): negative binomial, summed over genes.
 
-    With r = 1/B²: Γ(x + r) / (Γ(r) x!) · (r / (r + μ))^r · (μ / (r + μ))^x. Counts without dropout only.
+    With r = 1/B²: Γ(x + r) / (Γ(r) x!) · (r / (r + μ))^r · (μ / (r + μ))^x.
     """
     from scipy.special import gammaln, xlogy
 

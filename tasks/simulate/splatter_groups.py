@@ -27,7 +27,6 @@ def simulate(
     program_probability: float = 0.1,
     main_library: float = 11.0,
     program_library: float = 7.0,
-    dropout: bool = False,
 ) -> AnnData:
     """Simulate two Splat experiments on the same cells and lay their genes side by side.
 
@@ -51,8 +50,6 @@ def simulate(
         the 200 genes. The other dial of how plain programs are. Measured Bayes accuracy of the programs over 20 draws,
         lowest and median: .993 and 1 here; .965 and .995 at the published recipe's library of 6; .73 and .83 with
         the recipe's ``program_location`` of .1, too.
-    dropout
-        Whether Splat's logistic dropout (midpoint 0, shape −1) is applied; the Bayes accuracy then ignores it.
 
     Returns
     -------
@@ -74,8 +71,8 @@ def simulate(
     )
     anywhere = np.ones((n_cells, n_types), dtype=bool)
     own = np.arange(n_groups * n_programs) // n_programs == groups[:, None]
-    main, type_accuracy = _experiment(rng, type_factors, types, anywhere, main_library, dropout)
-    block, program_accuracy = _experiment(rng, program_factors, programs, own, program_library, dropout)
+    main, type_accuracy = _experiment(rng, type_factors, types, anywhere, main_library)
+    block, program_accuracy = _experiment(rng, program_factors, programs, own, program_library)
     counts = np.hstack([main, block]).astype(np.float32)
 
     obs = pd.DataFrame(
@@ -101,7 +98,6 @@ def _experiment(
     labels: np.ndarray,
     possible: np.ndarray,
     library_location: float,
-    dropout: bool,
 ) -> tuple[np.ndarray, float]:
     """Return one Splat experiment's counts (n_cells, n_genes) and its Bayes accuracy.
 
@@ -113,7 +109,7 @@ def _experiment(
         DE factors (n_labels, n_genes) and the label of each cell (n_cells,).
     possible
         Which labels a classifier chooses from, (n_cells, n_labels).
-    library_location, dropout
+    library_location
         As in :func:`simulate`.
     """
     n_labels, n_genes = factors.shape
@@ -129,8 +125,6 @@ def _experiment(
     scores[~possible] = -np.inf
     best = scores >= scores.max(axis=1, keepdims=True) - 1e-9
     right = best[np.arange(len(labels)), labels] / best.sum(axis=1)
-    if dropout:
-        counts = splat.drop_out(rng, counts, means)
     return counts, float(right.mean())
 
 

@@ -137,10 +137,6 @@ def test_without_copies_splits_are_what_they_were():
     for n_first in (0, 10, 31):
         for part, whole in zip(dealt(order, n_first, np.arange(31)), (order[:n_first], order[n_first:]), strict=True):
             np.testing.assert_array_equal(part, whole)
-    replicates = np.repeat(list("abcdef"), 5)
-    for labels in (None, replicates):
-        split = [halves(np.arange(30), labels, np.random.default_rng(3), c) for c in (None, np.arange(30))]
-        np.testing.assert_array_equal(split[0][0], split[1][0])
 
 
 def doubled(simulator, seed=0, **parameters):

@@ -161,7 +161,7 @@ def test_inner_task_is_of_the_other_contents(task):
     assert "truth" not in inner.data.uns
 
 
-def test_n1_is_the_mean_shift_behind_pca(task):
+def test_the_baseline_is_the_mean_shift_behind_pca(task):
     unit = "type3"
     training = task.training_data(unit, 0)
     fitted = task.reference_fit("baseline", unit, 0)(training)
@@ -201,13 +201,13 @@ def test_three_classes_have_a_shift_each_and_are_probed_together(task):
     assert found["floor"] > found["baseline"] > found["ceiling"] == 0.0
 
 
-#: Half of the gaps N0 − N1 and N1 − P that were measured for leakage, and of N1 − N0 and P − N1 for skill.
+#: Half of the measured gaps of leakage (floor − baseline, baseline − ceiling) and of skill, the other way round.
 GAPS = {"ifn-sim": ((0.04, 0.45), (2.0, 0.45)), "digits": ((0.1, 0.39), (3.5, 0.35))}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", [IFN, DIGITS], ids=lambda dataset: dataset.name)
-def test_p_is_better_than_n1_and_n1_than_n0(dataset):
+def test_ceiling_baseline_and_floor_are_in_order(dataset):
     task = ClassContent(dataset, primary_only=True)
     means = {}
     for control in ("floor", "baseline", "ceiling"):

@@ -131,15 +131,15 @@ def test_data_without_factors_are_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", DATASETS, ids=lambda dataset: dataset.name)
-def test_p_is_better_than_n1_and_n1_than_n0_over_draws_and_seeds(dataset):
+def test_ceiling_baseline_and_floor_are_in_order_over_draws_and_seeds(dataset):
     task = Factors(dataset, primary_only=True)
     cells = list(zip(task.units(), range(3), strict=True))
     found = {}
-    for control in task.references:
-        name = control.methods[0] if control.methods else None
-        fits = [method(name, task) if name else task.reference_fit(control.name, *cell) for cell in cells]
+    for reference in task.references:
+        name = reference.methods[0] if reference.methods else None
+        fits = [method(name, task) if name else task.reference_fit(reference.name, *cell) for cell in cells]
         scores = [task.evaluate(fit, *cell) for fit, cell in zip(fits, cells, strict=True)]
-        found[control.name] = np.array([[s[metric] for metric in task.primary] for s in scores])
+        found[reference.name] = np.array([[s[metric] for metric in task.primary] for s in scores])
     # measured, MIG and DCI-D: images .02 .08 .94 and .15 .44 1; expression .01 .20 .94 and .04 .48 1
     assert (found["baseline"].min(axis=0) - found["floor"].max(axis=0) > [0.03, 0.15]).all()
     assert (found["ceiling"].min(axis=0) - found["baseline"].max(axis=0) > [0.3, 0.2]).all()

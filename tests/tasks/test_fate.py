@@ -162,9 +162,9 @@ def controls():
     return found
 
 
-#: Half of the gaps N1 − N0 and P − N1 that were measured (.39, .23; .39, .07).
+#: Half of the gaps baseline − floor and ceiling − baseline that were measured (.39, .23; .39, .07).
 @pytest.mark.parametrize(("metric", "gaps"), [("fate_skill", (0.19, 0.11)), ("fate_auroc", (0.19, 0.035))])
-def test_n0_is_below_n1_is_below_p(controls, metric, gaps):
+def test_floor_baseline_and_ceiling_are_in_order(controls, metric, gaps):
     assert controls["baseline"][metric] - controls["floor"][metric] > gaps[0]
     assert controls["ceiling"][metric] - controls["baseline"][metric] > gaps[1]
     # the genes are the stronger of the two simple codes

@@ -238,7 +238,7 @@ def test_n1_finds_private_directions_where_they_are():
 
 
 @pytest.mark.slow
-def test_p_is_better_than_n1_and_n1_than_n0_over_draws_and_seeds():
+def test_ceiling_baseline_and_floor_are_in_order_over_draws_and_seeds():
     task = SharedPrivate(SPLATTER_GROUPS, primary_only=True)
     fits = {"floor": lambda unit, seed: pca}
     fits |= {
@@ -251,7 +251,7 @@ def test_p_is_better_than_n1_and_n1_than_n0_over_draws_and_seeds():
     # measured .00, .82 ± .03, .99 ± .01
     assert diagonality["baseline"].min() - diagonality["floor"].max() > 0.5
     assert diagonality["ceiling"].min() - diagonality["baseline"].max() > 0.05
-    # measured .79 ± .16, .03 ± .03, 0; N1 and P are as good as one
+    # measured .79 ± .16, .03 ± .03, 0; the baseline is as good as the ceiling
     assert leakage["floor"].min() - leakage["baseline"].max() > 0.3
     assert leakage["baseline"].mean() > leakage["ceiling"].mean()
     assert leakage["ceiling"].max() == 0.0

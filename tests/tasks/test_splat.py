@@ -81,15 +81,6 @@ def test_the_likelihood_is_scipys_negative_binomial():
     np.testing.assert_allclose(splat.log_likelihood(counts, means, variation), expected)
 
 
-def test_dropout_is_logistic_in_the_log_mean():
-    for log_mean, kept in ((-2.0, 0.119), (0.0, 0.5), (2.0, 0.881)):
-        counts = np.ones((N, 1))
-        dropped = splat.drop_out(rng(), counts, np.full((N, 1), np.exp(log_mean)))
-        assert dropped.mean() == pytest.approx(kept, abs=0.012)
-    steeper = splat.drop_out(rng(), np.ones((N, 1)), np.full((N, 1), np.exp(3.0)), midpoint=2.0, shape=-3.0)
-    assert steeper.mean() == pytest.approx(1 / (1 + np.exp(-3.0)), abs=0.005)
-
-
 # --- splatter-groups
 
 
@@ -166,10 +157,3 @@ def test_no_classifier_beats_bayes():
         half = len(y) // 2
         accuracies.append(LogisticRegression(C=0.1, max_iter=500).fit(x[:half], y[:half]).score(x[half:], y[half:]))
     assert 0.6 < np.mean(accuracies) < dim.uns["bayes_accuracy"]["program"]
-
-
-def test_dropout_adds_zeros_and_leaves_the_rest():
-    plain, dropped = (simulate(rng(), n_cells=300, dropout=dropout) for dropout in (False, True))
-    assert (dropped.layers["counts"] == 0).mean() > (plain.layers["counts"] == 0).mean() + 0.02
-    main, other = (d.layers["counts"][:, :400] for d in (plain, dropped))
-    np.testing.assert_array_equal(main[other > 0], other[other > 0])

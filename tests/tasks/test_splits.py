@@ -10,6 +10,9 @@ from tasks.datasets.base import Fields
 from tasks.datasets.memory import Memory, digest
 from tasks.splits import halves, handed
 
+#: Labels of more cells than any test splits, none a copy of another.
+NO_COPIES = np.arange(10_000)
+
 
 def assert_halves(first, second, cells):
     assert set(first).isdisjoint(second)
@@ -21,7 +24,7 @@ def assert_halves(first, second, cells):
 @pytest.mark.parametrize("n_cells", [2, 3, 40, 41])
 def test_halves_without_replicates_are_disjoint_complete_and_even(n_cells):
     cells = np.arange(100, 100 + n_cells)
-    first, second = halves(cells, None, np.random.default_rng(0))
+    first, second = halves(cells, None, np.random.default_rng(0), NO_COPIES)
     assert_halves(first, second, cells)
     assert len(first) == n_cells // 2
     np.testing.assert_array_equal(first, np.sort(first))
@@ -33,7 +36,7 @@ def test_halves_keep_donors_whole_where_possible(sizes, seed):
     rng = np.random.default_rng(seed)
     donors = rng.permutation(np.repeat([f"donor{i}" for i in range(len(sizes))], sizes))
     cells = rng.permutation(1000)[: len(donors)]
-    first, second = halves(cells, donors, rng)
+    first, second = halves(cells, donors, rng, NO_COPIES)
     assert_halves(first, second, cells)
     donor_of = dict(zip(cells, donors, strict=True))
     assert {donor_of[cell] for cell in first}.isdisjoint(donor_of[cell] for cell in second)
@@ -42,7 +45,7 @@ def test_halves_keep_donors_whole_where_possible(sizes, seed):
 
 def test_halves_of_equal_donors_have_as_many_donors():
     donors = np.repeat([f"donor{i}" for i in range(6)], 10)
-    first, second = halves(np.arange(60), donors, np.random.default_rng(0))
+    first, second = halves(np.arange(60), donors, np.random.default_rng(0), NO_COPIES)
     assert len(first) == len(second) == 30
 
 
@@ -50,7 +53,7 @@ def test_halves_of_equal_donors_have_as_many_donors():
 def test_halves_fall_back_to_cells_when_one_donor_dominates(sizes):
     donors = np.repeat([f"donor{i}" for i in range(len(sizes))], sizes)
     cells = np.arange(len(donors)) * 3
-    first, second = halves(cells, donors, np.random.default_rng(0))
+    first, second = halves(cells, donors, np.random.default_rng(0), NO_COPIES)
     assert_halves(first, second, cells)
     assert abs(len(first) - len(second)) <= 1
     donor_of = dict(zip(cells, donors, strict=True))
@@ -61,7 +64,7 @@ def test_halves_depend_on_the_generator_alone():
     cells, donors = np.arange(60), np.repeat([f"donor{i}" for i in range(6)], 10)
     uneven = np.repeat([f"donor{i}" for i in range(5)], [20, 16, 12, 8, 4])
     for replicates in (None, donors, uneven):
-        splits = [halves(cells, replicates, np.random.default_rng(seed))[0] for seed in (0, 0, 1, 2, 3)]
+        splits = [halves(cells, replicates, np.random.default_rng(seed), NO_COPIES)[0] for seed in (0, 0, 1, 2, 3)]
         np.testing.assert_array_equal(splits[0], splits[1])
         assert any(not np.array_equal(splits[0], other) for other in splits[2:])
 

@@ -332,22 +332,22 @@ def test_primary_only_gives_the_same_primaries_alone(kind, task, few_shot):
 
 def controls_of(task, seeds=(0, 1)):
     found = {}
-    for control in task.references:
+    for reference in task.references:
         scores = []
         for seed in seeds:
             for unit in task.units():
-                name = control.methods[0] if control.methods else None
+                name = reference.methods[0] if reference.methods else None
                 fit = (lambda data, name=name: METHODS[name]().fit(data, 0)) if name else None
-                scores.append(task.evaluate(fit or task.reference_fit(control.name, unit, seed), unit, seed)["skill"])
-        found[control.name] = np.mean(scores)
+                scores.append(task.evaluate(fit or task.reference_fit(reference.name, unit, seed), unit, seed)["skill"])
+        found[reference.name] = np.mean(scores)
     return found
 
 
-#: Half of the gaps that were measured at the default size: N0 −1.5, N1 0, P .71 and N0 −12, N1 0, P .70.
+#: Half of the gaps that were measured at the default size: floor −1.5, baseline 0, ceiling .71 and −12, 0, .70.
 @pytest.mark.parametrize(
     ("task", "gaps"), [(UnseenPerturbation(DOUBLES), (0.75, 0.35)), (FewShotPerturbation(SPARSE_SHIFT), (6.0, 0.35))]
 )
-def test_n0_is_below_n1_is_below_p(task, gaps):
+def test_floor_baseline_and_ceiling_are_in_order(task, gaps):
     found = controls_of(task)
     assert found["baseline"] == pytest.approx(0.0, abs=1e-3)
     assert found["baseline"] - found["floor"] > gaps[0]
