@@ -237,3 +237,14 @@ class Drawn(Task):
     def draw(self, unit: str) -> AnnData:
         """Return the cells of a unit; if its name is not that of a draw, all cells of the data set."""
         return self.loaded(int(unit.removeprefix("draw"))) if unit.startswith("draw") else self.data
+
+
+class Known:
+    """A fitted method whose codes are known beforehand, by the names of cells."""
+
+    def __init__(self, data: AnnData, codes: np.ndarray):
+        self.names, self.codes = data.obs_names, codes
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the codes (n_cells, n_latent)."""
+        return self.codes[self.names.get_indexer(data.obs_names)]

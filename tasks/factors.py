@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tasks.base import Drawn, Fit, Reference
+from tasks.base import Drawn, Fit, Known, Reference
 from tasks.datasets.base import DataError
 from tasks.datasets.reading import copies_of
 from tasks.paired import CURVATURES, curvature_scores
@@ -91,7 +91,8 @@ class Factors(Drawn):
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
         """Return the ceiling, whose codes are the true factors."""
-        return lambda data: _Known(self.draw(unit))
+        data = self.draw(unit)
+        return lambda training: Known(data, data.obsm["factors"])
 
     def _split(self, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return training and scored cells (indices)."""
@@ -99,14 +100,3 @@ class Factors(Drawn):
         order = np.random.default_rng([seed, 85]).permutation(len(copies))
         training, scored = dealt(order, int(TRAINING * len(order)), copies)
         return np.sort(training), np.sort(once(scored, copies)[:MAX_SCORED])
-
-
-class _Known:
-    """Codes that are the true factors."""
-
-    def __init__(self, data: AnnData):
-        self.data = data
-
-    def embed(self, data: AnnData) -> np.ndarray:
-        """Return the factors (n_cells, n_factors)."""
-        return self.data[data.obs_names].obsm["factors"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tasks.base import Fit, Reference, Task, scored
+from tasks.base import Fit, Known, Reference, Task, scored
 from tasks.datasets.base import DataError, labels
 from tasks.paired import CURVATURES, curvature_scores
 from tasks.splits import handed, without_copies
@@ -111,7 +111,7 @@ class Fate(Task):
             if reference == "floor":
                 return _Permuted(np.asarray(data.X), rng)
             if "bias" in self.data.obsm:
-                return _Known(self.data.obs_names, self.data.obsm["bias"])
+                return Known(self.data, self.data.obsm["bias"])
             late = self._last_day & (self.contents != self._progenitor)
             return _LateSisters(np.asarray(self.data.X)[late], self._clones[late])
 
@@ -179,17 +179,6 @@ class _Permuted:
     def embed(self, data: AnnData) -> np.ndarray:
         """Return the scores in random order, (n_cells, n_components)."""
         return self.rng.permutation(self.pca.transform(np.asarray(data.X)))
-
-
-class _Known:
-    """Codes that are known beforehand, by the cell's name."""
-
-    def __init__(self, names: Iterable[str], codes: np.ndarray):
-        self.codes = dict(zip(names, codes, strict=True))
-
-    def embed(self, data: AnnData) -> np.ndarray:
-        """Return the code of each cell."""
-        return np.stack([self.codes[name] for name in data.obs_names])
 
 
 class _LateSisters:
