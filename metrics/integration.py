@@ -84,7 +84,7 @@ def integration(
       neighbours, restricted to the label.
     - ``kbet_per_label``: share of the cells of a label in whose neighbourhood a χ² test (level .05) does not reject
       that batches are as frequent as in the label; mean over labels. Neighbours are those in diffusion distance within
-      the label. It takes half a minute and is left out unless ``kbet`` asks for it.
+      the label. It takes 20 to 30 seconds and is left out unless ``kbet`` asks for it.
     - ``clisi``: ``(n_labels - median LISI of labels) / (n_labels - 1)``. 1: one label in each neighbourhood.
     - ``ari_leiden``, ``nmi_leiden``: Leiden by modularity on the UMAP-weighted graph of 15 neighbours, at that of ten
       resolutions (.2 to 2) whose NMI *with the labels* is the best: an optimistic choice, equally so for every method.
