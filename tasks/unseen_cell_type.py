@@ -116,7 +116,7 @@ class UnseenCellType(Task):
         if not fields.control:
             raise DataError(
                 f"{self.dataset.name}: the control is not named; give its value in obs[{fields.environment!r}], with "
-                "--control for a file of yours"
+                "control=… in --columns for a file of yours"
             )
 
     def units(self) -> list[str]:

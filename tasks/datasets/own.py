@@ -90,7 +90,7 @@ class OwnData:
         x, counts = (_matrix(store, where, self.file) for where in ("X", "layers/counts"))
         layers = list(store["layers"]) if "layers" in store else []
         if x is None and not (counts is not None and self.x == "counts"):
-            taken = "give --x counts to take layers['counts'], or " if counts is not None else ""
+            taken = "add x=counts to --columns to take layers['counts'], or " if counts is not None else ""
             other = (
                 f"; the layers are {listed(layers)}: {taken}move one of them to X" if layers else " and has no layers"
             )
@@ -122,16 +122,17 @@ class OwnData:
             if self.x == "auto" and low >= 0 and MOST_LOG < high < np.inf:
                 raise DataError(
                     f"{self.file}: X has values with decimals up to {high:g}: no whole counts, and too large for a log "
-                    f"scale (at most {MOST_LOG:g}); give --x counts to take them for counts and round them, or make X "
-                    "log1p of normalised counts (scanpy.pp.normalize_total, scanpy.pp.log1p); --x log uses it as it is"
+                    f"scale (at most {MOST_LOG:g}); add x=counts to --columns to take them for counts and round them, "
+                    "or make X log1p of normalised counts (scanpy.pp.normalize_total, scanpy.pp.log1p); x=log uses it "
+                    "as it is"
                 )
             return x, counts, ""
         units = OF_COUNTS + (f", of {where}" if where != "X" else "")
         if not whole:
             if low < 0:
                 raise DataError(
-                    f"{self.file}: {where} has negative values, such as {low:g}, and --x counts was given; counts are "
-                    "0 or more: leave --x out, or give counts"
+                    f"{self.file}: {where} has negative values, such as {low:g}, and x=counts was given; counts are "
+                    "0 or more: leave x=counts out, or give counts"
                 )
             values = np.rint(values)
             x = csr_matrix((values, x.indices, x.indptr), x.shape) if hasattr(x, "indptr") else values

@@ -298,7 +298,7 @@ def test_what_is_neither_counts_nor_on_a_log_scale_is_refused_before_any_fit(cli
     done = cli("run", "--methods", "mean-shift", *PREDICT, "--data", written(data, tmp_path), "--out", "out")
     assert done.returncode == 2
     assert f"mine.h5ad: X has values with decimals up to {data.X.max():g}" in done.stderr
-    assert "--x counts" in done.stderr
+    assert "x=counts" in done.stderr
     assert "scanpy.pp.log1p" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "out").glob("jobs/*"))
@@ -329,7 +329,7 @@ def test_counts_with_decimals_are_rounded_where_the_user_says_that_they_are_coun
 def test_negative_values_are_no_counts(tmp_path):
     data = normalised(cells(), log=True)
     data.X[3, 2] = -1.5
-    with pytest.raises(DataError, match=r"mine.h5ad: X has negative values, such as -1.5, and --x counts was given"):
+    with pytest.raises(DataError, match=r"mine.h5ad: X has negative values, such as -1.5, and x=counts was given"):
         read(written(data, tmp_path), x="counts").load()
 
 
@@ -455,7 +455,7 @@ def test_an_unused_layer_is_offered_and_taken(tmp_path):
     file = written(data, tmp_path)
     with pytest.raises(DataError) as caught:
         read(file).load()
-    assert "mine.h5ad: X is empty; the layers are 'counts', 'raw': give --x counts" in str(caught.value)
+    assert "mine.h5ad: X is empty; the layers are 'counts', 'raw': add x=counts" in str(caught.value)
     taken = read(file, x="counts").load()
     np.testing.assert_array_equal(taken.layers["counts"], data.layers["raw"].toarray())
     assert taken_for(taken) == "counts, of layers['counts']"
