@@ -10,6 +10,7 @@ the others 15, the cell itself included, or all there are: the numbers that the 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from contextlib import suppress
@@ -157,9 +158,12 @@ def _scib() -> Any:
     """
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
     import jax
+    from llvmlite import binding
 
     jax.config.update("jax_platforms", "cpu")
-    compiled = cache_directory("compiled")
+    # machines of a cluster may share the directory: code for one kind of processor may not run on another
+    processor = f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}"
+    compiled = cache_directory("compiled") / hashlib.sha256(processor.encode()).hexdigest()[:12]
     with suppress(OSError):  # without a directory that can be written each process compiles anew
         compiled.mkdir(parents=True, exist_ok=True)
     writable = os.access(compiled, os.W_OK)
@@ -191,5 +195,5 @@ def _between_batches(x: Floats, batches: Labels) -> float:
 
 
 def _plain(scores: dict[str, Any]) -> dict[str, float]:
-    """The scores as floats, rid of what rounding leaves below 0 or above 1; the Rand index may be below 0."""
+    """The scores as floats, clipped to their ranges, which rounding may leave."""
     return {name: float(np.clip(value, -0.5 if name == "ari_leiden" else 0.0, 1.0)) for name, value in scores.items()}
