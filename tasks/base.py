@@ -109,6 +109,8 @@ class Task(ABC):
     columns: ClassVar[Mapping[str, str]] = {}
     #: What is held out, in a word ("cancer", "cell type").
     unit: ClassVar[str]
+    #: Whether the data must name the control among the environments.
+    needs_control: ClassVar[bool] = False
     #: Configuration that the task fixes for every method that has the key, such as the size of the code.
     settings: ClassVar[Mapping[str, Any]] = {}
     #: Seeds a preset runs.
@@ -177,7 +179,13 @@ class Task(ABC):
         from tasks.datasets.checks import check_expression, check_fields
 
         check_expression(data, self.dataset.name)
-        check_fields(data, Fields.of(data), self.dataset.name)
+        fields = Fields.of(data)
+        check_fields(data, fields, self.dataset.name)
+        if self.needs_control and not fields.control:
+            raise DataError(
+                f"{self.dataset.name}: the control is not named; give its value in obs[{fields.environment!r}], with "
+                "control=… in --columns for a file of yours"
+            )
 
     @abstractmethod
     def units(self) -> list[str]:

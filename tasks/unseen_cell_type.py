@@ -106,18 +106,9 @@ class UnseenCellType(Task):
         "replicate": "replicate",
     }
 
+    needs_control = True
     #: How many cell types must be large enough: a held-out one has two to learn from, in an inner task one.
     least_types = 3
-
-    def check(self, data: AnnData) -> None:
-        """Ask also for a control."""
-        super().check(data)
-        fields = self.dataset.fields
-        if not fields.control:
-            raise DataError(
-                f"{self.dataset.name}: the control is not named; give its value in obs[{fields.environment!r}], with "
-                "control=… in --columns for a file of yours"
-            )
 
     def units(self) -> list[str]:
         """Return the cell types with enough cells in every condition; ``smoke`` takes two of them."""

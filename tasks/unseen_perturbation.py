@@ -67,14 +67,9 @@ class UnseenPerturbation(Task):
         Reference("ceiling", "simulated: the noiseless mean; real: the mean of the other half of the double's cells"),
     )
     unit = "double perturbation"
+    needs_control = True
     #: The double that this task, an inner one, may not see.
     left_out = ""
-
-    def check(self, data: AnnData) -> None:
-        """Ask also for a control."""
-        super().check(data)
-        if not self.dataset.fields.control:
-            raise DataError(f"{self.dataset.name}: its fields name no control, which the shifts start from")
 
     def units(self) -> list[str]:
         """Return the doubles of which both singles are there; ``smoke`` takes two of them."""

@@ -111,7 +111,7 @@ def test_data_without_doubles_or_without_control_are_refused():
     with pytest.raises(DataError, match=r"x: obs\['perturbation'\] has 0 doubles 'A\+B' with 20 or more cells"):
         UnseenPerturbation(Memory(singles, "x")).units()
     Fields("perturbation", "").attach(data)
-    with pytest.raises(DataError, match="x: its fields name no control"):
+    with pytest.raises(DataError, match="x: the control is not named"):
         UnseenPerturbation(Memory(data, "x")).units()
 
 
