@@ -470,7 +470,7 @@ def make_plan(
         rows += [_control_row(blank, control) for control in task.controls]
         for row in rows:
             crossed = [row] if row.skip else [replace(row, unit=unit, seed=seed) for unit in units for seed in seeds]
-            if row.name and not row.skip and METHODS[row.name].fits_together() and sizes[task_name] <= MOST_TOGETHER:
+            if row.name and not row.skip and METHODS[row.name].stackable and sizes[task_name] <= MOST_TOGETHER:
                 crossed = [replace(cell, replicas=_pass_of(cell.seed, seeds)) for cell in crossed]
             cells += [cell.with_id() for cell in crossed]
     if absent and not cells:

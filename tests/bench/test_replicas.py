@@ -13,14 +13,14 @@ from bench.replay import SAME, replay
 from bench.replicas import Together
 from bench.schedule import passes
 from bench.store import Store
-from methods.base import Apart, Method
+from methods.base import CannotStack, Method
 
 TASK = "reembedding/pancancer-sim"
 TOGETHER = """
 import os
 import numpy as np
 from methods import register_method
-from methods.base import Apart, Method
+from methods.base import CannotStack, Method
 
 
 class Mean(Method):
@@ -33,7 +33,7 @@ class Mean(Method):
         return self
 
     @classmethod
-    def fit_together(cls, methods, datasets, seeds):
+    def fit_stacked(cls, methods, datasets, seeds):
         errors = []
         for method, data, seed in zip(methods, datasets, seeds, strict=True):
             method.fit(data, seed)
@@ -53,7 +53,7 @@ class Mean(Method):
 @register_method
 class Fine(Mean):
     name = "fine"
-    replicas = True
+    stackable = True
 """
 
 
@@ -181,11 +181,11 @@ def test_cells_meet_at_each_fit_and_one_that_ends_early_keeps_none_waiting():
     ]
 
 
-@pytest.mark.parametrize("error", [Apart, MemoryError])
+@pytest.mark.parametrize("error", [CannotStack, MemoryError])
 def test_fits_that_cannot_be_made_in_one_pass_are_made_alone(error):
     class Several(Recorded):
         @classmethod
-        def fit_together(cls, methods, datasets, seeds):
+        def fit_stacked(cls, methods, datasets, seeds):
             raise error
 
     together = Together(lambda requests: make_together(Several, {}, None, requests))
@@ -196,7 +196,7 @@ def test_fits_that_cannot_be_made_in_one_pass_are_made_alone(error):
 def test_other_errors_of_a_pass_are_not_hidden():
     class Broken(Recorded):
         @classmethod
-        def fit_together(cls, methods, datasets, seeds):
+        def fit_stacked(cls, methods, datasets, seeds):
             raise ValueError("planted")
 
     together = Together(lambda requests: make_together(Broken, {}, None, requests))

@@ -3,8 +3,8 @@
 import itertools
 
 import pytest
-
 from methods.vae import VAE
+
 from tests.benchmarks.data import expression
 
 N_CELLS, N_REPLICAS, EPOCHS = 1000, 5, 20

@@ -3,10 +3,10 @@
 import itertools
 
 import torch
+from methods.trvae import TrVAE
 from torch.utils.data import DataLoader, TensorDataset
 
 from methods.nn.penalties import TRVAE_WIDTHS
-from methods.trvae import TrVAE
 from tests.benchmarks.data import expression
 
 N_CELLS, EPOCHS = 6000, 10

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from methods.vae import VAE
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score
@@ -14,7 +15,6 @@ from sklearn.model_selection import cross_val_score
 from methods import METHODS, CannotFit
 from methods.base import ConfigError
 from methods.nn.penalties import coordinate_kernels, dhsic, nuisance_kernels
-from methods.vae import VAE
 from methods.variational import Forward
 
 #: A network of two epochs, and one that is trained.

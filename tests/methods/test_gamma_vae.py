@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from methods.vae import VAE
 
 from methods.base import ConfigError
 from methods.gamma_vae import GammaVAE
 from methods.nn.curvature import curvatures, derivative_gram
-from methods.vae import VAE
 from methods.variational import Forward
 from metrics import METRICS
 

@@ -5,13 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from methods.vae import VAE
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
 from methods import METHODS, CannotFit
 from methods.base import ConfigError
 from methods.lord import LORD, _Encoders, _Latents
-from methods.vae import VAE
 
 TINY = {"n_latent": 3, "n_class": 2, "hidden": (16,), "max_epochs": 3}
 #: With as few cells as here the default steps do not get codes far enough from their start.

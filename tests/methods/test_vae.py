@@ -6,16 +6,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from methods.beta_vae import BetaVAE
+from methods.vae import VAE
 from torch.distributions import Independent, Normal, kl_divergence
 
 from methods import METHODS, CannotFit
 from methods.base import ConfigError
-from methods.beta_vae import BetaVAE
 from methods.nn import ACTIVATIONS
 from methods.nn.likelihoods import Gaussian
 from methods.nn.networks import Decoder, GaussianEncoder, Scaler, hidden_layers
 from methods.nn.penalties import kl_standard_normal
-from methods.vae import VAE
 
 SMALL = {"n_latent": 3, "hidden": (32,)}
 
