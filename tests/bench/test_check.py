@@ -319,7 +319,7 @@ def test_speed_is_measured_against_the_plain_vae(monkeypatch):
 def test_the_command_fails_with_one_line_for_each_failure(cli, plugin):
     file = plugin(
         """
-from methods.pca import PCA
+from methods.linear import PCA
 
 class Doubled(PCA):
     \"\"\"PCA whose predictions are twice what they should be.\"\"\"

@@ -1,9 +1,9 @@
 """A training step against the matrix products that it cannot do without."""
 
 import torch
-from methods.vae import VAE
 
 from methods.nn.training import train
+from methods.vaes import VAE
 from tests.benchmarks.data import expression
 
 MINIBATCH, STEPS = 512, 20

@@ -3,9 +3,9 @@
 import itertools
 
 import torch
-from methods.trvae import TrVAE
 from torch.utils.data import DataLoader, TensorDataset
 
+from methods.cvae import TrVAE
 from methods.nn.penalties import TRVAE_WIDTHS
 from tests.benchmarks.data import expression
 

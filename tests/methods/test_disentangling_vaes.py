@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from methods.vae import VAE
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score
@@ -15,6 +14,7 @@ from sklearn.model_selection import cross_val_score
 from methods import METHODS, CannotFit
 from methods.base import ConfigError
 from methods.nn.penalties import coordinate_kernels, dhsic, nuisance_kernels
+from methods.vaes import VAE
 from methods.variational import Forward
 
 #: A network of two epochs, and one that is trained.
@@ -90,7 +90,7 @@ def test_without_its_term_it_is_the_vae_bit_for_bit(name, structured):
     assert plain.history == extra.history
     first, second = plain.state(), extra.state()
     assert first.keys() == second.keys()
-    for key in first:
+    for key in first.keys() - {"attributes"}:
         np.testing.assert_array_equal(first[key], second[key], err_msg=key)
     np.testing.assert_array_equal(plain.embed(structured), extra.embed(structured))
     np.testing.assert_array_equal(plain.predict(structured, "stimulated"), extra.predict(structured, "stimulated"))
@@ -405,7 +405,7 @@ def test_one_environment_alone_is_independent_of_the_codes(structured):
 
 @pytest.mark.parametrize("n_private", [0, 3, 4])
 def test_both_blocks_have_latents(n_private):
-    with pytest.raises(ConfigError, match=rf"n_private={n_private}: must be above 0 and below n_latent=3"):
+    with pytest.raises(ConfigError, match=rf"n_private={n_private}: must be (above 0|below n_latent=3)"):
         METHODS["dhsic-vae-nuisance"].configure(n_latent=3, n_private=n_private)
 
 
@@ -539,7 +539,7 @@ def test_a_certain_choice_has_no_spread_and_decodes_to_its_function():
 
 
 def test_basis_vae_refuses_counts(structured):
-    with pytest.raises(ConfigError, match=r"likelihood='negative-binomial': is gaussian here"):
+    with pytest.raises(ConfigError, match=r"likelihood='negative-binomial': must be one of \('gaussian',\)"):
         METHODS["basis-vae"].configure(likelihood="negative-binomial")
 
 

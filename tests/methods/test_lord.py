@@ -5,13 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
-from methods.vae import VAE
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
 from methods import METHODS, CannotFit
 from methods.base import ConfigError
 from methods.lord import LORD, _Encoders, _Latents
+from methods.vaes import VAE
 
 TINY = {"n_latent": 3, "n_class": 2, "hidden": (16,), "max_epochs": 3}
 #: With as few cells as here the default steps do not get codes far enough from their start.
@@ -301,7 +301,9 @@ def test_swapping_the_class_changes_what_the_class_has_in_common_only(trained, s
 
 
 def test_a_class_never_trained_is_refused_by_name(quick, structured):
-    with pytest.raises(CannotFit, match="lord was not trained on class 'B'; trained classes: control, stimulated"):
+    with pytest.raises(
+        CannotFit, match="lord was not trained on environment 'B'; trained environments: control, stimulated"
+    ):
         quick.predict(structured, "B")
 
 

@@ -249,7 +249,9 @@ def test_cells_of_an_unknown_group_have_shared_codes_alone(quick, three):
     assert (blocks["private"] == 0).all()
     assert np.isfinite(quick.log_likelihood(cells, 3)).all()
     assert quick.predict(cells, "A").shape == cells.shape
-    with pytest.raises(CannotFit, match="was not trained on group 'never seen'; trained groups: A, B, control"):
+    with pytest.raises(
+        CannotFit, match="was not trained on environment 'never seen'; trained environments: A, B, control"
+    ):
         quick.predict(cells, "never seen")
 
 

@@ -6,13 +6,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from methods.vae import VAE
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 from scipy.stats import beta, norm
 
 from methods import METHODS, CannotFit
 from methods.base import ConfigError
+from methods.vaes import VAE
 from methods.variational import Forward
 from metrics import METRICS
 from metrics.identifiability import match_latents

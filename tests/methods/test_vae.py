@@ -6,8 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from methods.beta_vae import BetaVAE
-from methods.vae import VAE
 from torch.distributions import Independent, Normal, kl_divergence
 
 from methods import METHODS, CannotFit
@@ -16,6 +14,7 @@ from methods.nn import ACTIVATIONS
 from methods.nn.likelihoods import Gaussian
 from methods.nn.networks import Decoder, GaussianEncoder, Scaler, hidden_layers
 from methods.nn.penalties import kl_standard_normal
+from methods.vaes import VAE, BetaVAE
 
 SMALL = {"n_latent": 3, "hidden": (32,)}
 
