@@ -17,9 +17,8 @@ from typing import Any, Literal
 
 from bench.digests import source_digest
 from methods import METHODS, register_method
-from methods.addresses import is_address, method_at
 from methods.base import PLAIN, Method, takes_any
-from methods.wrapped import NoMethod
+from methods.wrapping import NoMethod, is_address, method_at
 from metrics import UnknownName
 from tasks import TASKS, benchmark_names, benchmark_tags, load_task
 from tasks.base import Control, Task
@@ -133,7 +132,7 @@ def load_plugin(address: str) -> str:
     ----------
     address
         ``file.py``, ``file.py:Class`` to register a class that does not register itself, or ``package.module:Class``
-        for a class of an installed package (:func:`methods.addresses.method_at`).
+        for a class of an installed package (:func:`methods.wrapping.method_at`).
 
     Returns
     -------

@@ -17,7 +17,7 @@ import bench.executors.local  # noqa: F401
 from bench.environment import describe
 from bench.plan import PlanError, PluginError, load_plugin
 from methods import METHODS
-from methods.addresses import is_address
+from methods.wrapping import is_address
 
 for name in filter(None, os.environ.get("BENCH_PRELOAD", "").split(",")):
     if is_address(name):

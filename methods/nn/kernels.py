@@ -57,7 +57,7 @@ class _Normalise(torch.autograd.Function):
 
 def squared_distance(x: Tensor, output: Tensor) -> Tensor:
     """Return Σ_g (x_g − μ_g)² of each cell, (n_cells,), of ``output`` μ; x has no gradient."""
-    return _SquaredDistance.apply(x, output)[0]
+    return _SquaredDistance.apply(x, output)
 
 
 def count_log_prob(
@@ -68,45 +68,30 @@ def count_log_prob(
     The gradients are closed forms, which are made in the forward pass; a second derivative raises RuntimeError. The
     log-gamma terms cancel at zeros, and are evaluated at the non-zeros only.
     """
-    non_zeros = counts.row, counts.column, counts.at, counts.value, counts.count
-    return _CountLogProb.apply(torch.is_grad_enabled(), *non_zeros, library, log_theta, logits, dropout)[0]
+    return _CountLogProb.apply(counts, library, log_theta, logits, dropout)
 
 
 class _SquaredDistance(torch.autograd.Function):
-    """The second output, the differences, is kept for the gradient."""
-
     @staticmethod
-    def forward(x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, output: Tensor) -> Tensor:
         difference = output - x
-        return torch.linalg.vecdot(difference, difference), difference
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(output[1])
+        ctx.save_for_backward(difference)
+        return torch.linalg.vecdot(difference, difference)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, weight: Tensor | None, *_: None) -> tuple[None, Tensor | None]:
+    def backward(ctx: Any, weight: Tensor) -> tuple[None, Tensor]:
         (difference,) = ctx.saved_tensors
-        return None, None if weight is None else difference * (2.0 * weight).unsqueeze(-1)
+        return None, difference * (2.0 * weight).unsqueeze(-1)
 
 
 class _CountLogProb(torch.autograd.Function):
     @staticmethod
     def forward(
-        gradients: bool,
-        row: Tensor,
-        column: Tensor,
-        at: Tensor,
-        count: Tensor,
-        lengths: Tensor,
-        library: Tensor,
-        log_theta: Tensor,
-        logits: Tensor,
-        dropout: Tensor | None,
-    ) -> tuple[Tensor, ...]:
+        ctx: Any, counts: SparseRows, library: Tensor, log_theta: Tensor, logits: Tensor, dropout: Tensor | None
+    ) -> Tensor:
+        row, column, at, count = counts.row, counts.column, counts.at, counts.value
+        gradients = any(ctx.needs_input_grad)
         theta = log_theta.exp().unsqueeze(-2)
         # each stacked fit has its own dispersions
         n_cells, n_genes = logits.shape[-2:]
@@ -132,9 +117,9 @@ class _CountLogProb(torch.autograd.Function):
             log_prob = (log_pi - log_delta).sum(-1)
             extra += (log_delta - excess).view(-1).index_select(0, at)
         # index_add would sum in no fixed order on a GPU
-        log_prob += torch.segment_reduce(extra, "sum", lengths=lengths).view_as(log_prob)
+        log_prob += torch.segment_reduce(extra, "sum", lengths=counts.count).view_as(log_prob)
         if extra_by_theta is None:
-            return (log_prob,)
+            return log_prob
 
         residual = mean.neg_()  # x − μ
         residual.view(-1).index_add_(0, at, count)
@@ -149,40 +134,25 @@ class _CountLogProb(torch.autograd.Function):
             by_theta *= kept
         by_theta.view(-1).index_add_(0, at, extra_by_theta, alpha=-1.0)
         by_logits = residual.addcmul_(share, residual.sum(-1, keepdim=True), value=-1.0)
-        return (log_prob, by_theta, by_logits) if dropout is None else (log_prob, by_theta, by_logits, by_dropout)
+        by_outputs = (by_logits,) if dropout is None else (by_logits, by_dropout)
+        ctx.save_for_backward(log_theta, logits, dropout, by_theta, *by_outputs)
+        return log_prob
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
-        *_, log_theta, logits, dropout = inputs
-        ctx.save_for_backward(log_theta, logits, dropout, *output[1:])
-
-    @staticmethod
-    def backward(ctx: Any, weight: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        if weight is None:
-            return (None,) * 10
-        log_theta, logits, dropout, by_theta, by_logits, *by_dropout = ctx.saved_tensors
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
+        log_theta, logits, dropout, by_theta, *by_outputs = ctx.saved_tensors
+        gradients = -(weight.unsqueeze(-2) @ by_theta).squeeze(-2), *(weight.unsqueeze(-1) * by for by in by_outputs)
         # given the inputs, a second derivative raises an error; otherwise it would be 0
-        inputs = log_theta, logits, dropout, weight
-        of_genes = -(weight.unsqueeze(-2) @ by_theta).squeeze(-2)
-        gradients = of_genes, *(weight.unsqueeze(-1) * by for by in (by_logits, *by_dropout))
-        by_theta, by_logits, *by_dropout = (_Once.apply(gradient, *inputs) for gradient in gradients)
-        return *(None,) * 7, by_theta, by_logits, by_dropout[0] if by_dropout else None
+        by_theta, *by_outputs = (_Once.apply(gradient, log_theta, logits, dropout, weight) for gradient in gradients)
+        return None, None, by_theta, *by_outputs, *([None] if dropout is None else [])
 
 
 class _Once(torch.autograd.Function):
-    """A gradient that cannot be differentiated by any of the inputs."""
-
-    generate_vmap_rule = True
+    """A gradient that cannot be differentiated with respect to any of the inputs."""
 
     @staticmethod
-    def forward(gradient: Tensor, *inputs: Tensor | None) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, *inputs: Tensor | None) -> Tensor:
         return gradient.view_as(gradient)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> None:
@@ -245,19 +215,14 @@ def mean_of_gaussians(squared: Tensor, widths: tuple[float, ...]) -> Tensor:
 
 
 class _MeanOfGaussians(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(squared: Tensor, widths: tuple[float, ...]) -> Tensor:
+    def forward(ctx: Any, squared: Tensor, widths: tuple[float, ...]) -> Tensor:
+        ctx.widths = widths
+        ctx.save_for_backward(squared)
         total = torch.zeros_like(squared)
         for width in widths:
             total += _gaussian(squared, width)
         return total / len(widths)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[float, ...]], output: Tensor) -> None:
-        squared, ctx.widths = inputs
-        ctx.save_for_backward(squared)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -283,14 +248,13 @@ def head_product(weight: Tensor) -> Tensor:
 
 def tangent_products(tangents: Tensor, head: Tensor) -> Tensor:
     """Return t_aᵀ M t_b of tangents t (n_tangents, n_points, width) and M, (n_points, n_tangents, n_tangents)."""
-    return _TangentProducts.apply(tangents, head)[0]
+    return _TangentProducts.apply(tangents, head)
 
 
 class _HeadProduct(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(weight: Tensor) -> Tensor:
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
         # symmetric: in each block of rows only the part right of its diagonal is computed, three fifths of the whole
         blocks = weight.split(-(-weight.shape[-1] // BLOCKS), -1)
         starts = [0, *accumulate(block.shape[-1] for block in blocks)]
@@ -302,32 +266,20 @@ class _HeadProduct(torch.autograd.Function):
         return torch.cat(rows, -2)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (weight,) = ctx.saved_tensors
         return weight @ (gradient + gradient.mT)
 
 
 class _TangentProducts(torch.autograd.Function):
-    """The second output, t M, is kept for the gradient."""
-
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(tangents: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, tangents: Tensor, head: Tensor) -> Tensor:
         weighted = tangents @ head
-        return tangents.movedim(0, 1) @ weighted.permute(1, 2, 0), weighted
+        ctx.save_for_backward(tangents, weighted)
+        return tangents.movedim(0, 1) @ weighted.permute(1, 2, 0)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(inputs[0], output[1])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         tangents, weighted = ctx.saved_tensors
         both = gradient + gradient.mT
         mixed = (both @ tangents.movedim(0, 1)).movedim(1, 0)

@@ -182,7 +182,7 @@ def test_the_method_in_the_docs_passes(tmp_path):
     address = f"{tmp_path / name}:GeneMean"
     outcomes = {one.check: one for one in check(Subject(load_plugin(address), plugins=(address,)))}
     assert {one.status for one in outcomes.values()} == {"passed", "not applicable"}
-    assert outcomes["save and load"].remark == "it has no state() and restore(): each cell fits it anew"
+    assert outcomes["save and load"].status == "passed"
     assert outcomes["predictions"].remark == "it has no predict"
 
 
