@@ -490,7 +490,7 @@ def save_and_load(subject: Subject) -> str:
 
     cls = subject.cls
     own = [name for name in ("state", "restore") if getattr(cls, name) is not getattr(Method, name)]
-    require(len(own) != 1, f"it has {own[0]}() alone: define both, or neither")
+    require(len(own) != 1, f"it has {''.join(own)}() alone: define both, or neither")
     method = subject.fitted
     state = method.state()
     if state is None:
