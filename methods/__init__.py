@@ -45,7 +45,7 @@ METHODS = Registry(
         "ivae": "methods.sparse_shift_vae:IVAE",
         "svae": "methods.sparse_shift_vae:SVAE",
         "svae-plus": "methods.sparse_shift_vae:SVAEPlus",
-        # of scvi-tools, an optional extra
+        # from scvi-tools, an optional extra
         "scvi": "methods.scvi:SCVI",
         "contrastive-vi": "methods.scvi:ContrastiveVI",
     },
