@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import cross_val_score
 
-from methods import METHODS, CannotFit
+from methods import METHODS
 from methods.base import ConfigError
 from methods.nn.penalties import coordinate_kernels, dhsic, nuisance_kernels
 from methods.vaes import VAE
@@ -573,32 +573,3 @@ def test_counts_of_known_profiles_are_predicted_on_the_scale_of_x(labelled, like
 
 
 # --- refusals
-
-
-@pytest.mark.parametrize(
-    ("name", "key", "value"),
-    [
-        ("annealed-vae", "gamma", -1.0),
-        ("annealed-vae", "capacity", -1.0),
-        ("annealed-vae", "rise", -1),
-        ("beta-tcvae", "beta", -1.0),
-        ("factor-vae", "gamma", -1.0),
-        ("factor-vae", "discriminator", (8, 0)),
-        ("factor-vae", "discriminator", ()),
-        ("factor-vae", "discriminator_learning_rate", 0.0),
-        ("dip-vae-i", "off_diagonal", -1.0),
-        ("dip-vae-ii", "diagonal", -1.0),
-        ("dhsic-vae", "dhsic", -1.0),
-        ("basis-vae", "n_basis", 0),
-        ("basis-vae", "concentration", 0.0),
-    ],
-)
-def test_values_out_of_range_are_refused_by_name(name, key, value):
-    with pytest.raises(ConfigError, match=rf"^{name}\.{key}="):
-        METHODS[name].configure(**{key: value})
-
-
-@pytest.mark.parametrize("name", [*PLAIN, "basis-vae"])
-def test_more_latents_than_genes_are_refused(name, structured):
-    with pytest.raises(CannotFit, match="n_latent=10 is more than the 9 genes"):
-        METHODS[name]().fit(structured[:, :9].copy(), 0)

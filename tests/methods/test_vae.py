@@ -226,14 +226,6 @@ def test_too_small_data_are_refused(structured):
         fit_vae(structured, n_latent=0)
 
 
-def test_state_is_of_the_network_that_embeds(structured):
-    vae = fit_vae(structured)
-    restored = VAE(vae.config)
-    restored.restore(vae.state())
-    np.testing.assert_array_equal(restored.embed(structured), vae.embed(structured))
-    assert not any(module.training for module in restored.network.modules())
-
-
 # --- β-VAE
 
 NETWORK = {"hidden": (16,), "n_latent": 3, "activation": "relu", "dropout": 0.1, "max_epochs": 6}

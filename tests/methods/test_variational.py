@@ -157,9 +157,6 @@ def test_auto_takes_counts_where_they_are(structured):
     assert VAE(VAE.configure(**SMALL, likelihood="auto")).fit(structured, 0).likelihood == "gaussian"
     vae = VAE(VAE.configure(**SMALL, likelihood="auto")).fit(data, 0)
     assert vae.likelihood == "negative-binomial"
-    restored = VAE(vae.config)
-    restored.restore(vae.state())
-    np.testing.assert_array_equal(restored.embed(data), vae.embed(data))
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "negative-binomial"])
