@@ -102,8 +102,8 @@ class ScviTools(Method):
     def build(self) -> Any:
         """Return an untrained network of the fitted one's shape."""
 
-    def shape(self) -> dict[str, Any]:
-        """Return the sizes of the networks under scvi-tools' names."""
+    def arguments(self) -> dict[str, Any]:
+        """Return the configuration under scvi-tools' names."""
         return {
             "n_hidden": self.config.hidden[0],
             "n_layers": len(self.config.hidden),
@@ -167,12 +167,16 @@ class SCVI(ScviTools):
     tags = frozenset({"embedding", "prediction", "vae", "conditional"})
     reference = "Lopez et al. 2018, Nature Methods 15:1053; scvi-tools: Gayoso et al. 2022, Nature Biotechnology 40:163"
 
+    def arguments(self) -> dict[str, Any]:
+        """Return the configuration under scvi-tools' names."""
+        return {**super().arguments(), "n_latent": self.config.n_latent, "gene_likelihood": "zinb"}
+
     def train(self, cells: AnnData, schedule: dict[str, Any], control: str) -> Any:
         """Return the trained model."""
         from scvi.model import SCVI as Model
 
         Model.setup_anndata(cells, batch_key="environment")
-        model = Model(cells, n_latent=self.config.n_latent, gene_likelihood="zinb", **self.shape())
+        model = Model(cells, **self.arguments())
         model.train(**schedule)
         return model
 
@@ -181,7 +185,7 @@ class SCVI(ScviTools):
         from scvi.module import VAE
 
         sizes = {"n_input": self.n_genes, "n_batch": len(self.environments), "n_labels": 1}
-        return VAE(**sizes, n_latent=self.config.n_latent, gene_likelihood="zinb", **self.shape())
+        return VAE(**sizes, **self.arguments())
 
     def embed(self, data: AnnData) -> np.ndarray:
         """Return the posterior means (n_cells, n_latent)."""
@@ -239,14 +243,15 @@ class ContrastiveVI(ScviTools):
         if min(is_control.sum(), (~is_control).sum()) < MIN_CELLS // 2:
             raise CannotFit(f"{self.name} needs at least {MIN_CELLS // 2} control and as many other cells")
         Model.setup_anndata(cells)
-        model = Model(cells, **self.latents(), **self.shape())
+        model = Model(cells, **self.arguments())
         groups = {"background_indices": np.flatnonzero(is_control), "target_indices": np.flatnonzero(~is_control)}
         model.train(**groups, **schedule)
         return model
 
-    def latents(self) -> dict[str, Any]:
-        """Return the settings of the latents under scvi-tools' names."""
+    def arguments(self) -> dict[str, Any]:
+        """Return the configuration under scvi-tools' names."""
         return {
+            **super().arguments(),
             "n_background_latent": self.config.n_latent,
             "n_salient_latent": self.config.n_salient,
             "wasserstein_penalty": self.config.wasserstein,
@@ -256,7 +261,7 @@ class ContrastiveVI(ScviTools):
         """Return an untrained network."""
         from scvi.external.contrastivevi import ContrastiveVAE
 
-        return ContrastiveVAE(n_input=self.n_genes, n_batch=1, **self.latents(), **self.shape())
+        return ContrastiveVAE(n_input=self.n_genes, n_batch=1, **self.arguments())
 
     def embed(self, data: AnnData) -> np.ndarray:
         """Return the means of the shared latents, (n_cells, n_latent)."""

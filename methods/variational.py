@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from methods.base import CannotStack
 from methods.latent_arithmetic import LatentArithmetic
-from methods.neural import NeuralMethod, environment_numbers, seeded
+from methods.neural import NeuralMethod
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
     from methods.nn.training import Adversary
 
-#: Names under which a cell's stratum and the index of its environment are among its tensors.
-STRATA, OF_ENVIRONMENT = "stratum", "number of the environment"
 #: Cells that are embedded at once; the layers of more cells could outgrow the memory.
 BLOCK = 16_384
 #: Cells of a minibatch that are compared pair by pair; the pairs of more cells could outgrow the memory.
@@ -265,43 +262,9 @@ class Variational(NeuralMethod):
         methods.base.CannotStack
             The data sets differ in their number of cells or in their labels.
         """
-        from methods.nn.training import train_stacked
+        from methods.nn.training import fit_stacked
 
-        first, distinct, starts = methods[0], list[dict[str, Any]](), list[int]()
-        for method, data, seed in zip(methods, datasets, seeds, strict=True):
-            with seeded(seed):
-                method.prepare(data)
-            if method.learned() != first.learned() or data.n_obs != datasets[0].n_obs:
-                raise CannotStack(f"{cls.name}: fits of {data.n_obs} and {datasets[0].n_obs} cells, or of other labels")
-            tensors: dict[str, Any] = method.tensors(data) | method.supervision(data)
-            tensors |= {STRATA: method.strata(data), OF_ENVIRONMENT: environment_numbers(data, method.where)}
-            number = next((i for i, others in enumerate(distinct) if _equal(tensors, others)), len(distinct))
-            distinct = distinct if number < len(distinct) else [*distinct, tensors]
-            starts.append(number * data.n_obs)
-        tensors = distinct[0] if len(distinct) == 1 else _concatenated(distinct)
-        del distinct
-        strata, of_environment = tensors.pop(STRATA), tensors.pop(OF_ENVIRONMENT)
-        outcomes = train_stacked(
-            first,
-            [method.network for method in methods],
-            tensors,
-            first.schedule(),
-            seeds,
-            cls.name,
-            strata,
-            starts,
-            of_environment,
-            first.adversary(first.network),
-        )
-        remarks = list(first.log)
-        for method, data, outcome in zip(methods, datasets, outcomes, strict=True):
-            method.history = outcome.history
-            for remark in (*remarks, f"training stopped: {outcome.stopped}"):
-                method.note(remark)
-            method.unconverged = "" if outcome.converged else f"stopped by {outcome.stopped}"
-            if outcome.error is None:
-                method.settle(data)
-        return [outcome.error for outcome in outcomes]
+        return fit_stacked(methods, datasets, seeds)
 
     def learned(self) -> str:
         """Return all that network and loss depend on besides the values of the training data, such as labels."""
@@ -323,23 +286,3 @@ class Unconditional(Variational, LatentArithmetic):
         with torch.no_grad():
             z = torch.from_numpy(np.ascontiguousarray(codes, dtype=np.float32)).to(self.where)
             return self.network["observation"].expression(self.network["decoder"](z)).cpu().numpy()
-
-
-def _equal(tensors: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    """Return whether two sets of tensors are equal; a tensor may be None."""
-    pairs = [(tensors[key], others[key]) for key in tensors]
-    return all(a is b or (a is not None and b is not None and a.equal(b)) for a, b in pairs)
-
-
-def _concatenated(sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the cells of several sets of tensors as one set."""
-    import torch
-
-    from methods.nn.sparse import SparseRows
-
-    def joined(parts: list[Any]) -> Any:
-        if parts[0] is None:
-            return None
-        return SparseRows.cat(parts) if isinstance(parts[0], SparseRows) else torch.cat(parts)
-
-    return {key: joined([tensors[key] for tensors in sets]) for key in sets[0]}

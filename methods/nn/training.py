@@ -13,11 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from methods.base import CannotFit
+from methods.base import CannotFit, CannotStack
+from methods.neural import environment_numbers, seeded
+from methods.nn.sparse import SparseRows
 from methods.nn.stacked import Weights, drawing_from, keep, stack, weights_of
 
 #: Constants of malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+#: Names under which a cell's stratum and the number of its environment are among its tensors.
+STRATUM, ENVIRONMENT = "stratum", "number of the environment"
 #: Cells of a validation step; the memory of some penalties grows with the square of the cells.
 VALIDATED_AT_ONCE = 1024
 
@@ -120,6 +124,59 @@ class Outcome:
 def device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fit_stacked(methods: Sequence[Any], datasets: Sequence[Any], seeds: Sequence[int]) -> list[Exception | None]:
+    """Fit variational autoencoders of one class and configuration; :meth:`Variational.fit_stacked` has the contract."""
+    first, distinct, starts = methods[0], list[dict[str, Any]](), list[int]()
+    for method, data, seed in zip(methods, datasets, seeds, strict=True):
+        with seeded(seed):
+            method.prepare(data)
+        if method.learned() != first.learned() or data.n_obs != datasets[0].n_obs:
+            sizes = f"{data.n_obs} and {datasets[0].n_obs} cells"
+            raise CannotStack(f"{first.name}: fits of {sizes}, or of other labels")
+        tensors: dict[str, Any] = method.tensors(data) | method.supervision(data)
+        tensors |= {STRATUM: method.strata(data), ENVIRONMENT: environment_numbers(data, method.where)}
+        number = next((i for i, others in enumerate(distinct) if _equal(tensors, others)), len(distinct))
+        distinct = distinct if number < len(distinct) else [*distinct, tensors]
+        starts.append(number * data.n_obs)
+    tensors = distinct[0] if len(distinct) == 1 else {k: _concatenated([d[k] for d in distinct]) for k in distinct[0]}
+    del distinct
+    strata, environments = tensors.pop(STRATUM), tensors.pop(ENVIRONMENT)
+    outcomes = train_stacked(
+        first,
+        [method.network for method in methods],
+        tensors,
+        first.schedule(),
+        seeds,
+        first.name,
+        strata,
+        starts,
+        environments,
+        first.adversary(first.network),
+    )
+    remarks = list(first.log)
+    for method, data, outcome in zip(methods, datasets, outcomes, strict=True):
+        method.history = outcome.history
+        for remark in (*remarks, f"training stopped: {outcome.stopped}"):
+            method.note(remark)
+        method.unconverged = "" if outcome.converged else f"stopped by {outcome.stopped}"
+        if outcome.error is None:
+            method.settle(data)
+    return [outcome.error for outcome in outcomes]
+
+
+def _equal(tensors: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Return whether two sets of tensors are equal; a tensor may be None."""
+    pairs = [(tensors[key], others[key]) for key in tensors]
+    return all(a is b or (a is not None and b is not None and a.equal(b)) for a, b in pairs)
+
+
+def _concatenated(parts: list[Any]) -> Any:
+    """Return the cells of several tensors as one; all of them may be None."""
+    if parts[0] is None:
+        return None
+    return SparseRows.cat(parts) if isinstance(parts[0], SparseRows) else torch.cat(parts)
 
 
 def train(
