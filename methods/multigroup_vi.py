@@ -129,10 +129,10 @@ class MultiGroupVI(Variational):
 
     def penalties(self, forward: Forward) -> dict[str, Tensor]:
         """Return w times the KL of the latents that a cell has, and λ times the distance of all others from 0."""
-        from methods.nn.penalties import kl_standard_normal, wasserstein_to_zero
+        from methods.nn.penalties import kl_normal, wasserstein_to_zero
 
         has = forward.minibatch["has"]
-        kl = kl_standard_normal(forward.mean * has, forward.log_variance * has).mean()
+        kl = kl_normal(forward.mean * has, forward.log_variance * has).mean()
         terms = {"kl": self.risen(forward.epoch) * kl}
         if self.config.wasserstein > 0:
             n_latent, n_private = self.config.n_latent, self.config.n_private

@@ -58,7 +58,7 @@ def derivative_gram(decoder: Decoder, z: Tensor) -> Tensor:
     return tangent_products(torch.cat(_push(decoder, z, _axes(z), _pairs)), head_product(decoder.head.weight))
 
 
-def sampled_gram(decoder: Decoder, z: Tensor, jitter: float, generator: torch.Generator | None = None) -> Tensor:
+def sampled_gram(decoder: Decoder, z: Tensor, jitter: float) -> Tensor:
     """Return the Gram matrices of J_1 … J_d and one ∂²f(u, v) of random u, v, (n_points, d + 1, d + 1).
 
     u and v are independent draws of N(0, g⁻¹), so that E|∂²f(u, v)|² is the full contraction of H · H with g⁻¹. (For
@@ -71,12 +71,10 @@ def sampled_gram(decoder: Decoder, z: Tensor, jitter: float, generator: torch.Ge
         As in :func:`derivative_gram`.
     jitter
         As in :func:`sampled_curvatures`.
-    generator
-        Generator of ε; PyTorch's default generator if None.
     """
     head = head_product(decoder.head.weight)
     (first,) = _push(decoder, z, _axes(z))
-    noise = torch.randn(*z.shape, 2, dtype=z.dtype, device=z.device, generator=generator)
+    noise = torch.randn(*z.shape, 2, dtype=z.dtype, device=z.device)
     lower = _cholesky(tangent_products(first, head), jitter)
     u_and_v = torch.linalg.solve_triangular(lower.mT, noise, upper=True).movedim(-1, 0)
     _, second = _push(decoder, z, u_and_v, lambda tangents: tangents[:1] * tangents[1:])
@@ -124,14 +122,14 @@ def metric_scale(gram: Tensor, n_latent: int) -> Tensor:
     return (metric - mean).square().sum((1, 2)).mean() / mean.square().sum()
 
 
-def mixup(z: Tensor, eta: float, generator: torch.Generator | None = None) -> Tensor:
+def mixup(z: Tensor, eta: float) -> Tensor:
     """Return a point on the line through each point and another, (n_points, n_latent).
 
     z_a + t (z_b − z_a), b from a random permutation, t ~ U(−η, 1 + η): between the two points, or up to η times their
     distance beyond them.
     """
-    partner = torch.randperm(len(z), device=z.device, generator=generator)
-    t = torch.rand(len(z), 1, dtype=z.dtype, device=z.device, generator=generator)
+    partner = torch.randperm(len(z), device=z.device)
+    t = torch.rand(len(z), 1, dtype=z.dtype, device=z.device)
     return torch.lerp(z, z[partner], (1 + 2 * eta) * t - eta)
 
 

@@ -23,18 +23,7 @@ TRVAE_WIDTHS = (
 )
 
 
-def kl_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return KL(N(μ, diag σ²) ‖ N(0, I)) = ½ Σ_j (μ_j² + σ_j² − 1 − log σ_j²) for each cell, (n_cells,).
-
-    Parameters
-    ----------
-    mean, log_variance
-        μ and log σ², each (n_cells, n_latent).
-    """
-    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(-1)
-
-
-def kl_normal(mean: Tensor, log_variance: Tensor, prior_mean: Tensor | float) -> Tensor:
+def kl_normal(mean: Tensor, log_variance: Tensor, prior_mean: Tensor | float = 0.0) -> Tensor:
     """Return KL(N(μ, diag σ²) ‖ N(m, I)) = ½ Σ_j ((μ_j − m_j)² + σ_j² − 1 − log σ_j²) for each cell, (n_cells,).
 
     Parameters
@@ -42,7 +31,7 @@ def kl_normal(mean: Tensor, log_variance: Tensor, prior_mean: Tensor | float) ->
     mean, log_variance, prior_mean
         μ, log σ² and m, each (n_cells, n_latent).
     """
-    return kl_standard_normal(mean - prior_mean, log_variance)
+    return 0.5 * ((mean - prior_mean).square() + log_variance.exp() - 1.0 - log_variance).sum(-1)
 
 
 def wasserstein_to_zero(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -235,18 +224,15 @@ def dip(mean: Tensor, log_variance: Tensor | None, lambda_od: float, lambda_d: f
     return lambda_od * off_diagonal.square().sum((-2, -1)) + lambda_d * (diagonal - 1.0).square().sum(-1)
 
 
-def permute_codes(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def permute_codes(z: Tensor) -> Tensor:
     """Return z with each latent permuted over the cells by itself (Kim & Mnih 2018, arXiv 1802.05983, Alg. 1).
 
     Parameters
     ----------
     z
         Codes (n_cells, n_latent). If they are draws from q(z), the result is draws from Π_j q(z_j).
-    generator
-        On the device of z; the default one if None.
     """
-    noise = torch.rand(z.shape, generator=generator, device=z.device)
-    return z.gather(0, noise.argsort(0))
+    return z.gather(0, torch.rand(z.shape, device=z.device).argsort(0))
 
 
 def discriminator_loss(joint: Tensor, permuted: Tensor) -> Tensor:

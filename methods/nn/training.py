@@ -115,11 +115,6 @@ class Outcome:
     converged: bool = False
     error: NonFiniteLoss | None = None
 
-    def log(self, terms: Mapping[str, float]) -> None:
-        """Append one epoch's values."""
-        for name, value in terms.items():
-            self.history.setdefault(name, []).append(value)
-
 
 def device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
@@ -391,7 +386,8 @@ class _Fit:
         if outcome.error is not None:
             self.ended = True
             return
-        outcome.log(curves)
+        for term, value in curves.items():
+            outcome.history.setdefault(term, []).append(value)
         if watched < self.best or epoch < schedule.warmup:
             # during the warm-up the last epoch counts as the best
             self.best = watched if epoch >= schedule.warmup else float("inf")

@@ -187,7 +187,8 @@ def penalties(decoder, z, jitter=1e-3):
 
 
 def sampled_penalties(decoder, z, jitter=1e-3):
-    gram = sampled_gram(decoder, z, jitter, torch.Generator().manual_seed(3))
+    torch.manual_seed(3)
+    gram = sampled_gram(decoder, z, jitter)
     n_latent = z.shape[1]
     return torch.stack([*(c.mean() for c in sampled_curvatures(gram, n_latent, jitter)), metric_scale(gram, n_latent)])
 
@@ -273,14 +274,6 @@ def test_one_direction_used_twice_gives_twice_the_curvature_and_the_squared_trac
     assert_mean(many_draws(decoder, point, 60_000).extrinsic, wrong)
 
 
-def test_draws_are_those_of_the_generator():
-    decoder, z = decoder_of(3), torch.randn(4, 3, dtype=torch.float64)
-    first, again, other = (sampled_gram(decoder, z, 1e-3, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first[:, 3, 3], other[:, 3, 3])
-    torch.testing.assert_close(first[:, :3, :3], derivative_gram(decoder, z)[:, :3, :3])
-
-
 # --- the metric
 
 
@@ -325,8 +318,7 @@ def test_mixup_lies_on_lines_through_two_points_and_a_little_beyond():
 
 def test_mixup_moves_all_coordinates_by_one_share():
     z = torch.randn(100, 3, dtype=torch.float64)
-    mixed = mixup(z, 0.2, torch.Generator().manual_seed(0))
-    assert torch.equal(mixed, mixup(z, 0.2, torch.Generator().manual_seed(0)))
+    mixed = mixup(z, 0.2)
     shares = (mixed - z)[:, None] / (z - z[:, None] + torch.eye(100)[..., None])
     # for each point some partner explains every coordinate by the same share
     off = (shares - shares[..., :1]).abs().amax(-1)

@@ -23,7 +23,6 @@ from methods.nn.penalties import (
     gaussian_kernel,
     gumbel_sigmoid,
     kl_normal,
-    kl_standard_normal,
     log_beta,
     nuisance_kernels,
     pairwise_mmd,
@@ -59,7 +58,6 @@ def test_kl_to_a_shifted_prior_agrees_with_torch_distributions():
     torch.testing.assert_close(kl_normal(mean, log_variance, prior), expected, rtol=1e-12, atol=1e-12)
     # one unit away from the prior in each of ten dimensions
     torch.testing.assert_close(kl_normal(torch.ones(3, 10), torch.zeros(3, 10), torch.zeros(10)), torch.full((3,), 5.0))
-    assert torch.equal(kl_normal(mean, log_variance, torch.zeros(4)), kl_standard_normal(mean, log_variance))
 
 
 def test_squared_wasserstein_distance_to_the_origin_is_the_second_moment():
@@ -351,17 +349,17 @@ def test_codes_are_permuted_each_dimension_by_itself():
     z = normals(500, 3)
     z[:, 1] = z[:, 0]
     kept = z.clone()
-    permuted = permute_codes(z, generator=generator())
+    torch.manual_seed(0)
+    permuted = permute_codes(z)
     assert torch.equal(z, kept)
     assert torch.equal(permuted.sort(0).values, z.sort(0).values)
     assert np.abs(np.corrcoef(permuted.numpy().T) - np.eye(3)).max() < 0.15
-    assert torch.equal(permuted, permute_codes(z, generator=generator()))
-    assert not torch.equal(permuted, permute_codes(z, generator=generator(1)))
 
 
 def test_all_permutations_are_equally_likely():
     z = torch.arange(3.0)[:, None].expand(-1, 6000)
-    orders = permute_codes(z, generator=generator()).long()
+    torch.manual_seed(0)
+    orders = permute_codes(z).long()
     _, observed = torch.unique(orders, dim=1, return_counts=True)
     assert stats.chisquare(observed.numpy()).pvalue > 0.001
     assert len(observed) == 6
