@@ -66,14 +66,8 @@ class CVAE(Variational):
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return the expression (n_cells, n_genes) expected of ``data``'s cells in ``target_environment``."""
-        import torch
-
-        with torch.no_grad():
-            minibatch = self.tensors(data)
-            codes = self.posterior(self.network, minibatch)[0]
-            minibatch["environment"] = self.one_hot(np.full(data.n_obs, target_environment))
-            output = self.network["decoder"](self.decoder_input(codes, minibatch))
-            return self.network["observation"].expression(output, minibatch).cpu().numpy()
+        labels = self.one_hot(np.full(data.n_obs, target_environment)).cpu().numpy()
+        return self.expression(np.hstack([self.embed(data), labels]), data)
 
 
 class MMDCVAE(CVAE):

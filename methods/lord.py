@@ -164,15 +164,9 @@ class LORD(NeuralMethod):
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return the expression (n_cells, n_genes) expected of ``data``'s cells in class ``target_environment``."""
-        import torch
-
         require_trained(self.name, target_environment, self.classes)
-        observed = self.network["observation"]
-        with torch.no_grad():
-            content = torch.from_numpy(self.embed(data)).to(self.where)
-            target = self.network["class"].weight[self.classes.index(target_environment)]
-            output = self.network["decoder"](torch.cat([content, target.expand(len(content), -1)], 1))
-            return observed.expression(output, observed.tensors(data)).cpu().numpy()
+        embedding = self.network["class"].weight[self.classes.index(target_environment)].detach().cpu().numpy()
+        return self.expression(np.hstack([self.embed(data), np.tile(embedding, (data.n_obs, 1))]), data)
 
 
 def small_embedding(n: int, width: int) -> nn.Embedding:

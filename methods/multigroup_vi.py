@@ -155,18 +155,13 @@ class MultiGroupVI(Variational):
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return the expression (n_cells, n_genes) expected of ``data``'s cells in the group ``target_environment``."""
-        import torch
-
         require_trained(self.name, target_environment, self.groups)
         of_target = {
             content: mean for (group, content), mean in self.private_means.items() if group == target_environment
         }
         typical: np.ndarray = np.mean(list(of_target.values()), axis=0)
         private = np.stack([of_target.get(content, typical) for content in column(data, "content").tolist()])
-        codes = np.hstack([self.embed(data), private]).astype(np.float32)
-        with torch.no_grad():
-            output = self.network["decoder"](torch.from_numpy(codes).to(self.where))
-            return self.network["observation"].expression(output, self.tensors(data)).cpu().numpy()
+        return self.expression(np.hstack([self.embed(data), private]), data)
 
     def rank_genes(self, data: AnnData) -> np.ndarray:
         """Return how much each group's private latents explain of each gene, (n_groups, n_genes), rows as ``groups``.

@@ -104,6 +104,19 @@ class NeuralMethod(Method):
 
         return self.build(self.n_genes).to(device())
 
+    def expression(self, codes: np.ndarray, data: AnnData | None = None) -> np.ndarray:
+        """Return the expected expression (n_cells, n_genes) of the decoder's inputs ``codes``, on the scale of X.
+
+        It is that of the cells of ``data``, or of typical cells, which for counts have another library.
+        """
+        import torch
+
+        observed = self.network["observation"]
+        with torch.no_grad():
+            z = torch.from_numpy(np.ascontiguousarray(codes, dtype=np.float32)).to(self.where)
+            minibatch = None if data is None else observed.tensors(data)
+            return observed.expression(self.network["decoder"](z), minibatch).cpu().numpy()
+
     @property
     def where(self) -> Any:
         """The device of the network."""

@@ -281,8 +281,4 @@ class Unconditional(Variational, LatentArithmetic):
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return the expected expression (n_cells, n_genes) of ``codes`` (n_cells, n_latent), on the scale of X."""
-        import torch
-
-        with torch.no_grad():
-            z = torch.from_numpy(np.ascontiguousarray(codes, dtype=np.float32)).to(self.where)
-            return self.network["observation"].expression(self.network["decoder"](z)).cpu().numpy()
+        return self.expression(codes)
