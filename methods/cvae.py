@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from methods.base import column, key, require_trained, searched
+from methods.neural import environment_numbers
 from methods.variational import Variational
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class MMDCVAE(CVAE):
 
     def strata(self, data: AnnData) -> Tensor | None:
         """Return the environments' numbers."""
-        return self.covariates(data)["environment"].argmax(1) if self.config.mmd > 0 else None
+        return environment_numbers(data, self.where) if self.config.mmd > 0 else None
 
     def penalties(self, forward: Forward) -> dict[str, Tensor]:
         """Return the KL and the discrepancy."""
@@ -152,7 +153,7 @@ class TrVAE(MMDCVAE):
 
     def strata(self, data: AnnData) -> Tensor:
         """Return the environments' numbers."""
-        return self.covariates(data)["environment"].argmax(1)
+        return environment_numbers(data, self.where)
 
     def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
         """Return the squared error in units of X, times η, and the penalties."""

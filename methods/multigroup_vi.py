@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from methods.base import column, group_means, key, require_trained, searched
+from methods.neural import environment_numbers
 from methods.variational import Variational
 
 if TYPE_CHECKING:
@@ -114,9 +115,7 @@ class MultiGroupVI(Variational):
 
     def strata(self, data: AnnData) -> Tensor:
         """Return the groups' numbers."""
-        import torch
-
-        return torch.from_numpy(np.searchsorted(self.groups, column(data, "environment"))).to(self.where)
+        return environment_numbers(data, self.where)
 
     def posterior(self, network: Any, minibatch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the posterior of the latents that a cell has, and mean 0 and log-variance 0 for the other latents."""
