@@ -74,7 +74,7 @@ class Fits:
             method = cls(settings)
             if self.together is not None:
                 method, seconds = self.together.fit(method, data, seed)
-            elif self.directory is None or not hasattr(method, "state"):
+            elif self.directory is None:
                 method.fit(data, seed)
                 seconds = time.perf_counter() - clock
             else:
