@@ -158,7 +158,7 @@ class TrVAE(MMDCVAE):
     def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
         """Return the squared error in units of X, times η, and the penalties."""
         terms = super().loss_terms(network, minibatch, epoch)
-        unit = network["observation"].scaler.scale.square()
+        unit = network["observation"].scaler.std.square()
         return {**terms, "reconstruction": self.config.reconstruction * unit * terms["reconstruction"]}
 
     def penalties(self, forward: Forward) -> dict[str, Tensor]:

@@ -68,7 +68,8 @@ class ScviTools(Method):
         require_scvi()
         self.n_genes = data.n_vars
         counts = self.counts(data).cpu().numpy()
-        observation("zero-inflated-negative-binomial", data.n_vars).calibrate(data)  # refuses what X is not made of
+        # raises CannotFit unless X is made of the counts
+        observation("zero-inflated-negative-binomial", data.n_vars).calibrate(data)
         if data.n_obs < MIN_CELLS or not counts.any(axis=1).all():
             raise CannotFit(f"{self.name} needs at least {MIN_CELLS} cells, each with counts")
         self.environments = sorted(set(column(data, "environment").tolist()))

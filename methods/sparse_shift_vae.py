@@ -54,9 +54,8 @@ class IVAE(Unconditional):
 
     Ours differs: theirs keeps a mask without a cost, draws initial shifts from N(0, I), has one learning rate for all
     parameters, ReLU, no dropout in the decoder, a variance of exp(h) + 10⁻⁴, and in Adam an ε of .01, which slows small
-    gradients.
-    Minibatches are smaller where an epoch would have fewer than 16 steps. The preset ``paper`` has their learning rate,
-    ReLU and number of epochs.
+    gradients. Minibatches are smaller where an epoch would have fewer than 16 steps. The preset ``paper`` has their
+    learning rate, ReLU and number of epochs.
     """
 
     name = "ivae"
@@ -189,8 +188,8 @@ class SVAE(IVAE):
         # sVAE+ had an MCC of .59 where a patience of 20 stopped it (165 epochs), .69 after 300
         patience: int = 45
         # standard deviation of the initial shifts; ours, Lopez et al. 2023 have 1. A shift of 0 and its mask would have
-        # no gradient. On the same draws the MCC is
-        # .845 from .01 and .800 from 1 for sVAE+ (sparsity .4), .788 and .772 for sVAE (sparsity 10)
+        # no gradient. On the same draws the MCC is .845 from .01 and .800 from 1 for sVAE+ (sparsity .4), .788 and .772
+        # for sVAE (sparsity 10)
         shift_start: float = key(0.01, above=0)
 
     def __init__(self, config: Any = None):
@@ -282,9 +281,9 @@ class SVAEPlus(SVAE):
     class Config(SVAE.Config):
         """The sVAE's."""
 
-        # λ a cell of a perturbation; ours. On sparse-shift, 3 development draws: MCC .869, target AUPRC .961,
-        # F1 .890, masks on .153 at .2; .845, .938, .913, .124 at .4, the truth .130. Where one condition is all there
-        # is (digits) .4 leaves no mask on and .2 one of ten
+        # λ divided by the cells of a perturbation; ours. On sparse-shift, 3 development draws: MCC .869, target AUPRC
+        # .961, F1 .890, masks on .153 at .2; .845, .938, .913, .124 at .4, the truth .130. Where one condition is all
+        # there is (digits) .4 leaves no mask on and .2 one of ten
         sparsity: float = searched(0.2, 0.02, 2.0, log=True)
 
     def learn_labels(self, data: AnnData) -> None:

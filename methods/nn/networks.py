@@ -185,30 +185,30 @@ class GenesOfBasis(nn.Module):
 
 
 class Scaler(nn.Module):
-    """Centre each gene on its training mean and divide all genes by one number, their root mean variance.
+    """Centre each gene on its training mean and divide all genes by one number, the root of their mean variance.
 
     With one number the variances of genes stay in proportion. If each gene were divided by its own standard deviation,
     the noise of thousands of barely expressed genes would become as large as the signal.
     """
 
     mean: Tensor
-    scale: Tensor
+    std: Tensor
 
     def __init__(self, n_genes: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_genes))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("std", torch.ones(()))
 
     def set_moments(self, mean: Tensor, variance: Tensor) -> None:
-        """Take the mean and the variance of each gene, (n_genes,); constant expression keeps scale 1."""
+        """Take the mean and the variance of each gene, (n_genes,); constant expression is divided by 1."""
         self.mean.copy_(mean)
-        scale = variance.mean().sqrt()
-        self.scale.copy_(torch.where(scale > 1e-6, scale, torch.ones_like(scale)))
+        std = variance.mean().sqrt()
+        self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Centre and scale."""
-        return (x - self.mean.unsqueeze(-2)) / self.scale[..., None, None]
+        """Centre and divide."""
+        return (x - self.mean.unsqueeze(-2)) / self.std[..., None, None]
 
     def inverse(self, x: Tensor) -> Tensor:
         """Undo :meth:`forward`."""
-        return x * self.scale[..., None, None] + self.mean.unsqueeze(-2)
+        return x * self.std[..., None, None] + self.mean.unsqueeze(-2)

@@ -109,7 +109,7 @@ class Scaled(Observation):
 
     def log_volume(self) -> Tensor:
         """Return minus the logarithm of the divisor, for each gene."""
-        return -len(self.scaler.mean) * torch.log(self.scaler.scale)
+        return -len(self.scaler.mean) * torch.log(self.scaler.std)
 
     def expression(self, output: Tensor, minibatch: Mapping[str, Any] | None = None) -> Tensor:
         """Return the mean on the scale of X."""

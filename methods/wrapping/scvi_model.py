@@ -120,7 +120,8 @@ class PredictingModel(ScviModel):
         """Train on data with an X to whose scale predictions can be brought."""
         from methods.nn.observation import observation
 
-        observation("negative-binomial", data.n_vars).calibrate(data)  # refuses what X is not made of
+        # raises CannotFit unless X is made of the counts
+        observation("negative-binomial", data.n_vars).calibrate(data)
         super().fit(data, seed)
         self.note("predictions are log1p of the normalised expression, times the sum of expm1(X) of each cell")
         return self

@@ -279,7 +279,7 @@ def test_without_mmd_and_with_weights_one_its_terms_are_those_of_a_cvae(labelled
     plain = METHODS["cvae"](METHODS["cvae"].configure(**shared)).fit(data, 0)
     weights = {"reconstruction": 1.0, "kl": 4.0, "mmd": 0.0}
     matched = METHODS["trvae"](METHODS["trvae"].configure(**shared, **weights)).fit(data, 0)
-    assert matched.network["observation"].scaler.scale == 1
+    assert matched.network["observation"].scaler.std == 1
     matched.network.load_state_dict(plain.network.state_dict())
     found = []
     for method in (plain, matched):

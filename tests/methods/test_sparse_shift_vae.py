@@ -471,7 +471,7 @@ def test_likelihood_is_under_the_prior_of_the_cells_environment(quick, sparse):
 
     method.network["encoder"], method.network["decoder"] = Posterior(), Constant()
     scaler, likelihood = method.network["observation"].scaler, method.network["observation"].likelihood
-    deviation = float(scaler.scale) * float(torch.exp(0.5 * likelihood.log_variance.detach()))
+    deviation = float(scaler.std) * float(torch.exp(0.5 * likelihood.log_variance.detach()))
     cells = sparse[0][environments(sparse[0]) == "p4"].copy()
     of_decoder = norm(scaler.mean.numpy(), deviation).logpdf(cells.X).sum(axis=1)
     np.testing.assert_allclose(method.log_likelihood(cells, 3), of_decoder, rtol=1e-4)

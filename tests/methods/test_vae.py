@@ -123,7 +123,7 @@ def test_scaler_centres_genes_keeps_their_proportions_and_undoes_itself():
 def test_scaler_leaves_constant_expression_as_it_is():
     scaler = Scaler(2)
     scaler.set_moments(torch.full((2,), 3.0), torch.zeros(2))
-    assert scaler.scale == 1.0
+    assert scaler.std == 1.0
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -34,7 +34,7 @@ def linear_gaussian(structured):
     weight = np.linalg.qr(rng.standard_normal((30, 3)))[0] * [1.5, 0.7, 0.4]
     variance = 0.3
     observed = vae.network["observation"]
-    scale, mean = float(observed.scaler.scale), observed.scaler.mean.numpy()
+    scale, mean = float(observed.scaler.std), observed.scaler.mean.numpy()
     decoder = torch.nn.Linear(3, 30, bias=False)
     with torch.no_grad():
         decoder.weight.copy_(torch.from_numpy(weight))
