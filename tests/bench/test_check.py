@@ -105,6 +105,13 @@ FAULTS = {
 
         def predict(self, data, target_environment):
             return super().predict(data, target_environment) + self.offset
+
+        def state(self):
+            return super().state()
+
+        def restore(self, state):
+            super().restore(state)
+            self.offset = 0.0
         """,
         "save and load",
         "put all that embed and predict read into state()",
