@@ -159,6 +159,16 @@ def test_variance_is_bounded_below_for_each_gene():
     assert likelihood.log_prob(x, x).item() == pytest.approx(expected, abs=1e-12)
 
 
+def test_a_gene_that_is_reproduced_exactly_has_a_bounded_density():
+    x, log_probs = torch.zeros(2, 1).double(), []
+    for log_variance in (-50.0, -10.0):
+        likelihood = Gaussian().double()
+        with torch.no_grad():
+            likelihood.log_variance.fill_(log_variance)
+        log_probs.append(likelihood.log_prob(x, x))
+    assert torch.equal(*log_probs)
+
+
 def test_bernoulli_agrees_with_torch_distributions_and_takes_fractions():
     output = normals(6, 5) * 3
     x = torch.bernoulli(torch.full((6, 5), 0.5).double(), generator=generator())

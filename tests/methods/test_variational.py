@@ -130,11 +130,6 @@ def test_a_likelihood_that_does_not_fit_the_data_is_refused(likelihood, message,
         VAE(VAE.configure(**SMALL, likelihood=likelihood)).fit(structured, 0)
 
 
-def test_an_unknown_likelihood_is_refused():
-    with pytest.raises(ConfigError, match=r"vae.likelihood='poisson'.*negative-binomial"):
-        VAE.configure(likelihood="poisson")
-
-
 @pytest.mark.parametrize("factor", [-1.0, 0.5])
 def test_what_are_no_counts_are_refused(factor, structured):
     data = structured.copy()
