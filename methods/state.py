@@ -15,7 +15,7 @@ LEFT_OUT = ("config", "history", "unconverged", "log")
 
 
 def state_of(method: Method) -> dict[str, Any] | None:
-    """Return all attributes of a fitted method: arrays by name, and a JSON string ``attributes`` that refers to them.
+    """Return all attributes of a fitted method: arrays by name, and a JSON string that refers to them.
 
     An attribute may be None, a number, a string, an array of numbers, a :class:`methods.base.GroupMeans`, or a list,
     tuple or dictionary of these. A PyTorch network is stored by its weights if the class defines ``untrained``. If any
@@ -28,12 +28,12 @@ def state_of(method: Method) -> dict[str, Any] | None:
         }
     except TypeError:
         return None
-    return {"attributes": json.dumps(tree), **arrays}
+    return {"attributes.json": json.dumps(tree), **arrays}
 
 
 def restore(method: Method, state: Mapping[str, Any]) -> None:
     """Set the attributes of ``method`` to those that :func:`state_of` returned."""
-    tree = json.loads(state["attributes"])
+    tree = json.loads(state["attributes.json"])
     networks = {name for name, node in tree.items() if isinstance(node, dict) and "network" in node}
     for name in sorted(tree, key=lambda name: name in networks):  # the others say how a network is built
         setattr(method, name, _unpack(method, name, tree[name], state))
@@ -43,10 +43,10 @@ def _pack(method: Method, name: str, value: Any, arrays: dict[str, np.ndarray]) 
     """Return ``value`` as JSON, its arrays in ``arrays`` under names that start with ``name``."""
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.ndim:
+    if type(value) is np.ndarray and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8 and value.ndim:
         arrays[name] = value
         return {"array": name}
-    if isinstance(value, np.number):
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
         return {"number": value.item(), "dtype": value.dtype.name}
     if isinstance(value, GroupMeans):
         arrays[name] = np.stack(list(value.values()))

@@ -45,6 +45,7 @@ def through_json(method):
         {"a": {1: [None]}, ("x", "y"): 2},
         np.float32(0.1),
         np.int64(7),
+        np.bool_(True),
     ],
     ids=repr,
 )
