@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.plan.plugins import load_plugin
 from methods import METHODS
-from methods.addresses import is_address
+from methods.wrapping import is_address
 from metrics import METRICS, UnknownName
 from tasks import DATASETS, TASKS, benchmark_names, benchmark_tags
 

@@ -1,4 +1,4 @@
-"""The contract of a method, and the little that methods share."""
+"""The contract of a method, and functions that methods share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: What a method may be able to do besides ``fit``; having the attribute is having the ability.
+#: What a method may be able to do besides ``fit``; it has an ability if it has the function.
 ABILITIES = (
     "embed",
     "decode",
@@ -25,34 +25,34 @@ ABILITIES = (
 )
 
 PRESETS = ("smoke", "default", "paper")
-#: What a configuration's value may be where its default does not say.
+#: Types of a configuration's value where the default does not fix the type.
 PLAIN = (bool, int, float, str, type(None))
 
 
 class CannotFit(Exception):
-    """A method meets data that it is not made for; the cell is skipped with this as the reason."""
+    """The data are not what the method is made for; the job is skipped, with this as the reason."""
 
 
-class Apart(Exception):
-    """Fits that were to be made in one pass must each be made alone."""
+class CannotStack(Exception):
+    """These fits cannot be stacked: each must be made by itself."""
 
 
 class ConfigError(ValueError):
-    """A configuration that no data could make right; the message names the key and the allowed values."""
+    """A configuration that is wrong whatever the data are; the message names the key and the allowed values."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """Where the value of a configuration key is looked for when a method is tuned.
+    """Where tuning looks for the value of a configuration key.
 
     Attributes
     ----------
     low, high
-        Limits of a number, both allowed; whole numbers where the default is one.
+        Limits of a number, both allowed; tuning draws whole numbers where the default is a whole number.
     log
-        Whether a tenfold larger value is one step, as for rates and weights.
+        Whether values are searched on a logarithmic scale, as rates and weights are.
     choices
-        Instead of limits: the values to choose from.
+        The values to choose from, in place of limits.
     """
 
     low: float = 0.0
@@ -61,64 +61,120 @@ class Search:
     choices: tuple[Any, ...] = ()
 
 
-def searched(
-    default: Any, low: float = 0.0, high: float = 0.0, *, log: bool = False, choices: tuple[Any, ...] = ()
+@dataclass(frozen=True)
+class Range:
+    """The values that a configuration key may have; each element of a tuple must be in it."""
+
+    least: float | None = None
+    above: float | None = None
+    below: float | None = None
+    among: tuple[Any, ...] = ()
+
+    def __contains__(self, value: Any) -> bool:
+        if isinstance(value, tuple):
+            return all(element in self for element in value)
+        return (
+            (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+            and (not self.among or value in self.among)
+        )
+
+    def __str__(self) -> str:
+        limits = {"{:g} or above": self.least, "above {:g}": self.above, "below {:g}": self.below}
+        words = [text.format(limit) for text, limit in limits.items() if limit is not None]
+        return f"must be {' and '.join(words)}" if words else f"must be one of {self.among}"
+
+
+def key(
+    default: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    among: tuple[Any, ...] = (),
+    search: Search | None = None,
 ) -> Any:
-    """Return a default of a ``Config`` that ``bench tune`` may change, with its :class:`Search`."""
-    return field(default=default, metadata={"search": Search(low, high, log, choices)})
+    """Return the default of a ``Config`` key with the :class:`Range` that :meth:`Method.configure` allows.
+
+    A subclass of the ``Config`` that states another default keeps the range, unless it states a range as well.
+    """
+    about: dict[str, Any] = {"search": search} if search else {}
+    if (least, above, below, among) != (None, None, None, ()):
+        about["range"] = Range(least, above, below, among)
+    return field(default=default, metadata=about)
+
+
+def searched(
+    default: Any,
+    low: float = 0.0,
+    high: float = 0.0,
+    *,
+    log: bool = False,
+    choices: tuple[Any, ...] = (),
+    **allowed: Any,
+) -> Any:
+    """Return the default of a key that ``bench tune`` may change, with its :class:`Search`.
+
+    ``allowed`` is the range, as :func:`key` takes it.
+    """
+    return key(default, search=Search(low, high, log, choices), **allowed)
 
 
 class Method(ABC):
     """A method: a configuration, a ``fit``, and any of the abilities below.
 
-    A subclass sets ``name``, ``tags`` and ``reference``, may nest a frozen dataclass ``Config`` (each
-    default with its source in a comment, those that tuning may change as :func:`searched`) and ``presets`` that
-    replace defaults for ``smoke`` or ``paper``.
+    A subclass sets ``name``, ``tags`` and ``reference``. It may nest a frozen dataclass ``Config``, in which each
+    default has its source in a comment, :func:`key` states a range and :func:`searched` what tuning may change. It may
+    have ``presets`` that replace defaults for ``smoke`` or ``paper``.
 
-    Abilities, each present only where the method has it:
+    A method has an ability if it has the function:
 
-    - ``embed(data) -> (n_cells, n_latent)`` codes, without changing the fitted state;
+    - ``embed(data) -> (n_cells, n_latent)`` codes; it does not change the fitted method;
     - ``decode(codes) -> (n_cells, n_genes)`` expected expression on the scale of ``data.X``;
     - ``predict(data, target_environment) -> (n_cells, n_genes)`` the same cells in another environment;
-    - ``adapt(data) -> method``: a copy that also knows the environments of ``data``, from those few cells;
-      whatever is not of these environments alone (encoder, decoder) stays as it is, and so does this method;
+    - ``adapt(data) -> method``: a copy that also knows the environments of ``data``, learned from those few cells. The
+      encoder and the decoder stay as they are, and so does the method itself;
     - ``intervention_targets() -> (n_perturbations, n_latent)`` in [0, 1], the trained perturbations sorted, then
       those that ``adapt`` added;
     - ``log_likelihood(data, n_samples) -> (n_cells,)``;
     - ``embed_blocks(data) -> {"shared": codes, "private": codes}``;
     - ``derivative_gram(codes) -> (n_cells, k, k)``: inner products of the decoder's first and second derivatives.
 
-    A method that can hand over its fitted state as ``state()`` and take it back with ``restore(state)``
-    (arrays, numbers, strings and lists of them) is cached on disk between cells; any other is fitted anew.
+    Fits are stored on disk as :meth:`state` returns them, and jobs that need the same fit share it.
     """
 
     name: ClassVar[str]
     tags: ClassVar[frozenset[str]] = frozenset()
     reference: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    #: The key of the configuration that is the size of the code, which tasks fix as ``n_latent``.
+    #: The key of the configuration that is the size of the code; tasks fix it as ``n_latent``.
     code_size: ClassVar[str] = "n_latent"
-    #: Whether a fit takes a GPU where there is one.
+    #: Whether a fit uses a GPU where there is one.
     uses_gpu: ClassVar[bool] = False
-    #: Whether seeds can be fitted in one pass, by ``fit_together(methods, datasets, seeds)``. A class says so for
-    #: itself: what a subclass of it does in its loss may not be made for it.
-    replicas: ClassVar[bool] = False
-    #: Whether ``embed`` lays out the cells that it is given together, so that a code depends on the others (UMAP).
+    #: Whether fits that differ in their seed can be stacked, by ``fit_stacked(methods, datasets, seeds)``. Subclasses
+    #: do not inherit it, because their loss may not be written for it.
+    stackable: ClassVar[bool] = False
+    #: Whether ``embed`` lays out the given cells together, so that a code depends on the other cells (UMAP).
     embeds_together: ClassVar[bool] = False
-    #: Whether ``predict`` also answers for an environment never trained, which any other method refuses by CannotFit.
+    #: Whether ``predict`` accepts an environment that was not trained; any other method raises CannotFit.
     predicts_untrained: ClassVar[bool] = False
 
     @dataclass(frozen=True)
     class Config:
         """Nothing to configure."""
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.stackable = bool(vars(cls).get("stackable", False))
+
     def __init__(self, config: Any = None):
         self.config: Any = self.Config() if config is None else config
         #: Training curves: the name of a loss term to its value at each epoch.
         self.history: dict[str, list[float]] = {}
-        #: Set by an iterative method whose fit ended without converging, with the reason.
+        #: Why an iterative fit ended without converging, empty if it converged.
         self.unconverged: str = ""
-        #: Remarks on the fit, as why it stopped.
+        #: Remarks on the fit, such as why it stopped.
         self.log: list[str] = []
 
     def note(self, remark: str) -> None:
@@ -126,26 +182,41 @@ class Method(ABC):
         if remark not in self.log:
             self.log.append(remark)
 
-    @classmethod  # noqa: B027 - doing nothing is a fine thing to do
+    @classmethod  # noqa: B027 - doing nothing is a valid choice
     def preload(cls) -> None:
-        """Import or compile, once for all cells, what every fit needs; called where nothing else runs.
+        """Import or compile what every fit needs, once for all jobs.
 
-        Cells are forked from the process that calls this, so it must not ask PyTorch for a GPU.
+        Jobs are forked from the process that calls this, so it must not ask PyTorch for a GPU.
         """
 
     @abstractmethod
     def fit(self, data: AnnData, seed: int) -> Self:
         """Fit to ``data`` (``X`` as C-contiguous float32, columns named in ``uns["fields"]``); return self."""
 
-    @classmethod
-    def abilities(cls) -> frozenset[str]:
-        """Return what this method can do, of :data:`ABILITIES`."""
-        return frozenset(ability for ability in ABILITIES if hasattr(cls, ability))
+    def state(self) -> dict[str, Any] | None:
+        """Return the fitted method as arrays and a string, or None where it cannot be stored.
+
+        It holds all attributes (:func:`methods.state.state_of`). A subclass overrides this and :meth:`restore` for an
+        attribute of another kind, and may return arrays of numbers, numbers, strings and lists of them.
+        """
+        from methods.state import state_of
+
+        return state_of(self)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` returned."""
+        from methods.state import restore
+
+        restore(self, state)
+
+    def untrained(self) -> Any:
+        """Return a network of the fitted one's shape, for :meth:`restore`; a method with a network defines it."""
+        raise NotImplementedError
 
     @classmethod
-    def fits_together(cls) -> bool:
-        """Return whether this very class has ``replicas``."""
-        return bool(vars(cls).get("replicas", False))
+    def abilities(cls) -> frozenset[str]:
+        """Return which of :data:`ABILITIES` the method has."""
+        return frozenset(ability for ability in ABILITIES if hasattr(cls, ability))
 
     @classmethod
     def search_space(cls) -> dict[str, Search]:
@@ -154,65 +225,91 @@ class Method(ABC):
 
     @classmethod
     def depends(cls) -> str:
-        """Return what results depend on besides the source and the configuration, such as a package's version."""
+        """Return what results depend on besides source and configuration, such as the version of a package."""
         return ""
 
     @classmethod
     def configure(cls, preset: str = "default", dataset: str = "", **changes: Any) -> Any:
         """Return the configuration of a preset with some values changed.
 
-        ``presets["paper/kang"]`` is what ``paper`` changes further on the data set kang.
+        ``presets["paper/kang"]`` holds what ``paper`` changes on the data set kang alone.
 
         Raises
         ------
         ConfigError
-            An unknown preset or key, or a value of the wrong type or out of range.
+            The preset or a key is unknown, or a value has a wrong type or is out of range.
         """
         if preset not in PRESETS:
             raise ConfigError(f"preset {preset!r}: one of {', '.join(PRESETS)} is needed")
         values = {**cls.presets.get(preset, {}), **cls.presets.get(f"{preset}/{dataset}", {}), **changes}
         known = {key.name: key for key in fields(cls.Config)}
-        for key, value in values.items():
-            if key not in known:
-                raise ConfigError(f"{cls.name} has no config key {key!r}; it has {', '.join(known) or 'none'}")
-            default = getattr(cls.Config(), key)
-            if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-                value = float(value)
-            if isinstance(default, tuple) and isinstance(value, list):
-                value = tuple(value)
-            same = type(value) in (PLAIN if takes_any(known[key]) else (type(default),))
-            if same and isinstance(value, tuple) and default:
-                same = all(type(element) is type(default[0]) for element in value) and len(value) > 0
-            if not same:
-                needed = "number, word, true, false or none" if takes_any(known[key]) else type(default).__name__
-                raise ConfigError(f"{cls.name}.{key}={value!r}: a {needed} is needed, as in {default!r}")
-            values[key] = value
+        unknown = [key for key in values if key not in known]
+        if unknown:
+            raise ConfigError(f"{cls.name} has no config key {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+        values = {key: cls._of_its_type(known[key], value) for key, value in values.items()}
         try:
-            size = values.get(cls.code_size, 1)
-            require(size > 0, cls.code_size, size, "must be above 0")
-            return cls.Config(**values)
+            config = cls.Config(**values)
+            require(
+                getattr(config, cls.code_size, 1) > 0,
+                cls.code_size,
+                getattr(config, cls.code_size, 1),
+                "must be above 0",
+            )
+            for key, allowed in _ranges(cls.Config).items():
+                require(getattr(config, key) in allowed, key, getattr(config, key), str(allowed))
+            cls.check(config)
         except ConfigError as error:
             raise ConfigError(f"{cls.name}.{error}") from error
+        return config
+
+    @classmethod  # noqa: B027 - most methods have no such rule
+    def check(cls, config: Any) -> None:
+        """Refuse values that do not go together, by :func:`require`; ranges of single keys are checked before."""
+
+    @classmethod
+    def _of_its_type(cls, key: Field, value: Any) -> Any:
+        """Return a value of a configuration as the type of its default, or raise ConfigError."""
+        default = getattr(cls.Config(), key.name)
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if isinstance(default, tuple) and isinstance(value, list):
+            value = tuple(value)
+        fits = type(value) in (PLAIN if takes_any(key) else (type(default),))
+        if fits and isinstance(value, tuple) and default:
+            fits = all(type(element) is type(default[0]) for element in value) and len(value) > 0
+        if not fits:
+            needed = "number, word, true, false or none" if takes_any(key) else type(default).__name__
+            raise ConfigError(f"{cls.name}.{key.name}={value!r}: a {needed} is needed, as in {default!r}")
+        return value
+
+
+def _ranges(config_class: Any) -> dict[str, Range]:
+    """Return the range of each key, from the nearest class that states it."""
+    ranges: dict[str, Range] = {}
+    for base in reversed(config_class.__mro__[:-1]):
+        stated = getattr(base, "__dataclass_fields__", {})
+        ranges |= {name: key.metadata["range"] for name, key in stated.items() if "range" in key.metadata}
+    return ranges
 
 
 def require(holds: bool, key: str, value: Any, rule: str) -> None:
-    """Raise ConfigError naming ``key`` and ``value`` unless ``holds``; for a ``Config``'s ``__post_init__``."""
+    """Raise ConfigError with ``key``, ``value`` and ``rule`` unless ``holds``; for :meth:`Method.check`."""
     if not holds:
         raise ConfigError(f"{key}={value!r}: {rule}")
 
 
 def takes_any(key: Field) -> bool:
-    """Return whether a field of a ``Config`` takes any of :data:`PLAIN`, whatever its default.
+    """Return whether a key of a ``Config`` takes any of :data:`PLAIN`, whatever its default.
 
-    Such are the settings of another library, which may be none or a word or a number, and which it checks itself.
+    These are settings of another library: a setting may be none, a word or a number, and the library checks it.
     """
     return bool(key.metadata.get("takes_any"))
 
 
 def column(data: AnnData, field: str) -> np.ndarray:
-    """Return the labels that play ``field`` ("environment", "content", "replicate") as strings, (n_cells,).
+    """Return the labels of a field ("environment", "content" or "replicate") as strings, (n_cells,).
 
-    Where the data set has no such column all cells share the empty label.
+    Where the data set has no column for the field, all cells have the empty label.
     """
     name = data.uns["fields"][field]
     return data.obs[name].to_numpy(dtype=str) if name else np.full(data.n_obs, "")
@@ -223,18 +320,26 @@ def control(data: AnnData) -> str:
     return str(data.uns["fields"]["control"])
 
 
-def parts_of(environment: str, trained: Collection[str]) -> list[str]:
-    """Return the environments whose shifts add up to ``environment``: itself, or A and B of an "A+B".
+def require_trained(name: str, environment: str, trained: Collection[str]) -> None:
+    """Raise CannotFit, in the name of a method, unless ``environment`` is among the trained ones."""
+    if environment not in trained:
+        raise CannotFit(
+            f"{name} was not trained on environment {environment!r}; trained environments: {', '.join(trained)}"
+        )
 
-    Only an environment that was not trained, and whose parts all were, is composed: where a label that holds a "+" was
-    trained it is a name like any other. Whoever adds shifts, of codes or of expression, composes by this rule.
+
+def parts_of(environment: str, trained: Collection[str]) -> list[str]:
+    """Return the environments whose shifts add up to ``environment``: itself, or A and B for "A+B".
+
+    An environment is composed if it was not trained and all its parts were. A trained label that contains "+" is a name
+    like any other. All methods that add shifts, of codes or of expression, use this rule.
     """
     parts = environment.split("+")
     return parts if environment not in trained and set(parts) <= set(trained) else [environment]
 
 
-#: Cells of a content label in an environment without which it enters no shift between environments: the mean of fewer
-#: is mostly noise, and weighs as much as any other. The tasks' own mean shift has the same limit.
+#: A content label enters a shift between environments if it has this many cells in both: a mean of fewer cells is
+#: mostly noise, and would weigh as much as any other. The tasks' own mean shift has the same limit.
 LEAST_CELLS = 20
 
 
@@ -246,14 +351,31 @@ class GroupMeans(dict[tuple[str, str], np.ndarray]):
         self.sizes = dict(sizes)
 
     def joined(self, other: GroupMeans) -> GroupMeans:
-        """Return these means and the other ones, which count where both have a group."""
+        """Return the groups of both; where both have a group, the mean is that of ``other``."""
         return GroupMeans({**self, **other}, {**self.sizes, **other.sizes})
 
-    def shared(self, source: str, target: str) -> list[str]:
-        """Return the contents that make the shift between two environments.
+    def shifts(self, source: str, target: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the means in ``source`` and the shifts to ``target`` of shared contents, each (n_contents, n).
 
-        They are those with :data:`LEAST_CELLS` cells or more in both; where there is none (a new environment may be
-        known from ten cells), all that both have.
+        Raises
+        ------
+        CannotFit
+            No content has cells in both environments.
+        """
+        contents = self.shared(source, target)
+        if not contents:
+            trained = ", ".join(sorted({environment for environment, _ in self}))
+            raise CannotFit(
+                f"no content label was trained in both {source!r} and {target!r}; trained environments: {trained}"
+            )
+        means = np.stack([self[source, content] for content in contents])
+        return means, np.stack([self[target, content] for content in contents]) - means
+
+    def shared(self, source: str, target: str) -> list[str]:
+        """Return the contents over which the shift between two environments is averaged.
+
+        They have :data:`LEAST_CELLS` cells or more in both environments. Where there is no such content (a new
+        environment may be known from ten cells), they are all contents that both environments have.
         """
         both = [content for environment, content in self if environment == target and (source, content) in self]
         large = [c for c in both if min(self.sizes[source, c], self.sizes[target, c]) >= LEAST_CELLS]
@@ -266,19 +388,3 @@ def group_means(values: np.ndarray, environments: np.ndarray, contents: np.ndarr
     cells = {pair: (environments == pair[0]) & (contents == pair[1]) for pair in pairs}
     means = {pair: values[mask].mean(axis=0, dtype=np.float64) for pair, mask in cells.items()}
     return GroupMeans(means, {pair: int(mask.sum()) for pair, mask in cells.items()})
-
-
-def means_state(name: str, means: GroupMeans) -> dict[str, Any]:
-    """Return what :func:`group_means` returned as part of a fitted state, under keys that start with ``name``."""
-    return {
-        f"{name}_pairs": [list(pair) for pair in means],
-        f"{name}_means": np.stack(list(means.values())),
-        f"{name}_sizes": [means.sizes[pair] for pair in means],
-    }
-
-
-def restored_means(name: str, state: Mapping[str, Any]) -> GroupMeans:
-    """Take back what :func:`means_state` returned."""
-    pairs = [(pair[0], pair[1]) for pair in state[f"{name}_pairs"]]
-    sizes = [int(size) for size in state[f"{name}_sizes"]]
-    return GroupMeans(dict(zip(pairs, state[f"{name}_means"], strict=True)), dict(zip(pairs, sizes, strict=True)))

@@ -1,4 +1,4 @@
-"""The Γ-VAE."""
+"""Γ-VAE."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from methods.base import require, searched
-from methods.vae import CURVED, VAE
+from methods.base import key, require, searched
+from methods.vaes import CURVED, VAE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from methods.variational import Forward
 
-#: Above it the curvatures are sampled, as the exact ones take n_latent²/2 tangents.
+#: Latents up to which curvatures are exact, which takes n_latent²/2 tangents; with more latents they are sampled.
 MOST_EXACT = 8
 
 
 class GammaVAE(VAE):
-    """Γ-VAE (Kim et al. 2024): a VAE whose decoder is kept from bending more than the data ask for.
+    """Γ-VAE (Kim et al. 2024): a VAE that penalises the curvature of its decoder.
 
     loss = −E_q(z|x) log p(x | z) + KL + w_P·n_genes·P² + w_E·n_genes·E² + w_g·spread of g, summed over genes and
     latents, averaged over cells or points. P² and E² are the tangent and the normal part of the decoder's second
     derivative, and g is its metric: :mod:`methods.nn.curvature`. Genes are scaled to a mean variance of 1, so n_genes
-    is the total variance and n_genes·E² has no unit: 1 is the bend of a circle as wide as the data's root mean square.
+    is the total variance and n_genes·E² has no unit: 1 is the curvature of a circle as wide as the data's root mean
+    square.
 
-    The penalties are means over points in latent space, half of them posterior draws of cells and half on lines
-    through two such draws (mix-up), one point for every four cells. Above 8 latents P² and E² are sampled without bias,
-    by one pair of random directions a point.
+    The penalties are means over points in latent space, one point for every four cells: half of the points are
+    posterior draws of cells, half lie on lines through two draws (mix-up). Above 8 latents P² and E² are sampled
+    without bias, by one pair of random directions a point.
 
-    Ours differs in the weights, as the paper's could not be found; in the learned variance σ² of the likelihood; and in
-    the metric-scale term, which is relative (see :func:`methods.nn.curvature.metric_scale`). Γ-AE, the follow-up, has
-    100·P² and .5·E² beside a mean over genes of (x − x̂)²; our reconstruction is Σ (x − x̂)² / 2σ², n_genes / 2σ² times
-    as much. So its weights are w_P = 100 / 2σ² and w_E = .5 / 2σ² here: about 170 and .8 where σ² is .3, as on TCGA.
-    The encoder is not penalised, as that of Γ-AE is. With all three weights 0 it is the VAE of the same network, bit
-    for bit. What it does to held-out cancers is in decision 0016.
+    Ours differs in the weights, since those of the paper could not be found; in the learned variance σ² of the
+    likelihood; and in the metric-scale term, which is relative (see :func:`methods.nn.curvature.metric_scale`). Γ-AE,
+    the follow-up, has 100·P² and .5·E² beside a mean over genes of (x − x̂)²; our reconstruction is Σ (x − x̂)² / 2σ²,
+    n_genes / 2σ² times as much. So its weights are w_P = 100 / 2σ² and w_E = .5 / 2σ² here: about 170 and .8 where σ²
+    is .3, as on TCGA. Γ-AE also penalises the encoder; this method does not. With all three weights 0 it is the VAE of
+    the same network, bit for bit. Decision 0016 has its effect on held-out cancers.
     """
 
     name = "gamma-vae"
@@ -61,40 +62,40 @@ class GammaVAE(VAE):
         learning_rate: float = searched(3e-3, 3e-4, 1e-2, log=True)
         max_epochs: int = 300  # ours, see above
         patience: int = 50  # ours; with 20 the noise of the sampled points could end a fit early
-        # The weights are of a dose sweep on TCGA (KIRC tumours held out, three latents, one seed): what each, alone,
-        # does to the mean of its term.
+        # The weights come from a dose sweep on TCGA (KIRC tumours held out, three latents, one seed); the comments say
+        # what each weight alone does to the mean of its term.
         # ours: P² / 6 (30: / 17, 100: / 58) for 2 to 4 % more squared error
-        parameter_effects: float = searched(10.0, 0.1, 300.0, log=True)
+        parameter_effects: float = searched(10.0, 0.1, 300.0, log=True, least=0)
         # ours: E² / 2 for 4 % more squared error (10: / 8 for 10 %, 30: / 21 for 23 %)
-        extrinsic: float = searched(1.0, 0.01, 30.0, log=True)
-        metric_scale: float = searched(100.0, 1.0, 1000.0, log=True)  # ours: spread of g / 6 for 2 %
-        eta: float = 0.2  # Lee et al. 2022, IRVAE, ICLR
-        warmup: int = 50  # ours, epochs; the curvatures of a fresh decoder are about a hundred times a trained one's
-        jitter: float = 1e-3  # ours; moves the mean curvature of a trained decoder by under 1 % at three latents
-
-        def __post_init__(self) -> None:
-            """Refuse what no data could make right."""
-            super().__post_init__()
-            for key in ("parameter_effects", "extrinsic", "metric_scale", "eta"):
-                require(getattr(self, key) >= 0, key, getattr(self, key), "must be 0 or above")
-            require(self.jitter > 0, "jitter", self.jitter, "must be above 0")
-            require(self.warmup >= 0, "warmup", self.warmup, "must be 0 or above")
-            if self.curved:
-                for key, allowed in CURVED.items():
-                    rule = f"curvature is defined for one of {allowed}; or set all three weights to 0"
-                    require(getattr(self, key) in allowed, key, getattr(self, key), rule)
+        extrinsic: float = searched(1.0, 0.01, 30.0, log=True, least=0)
+        # ours: spread of g / 6 for 2 %
+        metric_scale: float = searched(100.0, 1.0, 1000.0, log=True, least=0)
+        eta: float = key(0.2, least=0)  # Lee et al. 2022, IRVAE, ICLR
+        # ours, epochs; the curvatures of a fresh decoder are about a hundred times those of a trained decoder
+        warmup: int = key(50, least=0)
+        # ours; moves the mean curvature of a trained decoder by under 1 % at three latents
+        jitter: float = key(1e-3, above=0)
 
         @property
         def curved(self) -> bool:
-            """Whether any of the penalties is there."""
+            """Whether any penalty has a weight."""
             return bool(self.parameter_effects or self.extrinsic or self.metric_scale)
 
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Refuse penalties on a decoder that has no curvature."""
+        super().check(config)
+        for setting, allowed in CURVED.items() if config.curved else ():
+            value = getattr(config, setting)
+            rule = f"curvature is defined for one of {allowed}; or set all three weights to 0"
+            require(value in allowed, setting, value, rule)
+
     def warmup(self) -> int:
-        """Return the epochs over which the penalties rise; the plain VAE has none."""
-        return int(self.config.warmup) if self.config.curved else 0
+        """Return the epochs over which the penalties rise; 0 where there are none."""
+        return super().warmup() if self.config.curved else 0
 
     def penalties(self, forward: Forward) -> dict[str, Tensor]:
-        """Return the KL and the three terms of curvature, those of weight 0 left out."""
+        """Return the KL and the curvature terms whose weight is not 0."""
         import torch
 
         from methods.nn import curvature

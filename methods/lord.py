@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from methods.base import CannotFit, column, require, searched
-from methods.neural import NeuralMethod, seeded
+from methods.base import column, key, require_trained, searched
+from methods.neural import NeuralMethod, environment_numbers, seeded
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor, nn
 
-#: Largest standard deviation of a code over cells under which stage 1 counts as cut short: beside noise of 1 it says
-#: little of a cell. On ifn-sim it is 1.3 after 200 epochs, and .8 with an eighth of the steps.
+#: Stage 1 counts as cut short if no code has a standard deviation over cells above this: beside noise of 1 such codes
+#: say little. On ifn-sim the largest is 1.3 after 200 epochs, and .8 with an eighth of the steps.
 SHORT = 0.5
-#: Share of the variance of stage 1's codes above which encoders that miss it count as cut short; .01 on Kang.
+#: Stage 2 counts as cut short if its encoders miss more than this share of the variance of stage 1's codes; .01 on
+#: Kang.
 MISSED = 0.2
-#: Of Adam; the authors' code.
+#: Momenta of Adam; the authors' code.
 BETAS = (0.5, 0.999)
-#: Gradient steps that an epoch has at least, where that leaves minibatches of ``MIN_CELLS``. A code has one gradient an
-#: epoch, its own cell's, and Adam carries it on in the steps until the next. More steps help little: with 12, 50 and
-#: 100 stage 1's skill on ifn-sim (development draws 1000, 1001 and 1002, type0, one seed) is −.75, .39 and −2.04; −.65,
-#: .46 and −1.98; −.23, .49 and −1.80, in up to three times the seconds.
+#: An epoch has at least ``MIN_STEPS`` gradient steps where that leaves minibatches of ``MIN_CELLS``. A code has a
+#: gradient in one step an epoch, and Adam's momentum moves it in the other steps. More steps help little: with 12, 50
+#: and 100 steps stage 1's skill on ifn-sim (development draws 1000, 1001 and 1002, type0, one seed) is −.75, .39 and
+#: −2.04; −.65, .46 and −1.98; −.23, .49 and −1.80, in up to three times the seconds.
 MIN_STEPS, MIN_CELLS = 12, 8
 
 
@@ -36,22 +37,21 @@ class LORD(NeuralMethod):
 
         min over c_i, s_y, G of  −log p(x_i | G(c_i + ε, s_y)) + n_genes·λ·‖c_i‖²,  ε ~ N(0, I).
 
-    Noise and decay on the content alone (asymmetric regularisation) leave what a class has in common to its
-    embedding. Stage 2 trains encoders of content and class, so that new cells can be embedded, to reconstruct and to
-    match the codes of stage 1:
+    Noise and decay act on the content alone (asymmetric regularisation), so that a class embedding takes up what its
+    cells have in common. Stage 2 trains encoders of content and class, so that new cells can be embedded, to
+    reconstruct and to match the codes of stage 1:
 
         −log p(x | G(E_c(x), E_s(x))) + n_genes·m·(mean_j (E_c(x) − c)_j² + mean_j (E_s(x) − s_y)_j²).
 
-    Codes are always the encoders', never those of stage 1. Classes are the environments. All embeddings start within
-    ±.05; both stages have Adam with β₁ = .5 and a cosine to 1e-5.
+    Both losses are summed over genes and averaged over cells. ``embed`` returns the content code of the encoder, never
+    a code of stage 1, and ``embed_blocks`` content and class code; ``predict`` decodes a cell's content with the
+    target's embedding. Classes are the environments. All embeddings start within ±.05; both stages have Adam with
+    β₁ = .5 and a cosine schedule to 1e-5.
 
-    ``embed`` is the content, ``embed_blocks`` content and class code; ``predict`` decodes a cell's content with the
-    target's embedding.
-
-    Ours differs: the perceptual loss on images becomes a likelihood of expression, summed over genes, so that decay and
+    Ours differs: the perceptual loss on images becomes a likelihood of expression, summed over genes, and decay and
     match, which stand beside a mean over outputs there, are multiplied by the number of genes; networks are the
-    suite's, and minibatches smaller where cells are few. There is no early stopping in either stage, as in theirs; the
-    weights of stage 2 are those with the best validation loss.
+    suite's, and minibatches are smaller where cells are few. As in theirs no stage stops early; the weights of stage 2
+    are those with the best validation loss.
     """
 
     name = "lord"
@@ -63,28 +63,20 @@ class LORD(NeuralMethod):
     class Config(NeuralMethod.Config):
         """The suite's network, and LORD's training."""
 
-        # ours; Gabbay & Hoshen 2020 have none for vectors. Three fits to choose by do not settle it: skill on ifn-sim
+        # ours; Gabbay & Hoshen 2020 have none for vectors. Three development fits do not settle it: skill on ifn-sim
         # (development draws 1000, 1001 and 1002, type1, one seed) −3.89, −.30 and .67 with it, −.55, −.13 and .62
         # without. On Kang's 6,998 genes it is steadier (docs/held_back.md)
         norm: str = "layer"
         dropout: float = 0.0  # Gabbay & Hoshen 2020
-        n_class: int = 10  # width of a class embedding; ours, as the content's
-        # λ; of 1e-4 to 1e-3 in Gabbay & Hoshen 2020; 1e-3 gives −1.94, −.14 and .67 there
-        decay: float = searched(1e-4, 1e-5, 1e-2, log=True)
-        match: float = 10.0  # m; Gabbay & Hoshen 2020, Eq. 6
+        n_class: int = key(10, above=0)  # width of a class embedding; ours, as the content's
+        # λ; 1e-4 to 1e-3 in Gabbay & Hoshen 2020; 1e-3 gives −1.94, −.14 and .67 there
+        decay: float = searched(1e-4, 1e-5, 1e-2, log=True, least=0)
+        match: float = key(10.0, least=0)  # m; Gabbay & Hoshen 2020, Eq. 6
         learning_rate: float = searched(3e-4, 3e-5, 3e-3, log=True)  # of the generator, the authors' code
-        latent_learning_rate: float = 3e-3  # the authors' code
-        encoder_learning_rate: float = 1e-4  # of all networks in stage 2; the authors' code
-        final_learning_rate: float = 1e-5  # end of the cosine in both stages; the authors' code
+        latent_learning_rate: float = key(3e-3, above=0)  # the authors' code
+        encoder_learning_rate: float = key(1e-4, above=0)  # of all networks in stage 2; the authors' code
+        final_learning_rate: float = key(1e-5, above=0)  # end of the cosine in both stages; the authors' code
         max_epochs: int = 200  # of each stage; Gabbay & Hoshen 2020
-
-        def __post_init__(self) -> None:
-            """Refuse what no data could make right."""
-            super().__post_init__()
-            for key in ("n_class", "latent_learning_rate", "encoder_learning_rate", "final_learning_rate"):
-                require(getattr(self, key) > 0, key, getattr(self, key), "must be above 0")
-            for key in ("decay", "match"):
-                require(getattr(self, key) >= 0, key, getattr(self, key), "must be 0 or above")
 
     def fit(self, data: AnnData, seed: int) -> Self:
         """Optimise the codes and the generator, then train the encoders."""
@@ -97,32 +89,26 @@ class LORD(NeuralMethod):
             self.prepare(data)
             content = small_embedding(data.n_obs, config.n_latent)
         observed: Any = self.network["observation"]
-        numbers = torch.from_numpy(np.searchsorted(self.classes, column(data, "environment"))).to(self.where)
+        numbers = environment_numbers(data, self.where)
         tensors = observed.tensors(data)
         tensors |= {"class": numbers, "cell": torch.arange(data.n_obs, device=self.where)}
 
         first = torch.nn.ModuleDict({**self.network, "content": content.to(self.where)})
-        epochs, minibatch = config.max_epochs, min(config.minibatch, max(MIN_CELLS, data.n_obs // MIN_STEPS))
-        # without an encoder no cell can be kept out, and the cosine needs all epochs
+        # without an encoder no cell can be held out, and the cosine schedule needs all epochs
         schedule = Schedule(
-            epochs, config.learning_rate, minibatch, 0.0, epochs, final_learning_rate=config.final_learning_rate
+            config.max_epochs,
+            config.learning_rate,
+            minibatch=min(config.minibatch, max(MIN_CELLS, data.n_obs // MIN_STEPS)),
+            validation=0.0,
+            patience=config.max_epochs,
+            final_learning_rate=config.final_learning_rate,
         )
         optimised = train(_Latents(config), first, tensors, schedule, seed, self.name)
 
         tensors["content"] = content.weight.detach()
-        schedule = Schedule(
-            epochs,
-            config.encoder_learning_rate,
-            minibatch,
-            config.validation,
-            epochs,
-            final_learning_rate=config.final_learning_rate,
-        )
+        schedule = replace(schedule, learning_rate=config.encoder_learning_rate, validation=config.validation)
         encoded = train(_Encoders(config), self.network, tensors, schedule, seed, self.name, None, numbers)
-        self.history = {
-            **{f"codes_{term}": curve for term, curve in optimised.history.items()},
-            **encoded.history,
-        }
+        self.history = {f"codes_{term}": curve for term, curve in optimised.history.items()} | encoded.history
         self.note(f"stage 1 stopped: {optimised.stopped}")
         self.note(f"stage 2 stopped: {encoded.stopped}")
         codes = tensors["content"].cpu().numpy()
@@ -178,36 +164,17 @@ class LORD(NeuralMethod):
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return the expression (n_cells, n_genes) expected of ``data``'s cells in class ``target_environment``."""
-        import torch
-
-        if target_environment not in self.classes:
-            raise CannotFit(
-                f"{self.name} was not trained on class {target_environment!r}; trained classes: "
-                f"{', '.join(self.classes)}"
-            )
-        observed = self.network["observation"]
-        with torch.no_grad():
-            content = torch.from_numpy(self.embed(data)).to(self.where)
-            target = self.network["class"].weight[self.classes.index(target_environment)]
-            output = self.network["decoder"](torch.cat([content, target.expand(len(content), -1)], 1))
-            return observed.expression(output, observed.tensors(data)).cpu().numpy()
-
-    def state(self) -> dict[str, Any]:
-        """Return the weights and the classes."""
-        return {**super().state(), "classes": self.classes}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state` returned."""
-        self.classes = list(state["classes"])
-        super().restore(state)
+        require_trained(self.name, target_environment, self.classes)
+        embedding = self.network["class"].weight[self.classes.index(target_environment)].detach().cpu().numpy()
+        return self.expression(np.hstack([self.embed(data), np.tile(embedding, (data.n_obs, 1))]), data)
 
 
 def small_embedding(n: int, width: int) -> nn.Embedding:
-    """Return ``n`` embeddings that start uniformly within ±.05, as in the authors' code.
+    """Return ``n`` embeddings drawn uniformly within ±.05, as in the authors' code.
 
-    A content code has few gradient steps, and what is left of a large random start is noise that no encoder can learn.
-    Classes that start far apart let the generator fit each of them apart from the others: where they start at N(0, I)
-    the shift of a held-out type of Kang is lost in three of four seeds.
+    A content code has few gradient steps, and the remainder of a large random start is noise that no encoder can learn.
+    Class embeddings that start far apart let the generator fit each class by itself: if they start at N(0, I), the
+    shift of a held-out type of Kang is lost in three of four seeds.
     """
     import torch
 
@@ -222,7 +189,7 @@ class _Latents:
     unwatched: Collection[str] = frozenset()
 
     def parameter_groups(self, network: Any) -> list[dict[str, Any]]:
-        """Return the generator, and the codes with their own step; the encoders wait."""
+        """Return the generator, and the codes with their own learning rate; the encoders are not trained."""
         generator = [*network["decoder"].parameters(), *network["observation"].parameters()]
         codes = [*network["content"].parameters(), *network["class"].parameters()]
         return [
@@ -231,7 +198,7 @@ class _Latents:
         ]
 
     def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
-        """Return the reconstruction from the noisy content, and the decay of the content."""
+        """Return the reconstruction from the noisy content, and the decay of the content, means over cells."""
         import torch
 
         content = network["content"](minibatch["cell"])
@@ -250,12 +217,12 @@ class _Encoders:
     unwatched: Collection[str] = frozenset()
 
     def parameter_groups(self, network: Any) -> list[dict[str, Any]]:
-        """Return all but the class embeddings, which the class encoder has to match."""
+        """Return all parameters but the class embeddings, which the class encoder has to match."""
         parameters = [p for name, p in network.named_parameters() if not name.startswith("class.")]
         return [{"params": parameters, "betas": BETAS}]
 
     def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
-        """Return the reconstruction from encoded codes, and their distance from the codes of stage 1."""
+        """Return the reconstruction from encoded codes, and their distance from stage 1's codes, means over cells."""
         import torch
 
         x = network["observation"].network_input(minibatch)

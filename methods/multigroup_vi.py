@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from methods.base import CannotFit, column, group_means, means_state, require, restored_means, searched
+from methods.base import column, group_means, key, require_trained, searched
+from methods.neural import environment_numbers
 from methods.variational import Variational
 
 if TYPE_CHECKING:
@@ -18,30 +19,31 @@ if TYPE_CHECKING:
     from methods.variational import Forward
 
 
-#: Gradient steps that an epoch has at least, where the data allow minibatches of ``MIN_CELLS`` for each group: on 600
-#: cells 128 for each group are 3 steps an epoch, in which nothing is learned. With 16 the shared block's cell types
-#: have an ARI of 1.00, .66 and .57 on splatter-groups' draws 0 to 2 (one seed).
+#: An epoch has at least ``MIN_STEPS`` gradient steps where that leaves minibatches of ``MIN_CELLS`` for each group:
+#: with 600 cells and 128 for each group an epoch has 3 steps, in which nothing is learned. With 16 steps the cell types
+#: of the shared block have an ARI of 1.00, .66 and .57 on draws 0 to 2 of splatter-groups (one seed).
 MIN_STEPS, MIN_CELLS = 16, 8
 
 
 class MultiGroupVI(Variational):
     """multiGroupVI (Weinberger et al. 2022): latents z shared by all groups, and latents t^γ private to each group γ.
 
-    p(x | z, t¹ … t^Γ) with one decoder for all, z and t^γ standard normal; in a cell of group γ all other groups'
-    t are fixed to 0. q(z | x) is one encoder for all groups, q(t^γ | x) one for each.
-    loss = −E log p(x | z, t) + w·KL(z) + w·KL(t^γ) + λ Σ_{γ′≠γ} (‖μ_γ′‖² + ‖σ_γ′‖²): the last is the squared
-    Wasserstein distance from 0 of what the other groups' encoders say of this cell. w rises from 0 to 1 over ``warmup``
-    epochs. Groups are the environments; every minibatch holds each in its share.
+    p(x | z, t¹ … t^Γ) has one decoder for all groups; z and t^γ are standard normal, and in a cell of group γ the t of
+    all other groups are fixed to 0. q(z | x) is one encoder for all groups, q(t^γ | x) one encoder for each. loss = −E
+    log p(x | z, t) + w·KL(z) + w·KL(t^γ) + λ Σ_{γ′≠γ} (‖μ_γ′‖² + ‖σ_γ′‖²), summed over genes and latents, averaged over
+    cells. The last term is the squared Wasserstein distance from 0 of the other groups' posteriors for this cell. w
+    rises from 0 to 1 over ``warmup`` epochs. Groups are the environments; every minibatch holds them in the same
+    proportions.
 
-    ``embed`` is z, ``embed_blocks`` z and [t¹ … t^Γ], zero off-group. ``predict`` replaces a cell's private latents by
-    the target group's mean, over the cell's own content label where it was trained there, and decodes: theirs does not
-    predict.
+    ``embed`` is z, ``embed_blocks`` z and [t¹ … t^Γ], zero for other groups. ``predict`` replaces a cell's private
+    latents by the mean of the target group (over the cell's content label, if that was trained in the group) and
+    decodes: theirs does not predict.
 
-    Ours differs: group encoders read log1p of the counts, as the shared one does (theirs read raw counts); the distance
-    of the other groups' encoders from 0 has its whole weight from the start, where theirs rises with w (blocks separate
-    better so); minibatches are of 128 cells for each group on average, where theirs have exactly 128 of each, and
-    smaller where an epoch would have fewer than 16 steps. Where data have counts the likelihood is zero-inflated
-    negative binomial as theirs, elsewhere Gaussian.
+    Ours differs: group encoders read log1p of the counts, as the shared encoder does (theirs read raw counts); the
+    distance of the other groups' posteriors from 0 has its full weight from the start, where theirs rises with w
+    (blocks separate better); minibatches have 128 cells for each group on average, where theirs have exactly 128 of
+    each, and fewer where an epoch would have fewer than 16 steps. Where data have counts the likelihood is
+    zero-inflated negative binomial as theirs, elsewhere Gaussian.
     """
 
     name = "multigroup-vi"
@@ -59,17 +61,11 @@ class MultiGroupVI(Variational):
 
         likelihood: str = "auto"  # Weinberger et al. 2022: zero-inflated negative binomial
         hidden: tuple[int, ...] = (128,)  # Weinberger et al. 2022
-        n_private: int = 10  # of each group; Weinberger et al. 2022
-        wasserstein: float = searched(1.0, 0.1, 100.0, log=True)  # λ; Weinberger et al. 2022
-        warmup: int = 400  # epochs; scvi-tools. With 50 the types stay mixed with the programs on 600 cells
+        n_private: int = key(10, above=0)  # of each group; Weinberger et al. 2022
+        wasserstein: float = searched(1.0, 0.1, 100.0, log=True, least=0)  # λ; Weinberger et al. 2022
+        # epochs; scvi-tools. With 50 epochs cell types stay mixed with the programs on 600 cells
+        warmup: int = key(400, least=0)
         max_epochs: int = 500  # Weinberger et al. 2022
-
-        def __post_init__(self) -> None:
-            """Refuse what no data could make right."""
-            super().__post_init__()
-            require(self.n_private > 0, "n_private", self.n_private, "must be above 0")
-            for key in ("wasserstein", "warmup"):
-                require(getattr(self, key) >= 0, key, getattr(self, key), "must be 0 or above")
 
     def settle(self, data: AnnData) -> None:
         """Keep the groups' mean private latents."""
@@ -83,7 +79,7 @@ class MultiGroupVI(Variational):
         self.n_cells = data.n_obs
 
     def build(self, n_genes: int) -> nn.ModuleDict:
-        """Return observation, one decoder, and an encoder of z and of each group's t, side by side."""
+        """Return observation, one decoder, and encoders of z and of each group's t."""
         from torch import nn
 
         from methods.nn.networks import Decoder, Encoders
@@ -103,17 +99,13 @@ class MultiGroupVI(Variational):
         )
 
     def schedule(self) -> Any:
-        """Return the schedule, with minibatches of as many cells for each group."""
+        """Return the schedule, with minibatches of that many cells for each group."""
         plain = super().schedule()
         few = max(MIN_CELLS * len(self.groups), int((1 - plain.validation) * self.n_cells) // MIN_STEPS)
         return replace(plain, minibatch=min(plain.minibatch * len(self.groups), few))
 
-    def warmup(self) -> int:
-        """Return the epochs over which w rises."""
-        return int(self.config.warmup)
-
     def covariates(self, data: AnnData) -> dict[str, Tensor]:
-        """Return which latents a cell has, z and its group's t: 0 or 1, (n_cells, n_latent + n_groups · n_private)."""
+        """Return which latents a cell has (z and its group's t), 0 or 1, (n_cells, n_latent + n_groups · n_private)."""
         import torch
 
         of_group = column(data, "environment")[:, None] == np.array(self.groups)
@@ -123,12 +115,10 @@ class MultiGroupVI(Variational):
 
     def strata(self, data: AnnData) -> Tensor:
         """Return the groups' numbers."""
-        import torch
-
-        return torch.from_numpy(np.searchsorted(self.groups, column(data, "environment"))).to(self.where)
+        return environment_numbers(data, self.where)
 
     def posterior(self, network: Any, minibatch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the posterior of the latents that a cell has, and the prior's mean and log-variance of the others."""
+        """Return the posterior of the latents that a cell has, and mean 0 and log-variance 0 for the other latents."""
         mean, log_variance = super().posterior(network, minibatch)
         return mean * minibatch["has"], log_variance * minibatch["has"]
 
@@ -138,18 +128,18 @@ class MultiGroupVI(Variational):
 
     def penalties(self, forward: Forward) -> dict[str, Tensor]:
         """Return w times the KL of the latents that a cell has, and λ times the distance of all others from 0."""
-        from methods.nn.penalties import kl_standard_normal, wasserstein_to_zero
+        from methods.nn.penalties import kl_normal, wasserstein_to_zero
 
         has = forward.minibatch["has"]
-        kl = kl_standard_normal(forward.mean * has, forward.log_variance * has).mean()
+        kl = kl_normal(forward.mean * has, forward.log_variance * has).mean()
         terms = {"kl": self.risen(forward.epoch) * kl}
         if self.config.wasserstein > 0:
             n_latent, n_private = self.config.n_latent, self.config.n_private
-            own = has[:, n_latent::n_private]
+            is_group = has[:, n_latent::n_private]
             mean, log_variance = (
                 value[:, n_latent:].unflatten(1, (-1, n_private)) for value in (forward.mean, forward.log_variance)
             )
-            distance = wasserstein_to_zero(mean, log_variance) * (1 - own)
+            distance = wasserstein_to_zero(mean, log_variance) * (1 - is_group)
             terms["wasserstein"] = self.config.wasserstein * distance.sum(1).mean()
         return terms
 
@@ -164,39 +154,31 @@ class MultiGroupVI(Variational):
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return the expression (n_cells, n_genes) expected of ``data``'s cells in the group ``target_environment``."""
-        import torch
-
+        require_trained(self.name, target_environment, self.groups)
         of_target = {
             content: mean for (group, content), mean in self.private_means.items() if group == target_environment
         }
-        if not of_target:
-            raise CannotFit(
-                f"{self.name} was not trained on group {target_environment!r}; trained groups: {', '.join(self.groups)}"
-            )
         typical: np.ndarray = np.mean(list(of_target.values()), axis=0)
         private = np.stack([of_target.get(content, typical) for content in column(data, "content").tolist()])
-        codes = np.hstack([self.embed(data), private]).astype(np.float32)
-        with torch.no_grad():
-            output = self.network["decoder"](torch.from_numpy(codes).to(self.where))
-            return self.network["observation"].expression(output, self.tensors(data)).cpu().numpy()
+        return self.expression(np.hstack([self.embed(data), private]), data)
 
     def rank_genes(self, data: AnnData) -> np.ndarray:
-        """Return how much each group's private latents say of each gene, (n_groups, n_genes), groups as in ``groups``.
+        """Return how much each group's private latents explain of each gene, (n_groups, n_genes), rows as ``groups``.
 
-        log p(x_g | z, t) − log p(x_g | z, 0), averaged over the group's own cells in ``data``, z and t their posterior
-        means (Weinberger et al. 2022, Eq. 12): high for the genes of the group's own programs. NaN for a group that
-        has no cells there.
+        log p(x_g | z, t) − log p(x_g | z, 0), averaged over the group's cells in ``data``, z and t their posterior
+        means (Weinberger et al. 2022, Eq. 12). It is high for the genes of the group's programs, and NaN for a group
+        without cells in ``data``.
         """
         import torch
 
         network, scores = self.network, np.full((len(self.groups), data.n_vars), np.nan)
         labels = column(data, "environment")
         for i, group in enumerate(self.groups):
-            own = data[labels == group]
-            if not own.n_obs:
+            cells = data[labels == group]
+            if not cells.n_obs:
                 continue
             with torch.no_grad():
-                minibatch = self.tensors(own)
+                minibatch = self.tensors(cells)
                 z = self.posterior(network, minibatch)[0]
                 shared = z * (torch.arange(z.shape[1], device=z.device) < self.config.n_latent)
                 full, without = (
@@ -204,17 +186,3 @@ class MultiGroupVI(Variational):
                 )
                 scores[i] = (full - without).mean(0).cpu().numpy()
         return scores
-
-    def state(self) -> dict[str, Any]:
-        """Return the weights, the groups and their mean private latents."""
-        return {
-            **super().state(),
-            "groups": self.groups,
-            **means_state("private", self.private_means),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state` returned."""
-        self.groups = list(state["groups"])
-        super().restore(state)
-        self.private_means = restored_means("private", state)

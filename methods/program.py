@@ -1,4 +1,4 @@
-"""A method that is a program of its own, in any language and environment, which reads and writes h5ad files."""
+"""Methods that are programs, in any language and environment, which read and write h5ad files."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from methods.base import CannotFit, ConfigError, Method, column, control
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: The exit code by which a program says that it is not made for these data.
+#: Exit code of a program that is not made for the data.
 NOT_MADE_FOR_THIS = 3
-#: So many last lines of what a program wrote to stderr are the reason that it failed.
+#: Number of last lines on stderr that are reported when a program fails.
 LINES = 8
-#: How directories for the files of a call are called, where temporary ones are made.
+#: Prefix of the temporary directories for the files of a call.
 PREFIX = "bench-program-"
 
 
 class ProgramError(RuntimeError):
-    """A program failed, or did not write what it was asked for."""
+    """A program failed, or did not write what it should have."""
 
 
 class Program(Method):
     """A program that is called once for a fit and once for each embedding or prediction.
 
-    A subclass sets ``name`` and ``command``, may have a ``Config``, and derives from those of :class:`Embeds`,
-    :class:`Predicts` and :class:`Decodes` that say what the program can do::
+    A subclass sets ``name`` and ``command``, may have a ``Config``, and derives from :class:`Embeds`, :class:`Predicts`
+    and :class:`Decodes` as far as the program has these abilities::
 
         class MyMethod(Embeds, Predicts):
             name = "my-method"
@@ -46,13 +46,13 @@ class Program(Method):
 
     It is called as ``command fit --data train.h5ad --config config.json --seed 0 --model DIR``, and, for example,
     ``command embed --data cells.h5ad --model DIR --out codes.h5ad``; docs/wrapping.md has the whole protocol. It starts
-    in an empty directory, with this process's environment without what is Python's alone, and ends with the cell. The
-    files that a fit leaves in DIR are its state, and all that later calls know of it.
+    in an empty directory, with the environment variables of this process except Python's, and ends with the job. The
+    files that a fit leaves in DIR are its state; later calls get nothing else.
     """
 
-    #: The program and its first arguments; what is a file beside the class's own is called by its whole path.
+    #: The program and its first arguments; a file in the directory of the class's file gets its full path.
     command: ClassVar[tuple[str, ...]]
-    #: Files beside the class's own, other than those in ``command``, that results depend on.
+    #: More files in that directory that results depend on.
     files: ClassVar[tuple[str, ...]] = ()
 
     model: dict[str, np.ndarray]
@@ -60,7 +60,7 @@ class Program(Method):
 
     @classmethod
     def configure(cls, preset: str = "default", dataset: str = "", **changes: Any) -> Any:
-        """Return the configuration, once there is a command to hand it to."""
+        """Return the configuration, if the class has a valid command."""
         command = getattr(cls, "command", None)
         if not isinstance(command, tuple) or not command or not all(isinstance(part, str) for part in command):
             raise ConfigError(f"{cls.name}: command={command!r}; words are needed, as in ('Rscript', 'my_method.R')")
@@ -77,7 +77,7 @@ class Program(Method):
         return Path(inspect.getfile(cls)).parent / part
 
     def fit(self, data: AnnData, seed: int) -> Self:
-        """Call the program to fit, and keep the files that it made."""
+        """Call the program to fit, and keep the files that it wrote."""
         with tempfile.TemporaryDirectory(prefix=PREFIX) as temporary:
             directory = Path(temporary)
             model = directory / "model"
@@ -93,7 +93,7 @@ class Program(Method):
         return self
 
     def ask(self, action: str, data: AnnData, **arguments: str) -> AnnData:
-        """Call the fitted program with cells and return what it wrote, cells in the same order."""
+        """Call the fitted program with cells and return the file that it wrote, with the cells in the same order."""
         import anndata
 
         with tempfile.TemporaryDirectory(prefix=PREFIX) as temporary:
@@ -120,7 +120,7 @@ class Program(Method):
         return out
 
     def checked(self, action: str, values: Any, what: str, n_columns: int | None = None) -> np.ndarray:
-        """Return a matrix that the program wrote, dense; ProgramError where it is none, or has a wrong shape or NaN."""
+        """Return a matrix that the program wrote, dense; raise ProgramError for a wrong shape, type or NaN."""
         values = np.asarray(values.toarray() if hasattr(values, "toarray") else values)
         if values.ndim != 2 or (n_columns is not None and values.shape[1] != n_columns) or not values.shape[1]:
             needed = "n_codes" if n_columns is None else n_columns
@@ -134,23 +134,17 @@ class Program(Method):
             )
         return np.ascontiguousarray(values, dtype=np.float32)
 
-    def state(self) -> dict[str, Any]:
-        """Return the files of the model, as bytes."""
-        return {"n_genes": self.n_genes, **{f"model/{name}": content for name, content in self.model.items()}}
-
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take back the files of the model; no name may lead out of its directory."""
-        prefix = "model/"
-        self.model = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        """Take back the files of the model; refuse a name that leads out of its directory."""
+        super().restore(state)
         for name in self.model:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise ProgramError(f"{self.name}: a stored model has the file {name!r}, which is not in its directory")
-        self.n_genes = int(state["n_genes"])
 
     def _call(self, action: str, directory: Path, arguments: Mapping[str, str]) -> None:
-        """Run the program to its end, in a directory of its own; raise where it does not end well.
+        """Run the program to its end, in its own directory; raise an error if it fails.
 
-        It is of this process's group, so that whatever ends a cell ends it, too.
+        It belongs to the process group of the job, so that a signal that ends the job ends it as well.
         """
         files = [self._beside(part) for part in self.command]
         words = [str(file) if file.is_file() else part for file, part in zip(files, self.command, strict=True)]
@@ -172,9 +166,9 @@ class Program(Method):
                     f"{self.name} cannot be started: {error.strerror} ({words[0]}); install it, or give its whole path "
                     "as the first word of command"
                 ) from error
-        said = errors.read_text(errors="replace")
-        sys.stderr.write(said)
-        lines = [line for line in said.splitlines() if line.strip()]
+        text = errors.read_text(errors="replace")
+        sys.stderr.write(text)
+        lines = [line for line in text.splitlines() if line.strip()]
         if done.returncode == NOT_MADE_FOR_THIS:
             raise CannotFit(lines[-1].strip() if lines else f"{self.name} {action} says that it is not made for this")
         if done.returncode:
@@ -184,7 +178,7 @@ class Program(Method):
 
 
 class Embeds(Program):
-    """A program that has ``embed``."""
+    """A program with the action ``embed``."""
 
     def embed(self, data: AnnData) -> np.ndarray:
         """Return the codes (n_cells, n_latent)."""
@@ -197,7 +191,7 @@ class Embeds(Program):
 
 
 class Predicts(Program):
-    """A program that has ``predict``."""
+    """A program with the action ``predict``."""
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return the expression (n_cells, n_genes) of ``data``'s cells in ``target_environment``."""
@@ -206,7 +200,7 @@ class Predicts(Program):
 
 
 class Decodes(Program):
-    """A program that has ``decode``."""
+    """A program with the action ``decode``."""
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return the expression (n_cells, n_genes) of ``codes`` (n_cells, n_latent)."""
@@ -217,7 +211,7 @@ class Decodes(Program):
 
 
 def _handed_over(data: AnnData) -> AnnData:
-    """Return the cells as a program reads them: no names to look up, and strings as plain arrays."""
+    """Return the cells as a program reads them: columns named by their field, and strings as plain arrays."""
     import pandas as pd
     from anndata import AnnData as Cells
 
@@ -229,9 +223,9 @@ def _handed_over(data: AnnData) -> AnnData:
 
 
 def _write(data: AnnData, file: Path) -> None:
-    """Write an h5ad file that other languages' readers read: strings as arrays, no categories.
+    """Write an h5ad file that other languages can read: strings as arrays, no categories.
 
-    The frames of ``data`` are changed in place: what has pandas 3's type for strings is no array in the file.
+    It changes the frames of ``data`` in place, since strings of pandas 3's type are not written as arrays.
     """
     import pandas as pd
 

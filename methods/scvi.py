@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from methods.base import CannotFit, Method, column, control, group_means, means_state, require, restored_means
+from methods.base import CannotFit, Method, column, control, group_means, key, require, require_trained
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor
 
-#: scvi-tools moves odd cells to validation, and needs some there for early stopping.
+#: Early stopping needs validation cells, which scvi-tools takes from these.
 MIN_CELLS = 20
 
 
 class ScviTools(Method):
     """A model of scvi-tools: its networks, loss and training, behind this suite's contract.
 
-    Both are variational autoencoders of counts under a zero-inflated negative binomial, trained with early stopping on
-    the evidence bound of a tenth of the cells. What they predict is the expectation of X under that likelihood, of
-    which scvi-tools' own normalised expression is neither the scale nor the mean of a logarithm.
+    Both models are variational autoencoders of counts under a zero-inflated negative binomial, trained with early
+    stopping on the evidence bound of a tenth of the cells. They predict the expectation of X under that likelihood;
+    scvi-tools' own normalised expression has another scale and is not the mean of a logarithm.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"smoke": {"max_epochs": 5}}
@@ -37,21 +37,18 @@ class ScviTools(Method):
     class Config:
         """Network and training."""
 
-        n_latent: int = 10  # scvi-tools
-        hidden: tuple[int, ...] = (128,)  # scvi-tools: one layer of 128
-        dropout: float = 0.1  # scvi-tools
-        learning_rate: float = 1e-3  # scvi-tools
-        minibatch: int = 128  # scvi-tools
-        max_epochs: int = 400  # scvi-tools, of up to 20,000 cells
-        patience: int = 45  # scvi-tools
+        n_latent: int = key(10, above=0)  # scvi-tools
+        hidden: tuple[int, ...] = key((128,), above=0)  # scvi-tools: one layer of 128
+        dropout: float = key(0.1, least=0, below=1)  # scvi-tools
+        learning_rate: float = key(1e-3, above=0)  # scvi-tools
+        minibatch: int = key(128, above=0)  # scvi-tools
+        max_epochs: int = key(400, above=0)  # scvi-tools, of up to 20,000 cells
+        patience: int = key(45, above=0)  # scvi-tools
 
-        def __post_init__(self) -> None:
-            """Refuse what no data could make right."""
-            for key in ("learning_rate", "minibatch", "max_epochs", "patience"):
-                require(getattr(self, key) > 0, key, getattr(self, key), "must be above 0")
-            require(0 <= self.dropout < 1, "dropout", self.dropout, "must be in [0, 1)")
-            equal = min(self.hidden) > 0 and len(set(self.hidden)) == 1
-            require(equal, "hidden", self.hidden, "must have equal widths above 0")
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Refuse hidden layers of different widths."""
+        require(len(set(config.hidden)) == 1, "hidden", config.hidden, "must have equal widths")
 
     @classmethod
     def preload(cls) -> None:
@@ -71,7 +68,8 @@ class ScviTools(Method):
         require_scvi()
         self.n_genes = data.n_vars
         counts = self.counts(data).cpu().numpy()
-        observation("zero-inflated-negative-binomial", data.n_vars).calibrate(data)  # refuses what X is not made of
+        # raises CannotFit unless X is made of the counts
+        observation("zero-inflated-negative-binomial", data.n_vars).calibrate(data)
         if data.n_obs < MIN_CELLS or not counts.any(axis=1).all():
             raise CannotFit(f"{self.name} needs at least {MIN_CELLS} cells, each with counts")
         self.environments = sorted(set(column(data, "environment").tolist()))
@@ -103,10 +101,10 @@ class ScviTools(Method):
 
     @abstractmethod
     def build(self) -> Any:
-        """Return an untrained network of the shape that :meth:`train` gives."""
+        """Return an untrained network of the fitted one's shape."""
 
-    def shape(self) -> dict[str, Any]:
-        """Return what scvi-tools calls the sizes of the networks."""
+    def arguments(self) -> dict[str, Any]:
+        """Return the configuration under scvi-tools' names."""
         return {
             "n_hidden": self.config.hidden[0],
             "n_layers": len(self.config.hidden),
@@ -119,7 +117,7 @@ class ScviTools(Method):
         return next(self.module.parameters()).device
 
     def _observed(self) -> Any:
-        """Return this suite's likelihood of counts, for outputs that are log shares and logits of dropout."""
+        """Return this suite's likelihood of counts, whose outputs are log shares and logits of dropout."""
         from methods.nn.observation import observation
 
         observed = observation("zero-inflated-negative-binomial", self.n_genes)
@@ -147,53 +145,39 @@ class ScviTools(Method):
             output = torch.cat([share.clamp(min=1e-20).log(), dropout], 1)
             return observed.expression(output, observed.tensors(data)).cpu().numpy()
 
-    def refuse_unless_trained(self, environment: str) -> None:
-        """Raise CannotFit for an environment that is not of the training data."""
-        if environment not in self.environments:
-            raise CannotFit(
-                f"{self.name} was not trained on environment {environment!r}; trained environments: "
-                f"{', '.join(self.environments)}"
-            )
-
-    def state(self) -> dict[str, Any]:
-        """Return the weights and the environments."""
-        weights = {f"module.{key}": value.cpu().numpy() for key, value in self.module.state_dict().items()}
-        return {"n_genes": self.n_genes, "environments": self.environments, **weights}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state` returned."""
+    def untrained(self) -> Any:
+        """Return an untrained network on its device."""
         import torch
 
         from methods.nn.training import device
 
         require_scvi()
-        prefix = "module."
-        weights = {k.removeprefix(prefix): torch.as_tensor(v) for k, v in state.items() if k.startswith(prefix)}
-        self.n_genes, self.environments = int(state["n_genes"]), list(state["environments"])
         with torch.random.fork_rng(devices=[]):
-            self.module = self.build()
-        self.module.load_state_dict(weights)
-        self.module = self.module.to(device()).eval()
+            return self.build().to(device())
 
 
 class SCVI(ScviTools):
     """scVI (Lopez et al. 2018): a VAE of counts whose decoder is told the environment as a batch.
 
-    The encoder reads expression alone, so that every cell has a code; ``embed`` is its posterior mean, from which the
-    decoder's label is to take the environment. ``predict`` decodes it with the target's label, as scvi-tools'
-    ``transform_batch``. It knows no environment but those it was trained on.
+    The encoder reads expression alone, so that every cell has a code, and the decoder's label is to explain the
+    environment. ``embed`` is the posterior mean; ``predict`` decodes it with the target's label, as scvi-tools'
+    ``transform_batch`` does. It knows only the environments on which it was trained.
     """
 
     name = "scvi"
     tags = frozenset({"embedding", "prediction", "vae", "conditional"})
     reference = "Lopez et al. 2018, Nature Methods 15:1053; scvi-tools: Gayoso et al. 2022, Nature Biotechnology 40:163"
 
+    def arguments(self) -> dict[str, Any]:
+        """Return the configuration under scvi-tools' names."""
+        return {**super().arguments(), "n_latent": self.config.n_latent, "gene_likelihood": "zinb"}
+
     def train(self, cells: AnnData, schedule: dict[str, Any], control: str) -> Any:
         """Return the trained model."""
         from scvi.model import SCVI as Model
 
         Model.setup_anndata(cells, batch_key="environment")
-        model = Model(cells, n_latent=self.config.n_latent, gene_likelihood="zinb", **self.shape())
+        model = Model(cells, **self.arguments())
         model.train(**schedule)
         return model
 
@@ -202,7 +186,7 @@ class SCVI(ScviTools):
         from scvi.module import VAE
 
         sizes = {"n_input": self.n_genes, "n_batch": len(self.environments), "n_labels": 1}
-        return VAE(**sizes, n_latent=self.config.n_latent, gene_likelihood="zinb", **self.shape())
+        return VAE(**sizes, **self.arguments())
 
     def embed(self, data: AnnData) -> np.ndarray:
         """Return the posterior means (n_cells, n_latent)."""
@@ -216,7 +200,7 @@ class SCVI(ScviTools):
         """Return the expression (n_cells, n_genes) expected of ``data``'s cells in ``target_environment``."""
         import torch
 
-        self.refuse_unless_trained(target_environment)
+        require_trained(self.name, target_environment, self.environments)
         codes, library = torch.from_numpy(self.embed(data)).to(self.where), self.cells(data)[1]
         label = torch.full_like(library, self.environments.index(target_environment), dtype=torch.long)
         with torch.no_grad():
@@ -227,10 +211,10 @@ class SCVI(ScviTools):
 class ContrastiveVI(ScviTools):
     """ContrastiveVI (Weinberger, Lin, Lee 2023): latents that all cells have, and salient ones that controls lack.
 
-    Control cells are the background, all others the target. ``embed`` is the mean of the shared latents,
-    ``embed_blocks`` also of the salient ones, zero in control cells. Theirs does not predict. ``predict`` here is
-    latent arithmetic on both: nothing keeps the environment out of the shared latents of the target, so that an
-    exchange of the salient ones alone hardly moves a cell.
+    Control cells are the background, all others the target. ``embed`` returns the means of the shared latents,
+    ``embed_blocks`` also those of the salient latents, zero in control cells. Theirs does not predict. Here ``predict``
+    is latent arithmetic on both blocks: the shared latents of the target may hold the environment as well, and an
+    exchange of the salient latents alone hardly moves a cell.
     """
 
     name = "contrastive-vi"
@@ -241,14 +225,8 @@ class ContrastiveVI(ScviTools):
     class Config(ScviTools.Config):
         """The network, with the salient latents."""
 
-        n_salient: int = 10  # scvi-tools
-        wasserstein: float = 0.0  # scvi-tools
-
-        def __post_init__(self) -> None:
-            """Refuse what no data could make right."""
-            super().__post_init__()
-            require(self.n_salient > 0, "n_salient", self.n_salient, "must be above 0")
-            require(self.wasserstein >= 0, "wasserstein", self.wasserstein, "must be 0 or above")
+        n_salient: int = key(10, above=0)  # scvi-tools
+        wasserstein: float = key(0.0, least=0)  # scvi-tools
 
     def fit(self, data: AnnData, seed: int) -> Self:
         """Train, and keep the mean latents of each environment and content."""
@@ -266,14 +244,15 @@ class ContrastiveVI(ScviTools):
         if min(is_control.sum(), (~is_control).sum()) < MIN_CELLS // 2:
             raise CannotFit(f"{self.name} needs at least {MIN_CELLS // 2} control and as many other cells")
         Model.setup_anndata(cells)
-        model = Model(cells, **self.latents(), **self.shape())
+        model = Model(cells, **self.arguments())
         groups = {"background_indices": np.flatnonzero(is_control), "target_indices": np.flatnonzero(~is_control)}
         model.train(**groups, **schedule)
         return model
 
-    def latents(self) -> dict[str, Any]:
-        """Return what is not the networks' shape."""
+    def arguments(self) -> dict[str, Any]:
+        """Return the configuration under scvi-tools' names."""
         return {
+            **super().arguments(),
             "n_background_latent": self.config.n_latent,
             "n_salient_latent": self.config.n_salient,
             "wasserstein_penalty": self.config.wasserstein,
@@ -283,14 +262,14 @@ class ContrastiveVI(ScviTools):
         """Return an untrained network."""
         from scvi.external.contrastivevi import ContrastiveVAE
 
-        return ContrastiveVAE(n_input=self.n_genes, n_batch=1, **self.latents(), **self.shape())
+        return ContrastiveVAE(n_input=self.n_genes, n_batch=1, **self.arguments())
 
     def embed(self, data: AnnData) -> np.ndarray:
         """Return the means of the shared latents, (n_cells, n_latent)."""
         return self.embed_blocks(data)["shared"]
 
     def embed_blocks(self, data: AnnData) -> dict[str, np.ndarray]:
-        """Return the means of the shared latents and of the salient ones, which are zero in control cells."""
+        """Return the means of the shared and of the salient latents; the latter are zero in control cells."""
         import torch
 
         x = torch.log1p(self.cells(data)[0])
@@ -305,7 +284,7 @@ class ContrastiveVI(ScviTools):
         """Return the expression (n_cells, n_genes) expected of ``data``'s cells in ``target_environment``."""
         import torch
 
-        self.refuse_unless_trained(target_environment)
+        require_trained(self.name, target_environment, self.environments)
         codes, sources = np.hstack(list(self.embed_blocks(data).values())), column(data, "environment")
         for source in np.unique(sources).tolist():
             codes[sources == source] += self.latent_shift(source, target_environment)
@@ -317,26 +296,8 @@ class ContrastiveVI(ScviTools):
 
     def latent_shift(self, source: str, target: str) -> np.ndarray:
         """Return the mean shift of both blocks, each content label seen in both environments weighing the same."""
-        self.refuse_unless_trained(source)
-        means = self.latent_means
-        shifts = [means[target, content] - means[source, content] for content in means.shared(source, target)]
-        if not shifts:
-            raise CannotFit(f"{self.name}: no content label was trained in both {source!r} and {target!r}")
-        return np.asarray(np.mean(shifts, axis=0), dtype=np.float32)
-
-    def state(self) -> dict[str, Any]:
-        """Return the weights, the environments and the mean latents."""
-        return {
-            **super().state(),
-            "control": self.control,
-            **means_state("latent", self.latent_means),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state` returned."""
-        super().restore(state)
-        self.control = state["control"]
-        self.latent_means = restored_means("latent", state)
+        require_trained(self.name, source, self.environments)
+        return np.asarray(self.latent_means.shifts(source, target)[1].mean(axis=0), dtype=np.float32)
 
 
 def require_scvi() -> None:
@@ -351,7 +312,7 @@ def require_scvi() -> None:
 
 @contextmanager
 def seeded_everywhere(seed: int) -> Iterator[None]:
-    """Seed all that scvi-tools draws from, quietly, and leave it afterwards as it was."""
+    """Seed all generators of scvi-tools, silence its messages, and restore the former state afterwards."""
     import logging
     import sys
     import warnings
@@ -361,7 +322,7 @@ def seeded_everywhere(seed: int) -> Iterator[None]:
     before = random.getstate(), np.random.get_state(), os.environ.copy()  # noqa: NPY002
     levels = {name: logging.getLogger(name).level for name in ("scvi", "lightning.pytorch", "lightning.fabric")}
     drawn = torch.get_rng_state()
-    # a GPU that is not in use yet has drawn nothing; to ask how many there are would keep forked processes from them
+    # an unused GPU has drawn nothing, and asking for the number of GPUs would keep forked processes from using them
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     drawn_there = {device: torch.cuda.get_rng_state(device) for device in devices}
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from methods.base import CannotFit, Method, searched
+from methods.base import CannotFit, Method, key, searched
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class UMAP(Method):
     """UMAP of the leading principal components; new cells are placed by its own transform.
 
-    An embedding only: its inverse transform is not a generative model, so it neither decodes nor predicts.
-    Its state (a neighbour index) is not kept on disk; it is fitted anew in each cell. One thread and a
-    fixed seed give the same codes bit for bit on one machine. The layout is chaotic: rounding decides it, so another
-    processor's instructions give another one, and each fit says so.
+    It embeds only: its inverse transform is not a generative model, so it neither decodes nor predicts. Its neighbour
+    index cannot be stored, so that each job fits it anew. One thread and a fixed seed give the same codes bit for bit
+    on one machine. The layout is chaotic: rounding decides it, so that another processor gives another layout. Each fit
+    has a remark about this.
     """
 
     name = "umap"
@@ -31,10 +31,10 @@ class UMAP(Method):
     class Config:
         """UMAP's own defaults, on principal components."""
 
-        n_latent: int = 2  # McInnes et al. 2018 and umap-learn
-        n_neighbors: int = searched(15, 5, 100, log=True)  # umap-learn
-        min_dist: float = searched(0.1, 0.0, 0.8)  # umap-learn
-        n_components_pca: int = 50  # scanpy's practice for expression data
+        n_latent: int = key(2, above=0)  # McInnes et al. 2018 and umap-learn
+        n_neighbors: int = searched(15, 5, 100, log=True, least=2)  # umap-learn
+        min_dist: float = searched(0.1, 0.0, 0.8, least=0)  # umap-learn
+        n_components_pca: int = key(50, above=0)  # scanpy's practice for expression data
 
     @classmethod
     def preload(cls) -> None:

@@ -1,4 +1,4 @@
-"""What all variational autoencoders share: networks, training, codes and likelihood."""
+"""The variational autoencoder that all others derive from: network, loss, codes and likelihood."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from methods.base import Apart
-from methods.neural import NeuralMethod, environment_numbers, seeded
+from methods.latent_arithmetic import LatentArithmetic
+from methods.neural import NeuralMethod
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -17,17 +17,15 @@ if TYPE_CHECKING:
 
     from methods.nn.training import Adversary
 
-#: Under what names a cell's stratum, and the number of its environment, are among its tensors.
-STRATA, OF_ENVIRONMENT = "stratum", "number of the environment"
-#: So many cells are embedded at once, lest their layers outgrow the memory.
+#: Cells that are embedded at once; the layers of more cells could outgrow the memory.
 BLOCK = 16_384
-#: Beyond it the pairs of a minibatch's cells could outgrow the memory.
+#: Cells of a minibatch that are compared pair by pair; the pairs of more cells could outgrow the memory.
 MOST_PAIRED = 1024
 
 
 @dataclass
 class Forward:
-    """One pass of a minibatch through the network, as penalties see it.
+    """A minibatch with what the network computes from it, for the penalties.
 
     Attributes
     ----------
@@ -36,15 +34,15 @@ class Forward:
     minibatch
         Tensors by name: those of the observation, of ``covariates`` and of ``supervision``.
     epoch
-        Number of the epoch, from 0; in validation the last one possible.
+        Index of the epoch, from 0; in validation the last possible epoch.
     mean, log_variance
-        Of q(z | x), each (n_cells, n_latent).
+        Parameters of q(z | x), each (n_cells, n_latent).
     z
-        One draw of it.
+        One draw from q(z | x), (n_cells, n_latent).
     first
         Activations of the decoder's first hidden layer, before dropout (n_cells, width).
     hidden
-        Activations of its last one, after dropout (n_cells, width): what the reconstruction was made from.
+        Activations of the decoder's last hidden layer, after dropout (n_cells, width).
     """
 
     network: Any
@@ -58,12 +56,11 @@ class Forward:
 
 
 class Variational(NeuralMethod):
-    """A model of cells x with latents z: loss = −E_q(z|x) log p(x | z) + penalties, of which one is a KL.
+    """A model of cells x with latents z: loss = −E_q(z|x) log p(x | z) + penalties, one of which is a KL.
 
-    Losses are summed over genes and latents and averaged over cells, with one posterior draw a cell. ``embed`` is the
-    posterior mean, in eval mode. A subclass overrides :meth:`penalties` (what is added to the reconstruction), where
-    it must :meth:`build`, and what encoder and decoder read besides expression and latents. How it predicts is its
-    own.
+    Losses are summed over genes and latents and averaged over cells, with one posterior draw a cell. ``embed`` returns
+    the posterior means, in eval mode. A subclass overrides :meth:`penalties`, the terms that are added to the
+    reconstruction, and where it has to :meth:`build` and the inputs of encoder and decoder. It defines how it predicts.
     """
 
     #: Loss terms that do not count when the best weights are chosen.
@@ -71,88 +68,26 @@ class Variational(NeuralMethod):
 
     def fit(self, data: AnnData, seed: int) -> Self:
         """Train with early stopping on a split of the training cells."""
-        (error,) = self.fit_together([self], [data], [seed])
+        (error,) = self.fit_stacked([self], [data], [seed])
         if error is not None:
             raise error
         return self
 
-    @classmethod
-    def fit_together(
-        cls, methods: Sequence[Self], datasets: Sequence[AnnData], seeds: Sequence[int]
-    ) -> list[Exception | None]:
-        """Fit methods of one configuration in one pass, each as ``fit`` would alone, but for rounding.
-
-        Of a class with ``replicas``; one method alone can be of any.
-
-        Returns
-        -------
-        list
-            The error of each whose loss became NaN or infinite, else None.
-
-        Raises
-        ------
-        methods.base.Apart
-            The data are not alike: they differ in their number of cells or in their labels.
-        """
-        from methods.nn.training import train_together
-
-        first, own, starts = methods[0], list[dict[str, Any]](), list[int]()
-        for method, data, seed in zip(methods, datasets, seeds, strict=True):
-            with seeded(seed):
-                method.prepare(data)
-            if method.learned() != first.learned() or data.n_obs != datasets[0].n_obs:
-                raise Apart(f"{cls.name}: fits of {data.n_obs} and {datasets[0].n_obs} cells, or of other labels")
-            tensors: dict[str, Any] = method.tensors(data) | method.supervision(data)
-            tensors |= {STRATA: method.strata(data), OF_ENVIRONMENT: environment_numbers(data, method.where)}
-            number = next((i for i, others in enumerate(own) if _same(tensors, others)), len(own))
-            own = own if number < len(own) else [*own, tensors]
-            starts.append(number * data.n_obs)
-        tensors = own[0] if len(own) == 1 else _one_after_another(own)
-        del own
-        strata, of_environment = tensors.pop(STRATA), tensors.pop(OF_ENVIRONMENT)
-        networks = [method.network for method in methods]
-        outcomes = train_together(
-            first,
-            networks,
-            tensors,
-            first.schedule(),
-            seeds,
-            cls.name,
-            strata,
-            starts,
-            of_environment,
-            first.adversary(first.network),
-        )
-        remarks = list(first.log)
-        for method, data, outcome in zip(methods, datasets, outcomes, strict=True):
-            method.history = outcome.history
-            for remark in (*remarks, f"training stopped: {outcome.stopped}"):
-                method.note(remark)
-            method.unconverged = "" if outcome.converged else f"stopped by {outcome.stopped}"
-            if outcome.error is None:
-                method.settle(data)
-        return [outcome.error for outcome in outcomes]
-
-    def learned(self) -> str:
-        """Return what of the training data, beside their values, network and loss depend on."""
-        about = {"config", "network", "history", "unconverged", "log"}
-        return repr(sorted((key, value) for key, value in vars(self).items() if key not in about))
-
-    # --- what a subclass may change
+    # --- for subclasses to override
 
     def settle(self, data: AnnData) -> None:
-        """Learn from the training cells what needs a trained network; here nothing."""
+        """Learn from the training cells after the network is trained; here nothing."""
 
     def covariates(self, data: AnnData) -> dict[str, Tensor]:
-        """Return further tensors (n_cells, ...) that the network reads; here none."""
+        """Return additional tensors (n_cells, ...) that the network reads; here none."""
         return {}
 
     def supervision(self, data: AnnData) -> dict[str, Tensor]:
-        """Return further tensors (n_cells, ...) that only the loss of training cells needs; here none."""
+        """Return additional tensors (n_cells, ...) that only the training loss reads; here none."""
         return {}
 
     def strata(self, data: AnnData) -> Tensor | None:
-        """Return labels (n_cells,) that every minibatch must hold in proportion; here none."""
+        """Return labels (n_cells,) that every minibatch holds in the same proportions; here none."""
         return None
 
     def schedule(self) -> Any:
@@ -170,23 +105,23 @@ class Variational(NeuralMethod):
         )
 
     def warmup(self) -> int:
-        """Return for how many epochs a weight rises, during which no weights of the network count as best; here 0."""
-        return 0
+        """Return for how many epochs a loss weight rises; no state of the network counts as best before."""
+        return int(getattr(self.config, "warmup", 0))
 
     def rising_epochs(self) -> int:
-        """Return :meth:`warmup`, cut so that at least one epoch of the fit has the whole weight."""
+        """Return :meth:`warmup`, shortened so that at least one epoch has the full weight."""
         return min(self.warmup(), self.config.max_epochs - 1)
 
     def risen(self, epoch: int) -> float:
-        """Return which share of itself a weight has in ``epoch`` that rises linearly to all of it."""
+        """Return the share in (0, 1] of its full value that a rising weight has in ``epoch``; it rises linearly."""
         return min(1.0, (epoch + 1) / max(1, self.rising_epochs()))
 
     def adversary(self, network: Any) -> Adversary | None:
-        """Return what is trained against the rest of the network by gradient steps of its own; here nothing."""
+        """Return the part that is trained against the rest of the network, by its own gradient steps; here none."""
         return None
 
     def parameter_groups(self, network: Any) -> list[dict[str, Any]]:
-        """Return one group of all parameters."""
+        """Return the optimiser's parameter groups; here one group of all parameters."""
         return [{"params": list(network.parameters())}]
 
     def build(self, n_genes: int) -> nn.ModuleDict:
@@ -210,15 +145,15 @@ class Variational(NeuralMethod):
         )
 
     def n_labels(self) -> int:
-        """Return how many inputs encoder and decoder have besides expression and latents; here none."""
+        """Return how many inputs encoder and decoder have besides expression and latents; here 0."""
         return 0
 
     def encoder_input(self, network: Any, minibatch: Mapping[str, Tensor]) -> Tensor:
-        """Return what the encoder reads, (n_cells, n_genes + n_labels)."""
+        """Return the encoder's input, (n_cells, n_genes + n_labels)."""
         return network["observation"].network_input(minibatch)
 
     def decoder_input(self, z: Tensor, minibatch: Mapping[str, Tensor]) -> Tensor:
-        """Return what the decoder reads, (n_cells, n_latent + n_labels)."""
+        """Return the decoder's input, (n_cells, n_latent + n_labels)."""
         return z
 
     def posterior(self, network: Any, minibatch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -233,7 +168,7 @@ class Variational(NeuralMethod):
         """Return the reconstruction term and the penalties, each a mean over cells."""
         import torch
 
-        from methods.nn.draws import normal_like
+        from methods.nn.stacked import normal_like
 
         mean, log_variance = network["encoder"](self.encoder_input(network, minibatch))
         z = mean + torch.exp(0.5 * log_variance) * normal_like(mean)
@@ -244,16 +179,16 @@ class Variational(NeuralMethod):
         return {"reconstruction": -log_prob.mean(-1), **self.penalties(forward)}
 
     def penalties(self, forward: Forward) -> dict[str, Tensor]:
-        """Return the named terms that are added to the reconstruction: here the KL to the prior."""
+        """Return the named terms that are added to the reconstruction, means over cells: here the KL to the prior."""
         from methods.nn.penalties import kl_normal
 
         prior_mean = self.prior_mean(forward.network, forward.minibatch)
         return {"kl": kl_normal(forward.mean, forward.log_variance, prior_mean).mean(-1)}
 
     def sample(self, forward: Forward) -> Forward:
-        """Return at most :data:`MOST_PAIRED` cells of ``forward``, for a term that compares every two cells.
+        """Return the first :data:`MOST_PAIRED` cells of ``forward``, for a term that compares cells pair by pair.
 
-        They are the first ones, which are a random sample, in proportion where there are strata.
+        Minibatches are shuffled, so that they are a random sample, stratified where there are strata.
         """
         if forward.z.shape[-2] <= MOST_PAIRED:
             return forward
@@ -265,10 +200,10 @@ class Variational(NeuralMethod):
         minibatch = {key: value[first] for key, value in forward.minibatch.items() if isinstance(value, Tensor)}
         return replace(forward, minibatch=minibatch, **{part: getattr(forward, part)[first] for part in parts})
 
-    # --- what a fitted model can do
+    # --- abilities
 
     def tensors(self, data: AnnData) -> dict[str, Tensor]:
-        """Return the cells as the tensors that a minibatch is made of."""
+        """Return the cells as tensors, from which minibatches are taken."""
         return {**self.network["observation"].tensors(data), **self.covariates(data)}
 
     def embed(self, data: AnnData) -> np.ndarray:
@@ -280,19 +215,11 @@ class Variational(NeuralMethod):
             codes = [self.posterior(self.network, self.tensors(block))[0].cpu().numpy() for block in blocks]
             return np.concatenate(codes)
 
-    def expression_of(self, codes: np.ndarray) -> np.ndarray:
-        """Return the expected expression (n_cells, n_genes) of ``codes`` (n_cells, n_latent), on the scale of X."""
-        import torch
-
-        with torch.no_grad():
-            z = torch.from_numpy(np.ascontiguousarray(codes, dtype=np.float32)).to(self.where)
-            return self.network["observation"].expression(self.network["decoder"](z)).cpu().numpy()
-
     def log_likelihood(self, data: AnnData, n_samples: int) -> np.ndarray:
         """Return the importance-weighted estimate of log p(x) of each cell (n_cells,), a lower bound on average.
 
-        log (1/S) Σ_s p(x | z_s) p(z_s) / q(z_s | x), z_s ~ q(z | x) (Burda et al. 2016, IWAE, Eq. 8); a density of X
-        for continuous likelihoods, a probability of the counts for discrete ones. The draws are always the same.
+        log (1/S) Σ_s p(x | z_s) p(z_s) / q(z_s | x), z_s ~ q(z | x) (Burda et al. 2016, IWAE, Eq. 8). It is a density
+        of X for continuous likelihoods and a probability of the counts for discrete ones. The draws have a fixed seed.
         """
         import torch
         from torch.distributions import Normal
@@ -315,22 +242,43 @@ class Variational(NeuralMethod):
             estimate = torch.logsumexp(torch.stack(weights), 0) - np.log(n_samples)
             return (estimate + network["observation"].log_volume()).cpu().numpy()
 
+    # --- stacked fits
 
-def _same(some: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    """Return whether two sets of tensors are equal; a tensor may be None."""
-    pairs = [(some[key], others[key]) for key in some]
-    return all(a is b or (a is not None and b is not None and a.equal(b)) for a, b in pairs)
+    @classmethod
+    def fit_stacked(
+        cls, methods: Sequence[Self], datasets: Sequence[AnnData], seeds: Sequence[int]
+    ) -> list[Exception | None]:
+        """Fit methods of one configuration at once, each as ``fit`` would, up to rounding.
+
+        The class must be ``stackable`` unless there is only one method.
+
+        Returns
+        -------
+        list
+            For each method the error if its loss became NaN or infinite, else None.
+
+        Raises
+        ------
+        methods.base.CannotStack
+            The data sets differ in their number of cells or in their labels.
+        """
+        from methods.nn.training import fit_stacked
+
+        return fit_stacked(methods, datasets, seeds)
+
+    def learned(self) -> str:
+        """Return all that network and loss depend on besides the values of the training data, such as labels."""
+        about = {"config", "network", "history", "unconverged", "log"}
+        return repr(sorted((key, value) for key, value in vars(self).items() if key not in about))
 
 
-def _one_after_another(sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the cells of several sets of tensors as one."""
-    import torch
+class Unconditional(Variational, LatentArithmetic):
+    """A model whose decoder reads the latents alone, so that it decodes codes and predicts by latent arithmetic."""
 
-    from methods.nn.sparse import SparseRows
+    def settle(self, data: AnnData) -> None:
+        """Keep the mean codes of the training cells."""
+        self.remember_latents(data)
 
-    def joined(parts: list[Any]) -> Any:
-        if parts[0] is None:
-            return None
-        return SparseRows.cat(parts) if isinstance(parts[0], SparseRows) else torch.cat(parts)
-
-    return {key: joined([one[key] for one in sets]) for key in sets[0]}
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Return the expected expression (n_cells, n_genes) of ``codes`` (n_cells, n_latent), on the scale of X."""
+        return self.expression(codes)

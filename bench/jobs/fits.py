@@ -15,7 +15,7 @@ import numpy as np
 from bench.keep.files import replacing
 from bench.plan.digests import source_digest
 from methods import METHODS
-from methods.base import Apart, CannotFit, Method
+from methods.base import CannotFit, CannotStack, Method
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -74,7 +74,7 @@ class Fits:
             method = cls(settings)
             if self.stack is not None:
                 method, seconds = self.stack.fit(method, data, seed)
-            elif self.directory is None or not hasattr(method, "state"):
+            elif self.directory is None:
                 method.fit(data, seed)
                 seconds = time.perf_counter() - clock
             else:
@@ -130,8 +130,8 @@ def fit_stack(cls: Any, config: Mapping[str, Any], directory: Path | None, reque
         clock = time.perf_counter()
         try:
             methods, datasets = zip(*((request.method, request.data) for request in requests), strict=True)
-            errors = cls.fit_together(methods, datasets, seeds)
-        except (Apart, CannotFit, MemoryError):
+            errors = cls.fit_stacked(methods, datasets, seeds)
+        except (CannotStack, CannotFit, MemoryError):
             for request in requests:
                 _fit_alone(request)
             return
@@ -185,6 +185,8 @@ def save(method: Any, seconds: float, file: Path) -> None:
     from safetensors.numpy import save_file
 
     state = method.state()
+    if state is None:
+        return
     arrays = {key: np.ascontiguousarray(value) for key, value in state.items() if isinstance(value, np.ndarray)}
     rest = {key: value for key, value in state.items() if key not in arrays}
     about = json.dumps(

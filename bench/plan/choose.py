@@ -13,8 +13,8 @@ from typing import Any
 from bench.plan.plugins import absolute, load_plugin
 from bench.records import MethodSpec, PlanError
 from methods import METHODS
-from methods.addresses import is_address
 from methods.base import PLAIN, takes_any
+from methods.wrapping import is_address
 from metrics import UnknownName
 from tasks import TASKS, benchmark_names, benchmark_tags
 from tasks.datasets.own import N_GENES, SCALES, is_data_file

@@ -106,7 +106,7 @@ def make_plan(
         rows += [_reference_row(blank, reference) for reference in task.references]
         for row in rows:
             crossed = [row] if row.skip else [replace(row, unit=unit, seed=seed) for unit in units for seed in seeds]
-            if row.name and not row.skip and METHODS[row.name].fits_together() and sizes[task_name] <= MOST_VALUES:
+            if row.name and not row.skip and METHODS[row.name].stackable and sizes[task_name] <= MOST_VALUES:
                 crossed = [replace(job, stack=_stack_of(job.seed, seeds)) for job in crossed]
             jobs += [job.with_id() for job in crossed]
     if absent and not jobs:

@@ -11,9 +11,8 @@ from types import ModuleType
 
 from bench.records import PlanError
 from methods import METHODS, register_method
-from methods.addresses import is_address, method_at
 from methods.base import Method
-from methods.wrapped import NoMethod
+from methods.wrapping import NoMethod, is_address, method_at
 
 #: An imported plugin keeps here the digest that its file had then.
 _CONTENT = "_bench_content"
@@ -30,7 +29,7 @@ def load_plugin(address: str) -> str:
     ----------
     address
         ``file.py``, ``file.py:Class`` to register a class that does not register itself, or ``package.module:Class``
-        for a class of an installed package (:func:`methods.addresses.method_at`).
+        for a class of an installed package (:func:`methods.wrapping.method_at`).
 
     Returns
     -------

@@ -6,8 +6,8 @@ python -m bench run --methods my_vae.py:MyVae,vae,pca --tasks reembedding/pancan
 
 from dataclasses import dataclass
 
-from methods.base import require
-from methods.vae import VAE
+from methods.base import key
+from methods.vaes import VAE
 
 
 class MyVae(VAE):
@@ -27,12 +27,7 @@ class MyVae(VAE):
     class Config(VAE.Config):
         """The VAE's, with the weight of the penalty; each default says where it comes from."""
 
-        sparsity: float = 0.1  # λ; ours, not tuned
-
-        def __post_init__(self):
-            """Refuse what no data could make right."""
-            super().__post_init__()
-            require(self.sparsity >= 0, "sparsity", self.sparsity, "must be 0 or above")
+        sparsity: float = key(0.1, least=0)  # λ; ours, not tuned
 
     def penalties(self, forward):
         """Return the named terms that are added to the reconstruction; each of them is logged.

@@ -1,6 +1,6 @@
-"""What the variational autoencoders share: networks, likelihoods, penalties and the one training loop."""
+"""Networks, likelihoods, penalties and the training loop of the neural methods."""
 
-#: Names of activations, norms and likelihoods, here so that a configuration is checked without importing PyTorch.
+#: Names of activations, norms and likelihoods; they are here so that configurations are checked without PyTorch.
 ACTIVATIONS = ("relu", "leaky_relu", "softplus", "elu", "silu")
 NORMS = ("none", "layer", "batch")
 LIKELIHOODS = (

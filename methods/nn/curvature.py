@@ -1,18 +1,18 @@
-"""Curvature of a decoder's manifold: how far the image of the latent space is from a flat, evenly ruled sheet.
+"""Curvature of a decoder's manifold: how far the image of the latent space is from a flat plane with even coordinates.
 
 For a decoder f: z → x let J_i = ∂_i f, H_ij = ∂_i ∂_j f, the metric g = JᵀJ and the Christoffel symbols of the first
-kind Γ_κ,μν = J_κ · H_μν. The second derivative falls into a part tangent to the manifold, which reparametrising z can
-remove, and a part normal to it, which it cannot:
+kind Γ_κ,μν = J_κ · H_μν. The second derivative has a part tangent to the manifold, which another parametrisation of z
+can remove, and a part normal to it, which none can:
 
 - parameter-effects curvature², P² = Γ_κ,μν Γ_λ,ρσ g^κλ g^μρ g^νσ;
 - extrinsic curvature², E² = (H_μν · H_ρσ) g^μρ g^νσ − P².
 
-Both have the unit 1/x². See Kim et al. 2024 (Γ-VAE), arXiv 2403.01078, and Kim, Sethna, Cohen, Sun 2026 (Γ-AE), bioRxiv
-10.64898/2026.02.07.704615, Eq. 3 and 4; the names are of Bates & Watts 1980, J. R. Stat. Soc. B 42:1.
+Both have the unit 1/x². Sources: Kim et al. 2024 (Γ-VAE), arXiv 2403.01078, and Kim, Sethna, Cohen, Sun 2026 (Γ-AE),
+bioRxiv 10.64898/2026.02.07.704615, Eq. 3 and 4; the names come from Bates & Watts 1980, J. R. Stat. Soc. B 42:1.
 
-Every inner product needed is in the Gram matrix of the first and second derivatives. Through a multilayer perceptron
-they are pushed layer by layer, a = W h, ∂_i h′ = s′(a) ∂_i a, ∂_i ∂_j h′ = s′(a) ∂_i ∂_j a + s″(a) ∂_i a ∂_j a, and a
-linear head W_o enters by M = W_oᵀW_o alone, so that what a point costs does not grow with the genes.
+All inner products are in the Gram matrix of the first and second derivatives. Derivatives are pushed through a
+multilayer perceptron layer by layer, a = W h, ∂_i h′ = s′(a) ∂_i a, ∂_i ∂_j h′ = s′(a) ∂_i ∂_j a + s″(a) ∂_i a ∂_j a,
+and a linear head W_o enters by M = W_oᵀW_o alone, so that the cost of a point does not grow with the number of genes.
 
 Shapes: n_points, n_latent = d, n_pairs = d(d + 1)/2, k = d + n_pairs. A Gram matrix is (n_points, k, k) with rows
 J_1 … J_d, then H_ij for i ≤ j, row by row.
@@ -21,17 +21,14 @@ J_1 … J_d, then H_ij for i ≤ j, row by row.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from methods.base import ConfigError
+from methods.nn.kernels import head_product, tangent_products
 from methods.nn.networks import Decoder
-
-#: In which a symmetric product is made.
-BLOCKS = 5
 
 
 class Curvatures(NamedTuple):
@@ -41,13 +38,10 @@ class Curvatures(NamedTuple):
     extrinsic: Tensor
 
 
-def derivative_gram(decoder: Decoder | Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+def derivative_gram(decoder: Decoder, z: Tensor) -> Tensor:
     """Return the Gram matrices of a decoder's first and second derivatives, (n_points, k, k).
 
-    Of a :class:`methods.nn.networks.Decoder` the derivatives are those of its eval mode, also while it trains: no
-    dropout, running statistics in batch norm. Any other callable, such as one with a softmax after its head (whose
-    inner products have no factor common to all points), is differentiated forward twice, which holds
-    (n_points, n_out, d, d) numbers.
+    The derivatives are those of its eval mode, also while it trains: no dropout, running statistics in batch norm.
 
     Parameters
     ----------
@@ -59,27 +53,17 @@ def derivative_gram(decoder: Decoder | Callable[[Tensor], Tensor], z: Tensor) ->
     Raises
     ------
     ConfigError
-        A layer whose second derivative is not known here, or 0 by construction (ReLU, LeakyReLU).
+        A layer has a second derivative that is not known here, or that is 0 everywhere (ReLU, LeakyReLU).
     """
-    if isinstance(decoder, Decoder):
-        return _Gram.apply(torch.cat(_push(decoder, z, _axes(z), _pairs)), _Head.apply(decoder.head.weight))[0]
-
-    def output(point: Tensor) -> Tensor:
-        return decoder(point[None])[0]
-
-    jacobian = torch.func.vmap(torch.func.jacfwd(output))(z)
-    hessian = torch.func.vmap(torch.func.jacfwd(torch.func.jacfwd(output)))(z)
-    i, j = torch.triu_indices(z.shape[1], z.shape[1], device=z.device)
-    derivatives = torch.cat([jacobian, hessian[..., i, j]], dim=-1)
-    return derivatives.mT @ derivatives
+    return tangent_products(torch.cat(_push(decoder, z, _axes(z), _pairs)), head_product(decoder.head.weight))
 
 
-def sampled_gram(decoder: Decoder, z: Tensor, jitter: float, generator: torch.Generator | None = None) -> Tensor:
+def sampled_gram(decoder: Decoder, z: Tensor, jitter: float) -> Tensor:
     """Return the Gram matrices of J_1 … J_d and one ∂²f(u, v) of random u, v, (n_points, d + 1, d + 1).
 
-    u and v are independent draws of N(0, g⁻¹), so that E|∂²f(u, v)|² is the full contraction of H · H with g⁻¹. (Of
-    u = v it is twice that plus the squared trace.) It takes about 2d tangents in place of k. In the gradient
-    u = L⁻ᵀε, g = LLᵀ, varies with the decoder.
+    u and v are independent draws of N(0, g⁻¹), so that E|∂²f(u, v)|² is the full contraction of H · H with g⁻¹. (For
+    u = v it is twice that plus the squared trace.) It needs about 2d tangents instead of k. The gradient includes that
+    of u = L⁻ᵀε, g = LLᵀ, with respect to the decoder.
 
     Parameters
     ----------
@@ -87,16 +71,14 @@ def sampled_gram(decoder: Decoder, z: Tensor, jitter: float, generator: torch.Ge
         As in :func:`derivative_gram`.
     jitter
         As in :func:`sampled_curvatures`.
-    generator
-        Of ε; PyTorch's own by default.
     """
-    head = _Head.apply(decoder.head.weight)
+    head = head_product(decoder.head.weight)
     (first,) = _push(decoder, z, _axes(z))
-    noise = torch.randn(*z.shape, 2, dtype=z.dtype, device=z.device, generator=generator)
-    lower = _cholesky(_Gram.apply(first, head)[0], jitter)
+    noise = torch.randn(*z.shape, 2, dtype=z.dtype, device=z.device)
+    lower = _cholesky(tangent_products(first, head), jitter)
     u_and_v = torch.linalg.solve_triangular(lower.mT, noise, upper=True).movedim(-1, 0)
     _, second = _push(decoder, z, u_and_v, lambda tangents: tangents[:1] * tangents[1:])
-    return _Gram.apply(torch.cat([first, second]), head)[0]
+    return tangent_products(torch.cat([first, second]), head)
 
 
 def curvatures(gram: Tensor, n_latent: int, jitter: float = 0.0) -> Curvatures:
@@ -105,11 +87,11 @@ def curvatures(gram: Tensor, n_latent: int, jitter: float = 0.0) -> Curvatures:
     Parameters
     ----------
     gram
-        Of :func:`derivative_gram`, (n_points, k, k).
+        From :func:`derivative_gram`, (n_points, k, k).
     n_latent
         d.
     jitter
-        What is added to the diagonal of g before it is inverted, relative to its mean diagonal.
+        Number that is added to the diagonal of g before the inversion, relative to the mean of the diagonal.
     """
     lower, tangent, normal = _decompose(gram, n_latent, jitter)
     inverse = torch.cholesky_inverse(lower)
@@ -131,23 +113,23 @@ def sampled_curvatures(gram: Tensor, n_latent: int, jitter: float = 0.0) -> Curv
 def metric_scale(gram: Tensor, n_latent: int) -> Tensor:
     """Return how uneven the metric is over the points, mean_i ‖g_i − ḡ‖² / ‖ḡ‖² (Frobenius; ḡ their mean), a scalar.
 
-    0 where a step in latent space is equally long wherever it is made. Γ-AE asks that the scale of the manifold be
-    "approximately uniform" (before Eq. 5) and sets an absolute scale by the same term, having no prior; here the KL
-    does that, so this is relative to ḡ and the same whatever the units of x and z.
+    It is 0 where a step in latent space is equally long everywhere. Γ-AE asks for a scale of the manifold that is
+    "approximately uniform" (before Eq. 5), and, since it has no prior, sets an absolute scale by the same term. Here
+    the KL sets the scale, so that this term is relative to ḡ and does not depend on the units of x and z.
     """
     metric = gram[:, :n_latent, :n_latent]
     mean = metric.mean(0)
     return (metric - mean).square().sum((1, 2)).mean() / mean.square().sum()
 
 
-def mixup(z: Tensor, eta: float, generator: torch.Generator | None = None) -> Tensor:
+def mixup(z: Tensor, eta: float) -> Tensor:
     """Return a point on the line through each point and another, (n_points, n_latent).
 
-    z_a + t (z_b − z_a), b from a random permutation, t ~ U(−η, 1 + η): between the two, or up to η times their
-    distance beyond.
+    z_a + t (z_b − z_a), b from a random permutation, t ~ U(−η, 1 + η): between the two points, or up to η times their
+    distance beyond them.
     """
-    partner = torch.randperm(len(z), device=z.device, generator=generator)
-    t = torch.rand(len(z), 1, dtype=z.dtype, device=z.device, generator=generator)
+    partner = torch.randperm(len(z), device=z.device)
+    t = torch.rand(len(z), 1, dtype=z.dtype, device=z.device)
     return torch.lerp(z, z[partner], (1 + 2 * eta) * t - eta)
 
 
@@ -158,7 +140,7 @@ def _axes(z: Tensor) -> Tensor:
 
 def _pairs(tangents: Tensor) -> Tensor:
     """Products of every two of d tangents (d, n_points, width), in the order of pairs, (n_pairs, n_points, width)."""
-    rows = tangents.unbind()  # whose gradient is one stack, where that of slices is a sum of padded ones
+    rows = tangents.unbind()  # its gradient is one stack; that of slices would be a sum of padded arrays
     return torch.stack([a * b for i, a in enumerate(rows) for b in rows[i:]])
 
 
@@ -174,15 +156,15 @@ def _push(
     directions
         (n_first, n_points or 1, d).
     products
-        Maps first derivatives (n_first, n_points, width) to the products (n_second, n_points, width) of the two of
-        them along which each second derivative is taken; without it none are.
+        Maps first derivatives (n_first, n_points, width) to products of pairs, (n_second, n_points, width); a second
+        derivative is taken along each pair. Without it there are none.
 
     Returns
     -------
     First and, if any, second derivatives of the hidden units, (n_first or n_second, n_points, width).
     """
     value, first = z, directions.expand(-1, len(z), -1)
-    second: Tensor | None = None  # as z itself bends nowhere
+    second: Tensor | None = None  # the second derivative of z is 0
     for layer in decoder.body:
         match layer:
             case nn.Linear():
@@ -219,60 +201,6 @@ def _activate(layer: nn.Module, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if isinstance(layer, nn.ReLU | nn.LeakyReLU):
         raise ConfigError(f"the decoder's {kind} has no second derivative to penalise; use softplus, silu or elu")
     raise ConfigError(f"the decoder's {kind} layer has no known second derivative; use norm 'none' or 'batch'")
-
-
-class _Head(torch.autograd.Function):
-    """W ↦ WᵀW, (n_out, width) to (width, width), whose gradient is one product of that size, not autograd's two."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(weight: Tensor) -> Tensor:
-        # symmetric: of each block of rows only what is right of its diagonal is multiplied, three fifths of the whole
-        blocks = weight.split(-(-weight.shape[-1] // BLOCKS), -1)
-        starts = [0, *accumulate(block.shape[-1] for block in blocks)]
-        right = [block.mT @ weight[..., start:] for block, start in zip(blocks, starts, strict=False)]
-        rows = []
-        for i, row in enumerate(right):
-            left = [right[j][..., starts[i] - starts[j] : starts[i + 1] - starts[j]].mT for j in range(i)]
-            rows.append(torch.cat([*left, row], -1))
-        return torch.cat(rows, -2)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (weight,) = ctx.saved_tensors
-        return weight @ (gradient + gradient.mT)
-
-
-class _Gram(torch.autograd.Function):
-    """Inner products t_aᵀ M t_b of tangents t (n_tangents, n_points, width), to (n_points, n_tangents, n_tangents).
-
-    The second output, t M, is only kept for the gradient, which needs that product again.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(tangents: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
-        weighted = tangents @ head
-        return tangents.movedim(0, 1) @ weighted.permute(1, 2, 0), weighted
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(inputs[0], output[1])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-        tangents, weighted = ctx.saved_tensors
-        both = gradient + gradient.mT
-        mixed = (both @ tangents.movedim(0, 1)).movedim(1, 0)
-        of_head = 0.5 * mixed.flatten(0, 1).mT @ tangents.flatten(0, 1)
-        return (both @ weighted.movedim(0, 1)).movedim(1, 0), of_head
 
 
 def _cholesky(metric: Tensor, jitter: float) -> Tensor:

@@ -1,21 +1,19 @@
 """Multilayer perceptrons for encoders and decoders.
 
-All of them also are replicas of one network side by side (:mod:`methods.nn.replicas`): parameters, input and output
-then have a leading axis of replicas.
+All of them can be stacked (:mod:`methods.nn.stacked`): parameters, input and output then have a leading axis of fits.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from methods.nn import ACTIVATIONS, NORMS
-from methods.nn.draws import kept_like
+from methods.nn.kernels import normalise
+from methods.nn.stacked import kept_like
 
 _ACTIVATION: dict[str, type[nn.Module]] = dict(
     zip(ACTIVATIONS, (nn.ReLU, nn.LeakyReLU, nn.Softplus, nn.ELU, nn.SiLU), strict=True)
@@ -23,7 +21,7 @@ _ACTIVATION: dict[str, type[nn.Module]] = dict(
 
 
 class Linear(nn.Linear):
-    """A linear map, of replicas one each."""
+    """A linear map; stacked fits have one each."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., n_cells, n_in) to (..., n_cells, n_out)."""
@@ -35,7 +33,7 @@ class Linear(nn.Linear):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch norm, of replicas each by its own cells."""
+    """Batch norm; each stacked fit is normalised by its own cells."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -50,7 +48,7 @@ class BatchNorm(nn.BatchNorm1d):
         if not self.training:
             inverse = gain * (self.running_var + self.eps).rsqrt().unsqueeze(-2)
             return torch.addcmul(shift, x - self.running_mean.unsqueeze(-2), inverse)
-        output, mean, variance = _Normalised.apply(x, gain, shift, self.eps)
+        output, mean, variance = normalise(x, gain, shift, self.eps)
         n = x.shape[-2]
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean.squeeze(-2), self.momentum)
@@ -58,33 +56,8 @@ class BatchNorm(nn.BatchNorm1d):
         return output
 
 
-class _Normalised(torch.autograd.Function):
-    """Centre and scale over the last but one axis; PyTorch's own batch norm knows no leading axis of replicas."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        mean = x.mean(-2, keepdim=True)
-        normal = x - mean
-        variance = normal.square().mean(-2, keepdim=True)
-        inverse = (variance + eps).rsqrt_()
-        normal *= inverse
-        ctx.save_for_backward(normal, inverse, gain)
-        ctx.mark_non_differentiable(mean, variance)
-        return torch.addcmul(shift, normal, gain), mean, variance
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, by_output: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        normal, inverse, gain = ctx.saved_tensors
-        n = by_output.shape[-2]
-        by_shift = by_output.sum(-2, keepdim=True)
-        by_gain = (by_output * normal).sum(-2, keepdim=True)
-        by_x = torch.addcmul(by_output, normal, by_gain, value=-1 / n).sub_(by_shift, alpha=1 / n).mul_(gain * inverse)
-        return by_x, by_gain, by_shift, None
-
-
 class LayerNorm(nn.LayerNorm):
-    """Layer norm, of replicas each with its own gain and shift."""
+    """Layer norm; each stacked fit has its own gain and shift."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., n_cells, width) to the same shape."""
@@ -95,10 +68,10 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose probability is a whole number of 2¹⁶ths, so that drawing it takes a quarter of the time."""
+    """Dropout with a probability that is a multiple of 2⁻¹⁶, for which random numbers take a quarter of the time."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map any shape to the same one."""
+        """Map any shape to the same shape."""
         dropped = round(self.p * 2**16)
         if not self.training or not dropped:
             return x
@@ -136,12 +109,12 @@ class GaussianEncoder(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (n_cells, n_in) to the mean and log-variance, each (n_cells, n_latent)."""
         h = self.body(x)
-        # beyond e^±10 a variance says nothing more and its gradient explodes
+        # variances beyond e^±10 have no meaning, and their gradients explode
         return self.mean(h), self.log_variance(h).clamp(-10.0, 10.0)
 
 
 class Encoders(nn.Module):
-    """Several :class:`GaussianEncoder` of the same input, their latents side by side."""
+    """Several :class:`GaussianEncoder` of one input; their latents are concatenated."""
 
     def __init__(
         self, n_in: int, hidden: tuple[int, ...], widths: list[int], activation: str, norm: str, dropout: float
@@ -163,7 +136,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.body = hidden_layers((n_latent, *hidden), activation, norm, dropout)
         self.head = Linear(hidden[-1], n_out)
-        #: Modules of the first hidden layer, up to and with its activation, before dropout.
+        #: Number of modules of the first hidden layer, up to and including its activation, before dropout.
         self.n_first = 2 if norm == "none" else 3
 
     def first(self, z: Tensor) -> Tensor:
@@ -171,7 +144,7 @@ class Decoder(nn.Module):
         return self.body[: self.n_first](z)
 
     def hidden(self, first: Tensor) -> Tensor:
-        """Map what :meth:`first` returns to the last hidden layer, (n_cells, hidden[-1])."""
+        """Map the first hidden layer to the last hidden layer, (n_cells, hidden[-1])."""
         return self.body[self.n_first :](first)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -180,7 +153,7 @@ class Decoder(nn.Module):
 
 
 class GenesOfBasis(nn.Module):
-    """A head of K functions f_k of which every gene chooses one with probability φ_jk and scales it by s_jk."""
+    """A head of K functions f_k; gene j follows function k with probability φ_jk, multiplied by s_jk."""
 
     def __init__(self, n_in: int, n_basis: int, n_genes: int):
         super().__init__()
@@ -202,7 +175,7 @@ class GenesOfBasis(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The matrix (n_genes, n_in) by which small steps in h move the genes, as of a linear head."""
+        """The matrix (n_genes, n_in) that maps steps in h to steps of the genes, as the weight of a linear head."""
         return (self.assignment() * self.scales()) @ self.basis.weight
 
     def spread(self, h: Tensor) -> Tensor:
@@ -212,30 +185,30 @@ class GenesOfBasis(nn.Module):
 
 
 class Scaler(nn.Module):
-    """Centre each gene on its training mean and divide all genes by one number, their root mean variance.
+    """Centre each gene on its training mean and divide all genes by one number, the root of their mean variance.
 
-    One scale for all genes leaves their variances in proportion: dividing each gene by its own would blow the
-    noise of thousands of barely expressed genes up to the size of the signal.
+    With one number the variances of genes stay in proportion. If each gene were divided by its own standard deviation,
+    the noise of thousands of barely expressed genes would become as large as the signal.
     """
 
     mean: Tensor
-    scale: Tensor
+    std: Tensor
 
     def __init__(self, n_genes: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_genes))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("std", torch.ones(()))
 
     def set_moments(self, mean: Tensor, variance: Tensor) -> None:
-        """Take the mean and the variance of each gene, (n_genes,); constant expression keeps scale 1."""
+        """Take the mean and the variance of each gene, (n_genes,); constant expression is divided by 1."""
         self.mean.copy_(mean)
-        scale = variance.mean().sqrt()
-        self.scale.copy_(torch.where(scale > 1e-6, scale, torch.ones_like(scale)))
+        std = variance.mean().sqrt()
+        self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Centre and scale."""
-        return (x - self.mean.unsqueeze(-2)) / self.scale[..., None, None]
+        """Centre and divide."""
+        return (x - self.mean.unsqueeze(-2)) / self.std[..., None, None]
 
     def inverse(self, x: Tensor) -> Tensor:
         """Undo :meth:`forward`."""
-        return x * self.scale[..., None, None] + self.mean.unsqueeze(-2)
+        return x * self.std[..., None, None] + self.mean.unsqueeze(-2)

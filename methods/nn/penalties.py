@@ -1,19 +1,19 @@
 """Penalties of variational autoencoders: pure functions of tensors, tested against closed forms.
 
-Where a function returns (n_cells,), average it over the cells; a scalar is of the minibatch as a whole. Of replicas
-(:mod:`methods.nn.replicas`) arguments and results have a leading axis, unless a function says otherwise.
+A result of shape (n_cells,) is to be averaged over cells; a scalar is the penalty of the minibatch. For stacked fits
+(:mod:`methods.nn.stacked`) arguments and results have a leading axis, unless a function says otherwise.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.nn.draws import uniform_like
+from methods.nn.kernels import mean_of_gaussians
+from methods.nn.stacked import uniform_like
 
 #: Widths σ of trVAE's kernel (Lotfollahi et al. 2020, Bioinformatics 36:i610, the authors' code).
 TRVAE_WIDTHS = (
@@ -23,18 +23,7 @@ TRVAE_WIDTHS = (
 )
 
 
-def kl_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return KL(N(μ, diag σ²) ‖ N(0, I)) = ½ Σ_j (μ_j² + σ_j² − 1 − log σ_j²) for each cell, (n_cells,).
-
-    Parameters
-    ----------
-    mean, log_variance
-        μ and log σ², each (n_cells, n_latent).
-    """
-    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(-1)
-
-
-def kl_normal(mean: Tensor, log_variance: Tensor, prior_mean: Tensor | float) -> Tensor:
+def kl_normal(mean: Tensor, log_variance: Tensor, prior_mean: Tensor | float = 0.0) -> Tensor:
     """Return KL(N(μ, diag σ²) ‖ N(m, I)) = ½ Σ_j ((μ_j − m_j)² + σ_j² − 1 − log σ_j²) for each cell, (n_cells,).
 
     Parameters
@@ -42,7 +31,7 @@ def kl_normal(mean: Tensor, log_variance: Tensor, prior_mean: Tensor | float) ->
     mean, log_variance, prior_mean
         μ, log σ² and m, each (n_cells, n_latent).
     """
-    return kl_standard_normal(mean - prior_mean, log_variance)
+    return 0.5 * ((mean - prior_mean).square() + log_variance.exp() - 1.0 - log_variance).sum(-1)
 
 
 def wasserstein_to_zero(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -61,33 +50,18 @@ def wasserstein_to_zero(mean: Tensor, log_variance: Tensor) -> Tensor:
 # --- distances between samples
 
 
-def mmd(x: Tensor, y: Tensor, widths: tuple[float, ...] = TRVAE_WIDTHS) -> Tensor:
-    """Return the squared maximum mean discrepancy of two samples, a scalar (Gretton et al. 2012, JMLR 13, Eq. 5).
-
-    mean k(x, x′) + mean k(y, y′) − 2 mean k(x, y), k(x, y) = mean over widths σ of exp(−‖x − y‖²/2σ): the V-statistic
-    trVAE has, each point compared with itself as well. It is never negative, and of equal distributions its mean is
-    (1 − E k)(1/n_x + 1/n_y), not 0.
-
-    Parameters
-    ----------
-    x, y
-        (n_x, n_features) and (n_y, n_features).
-    widths
-        The σ, in squared units of x.
-    """
-    conditions = torch.cat([torch.zeros_like(x[:, 0]), torch.ones_like(y[:, 0])]).long()
-    return pairwise_mmd(torch.cat([x, y]), conditions, 2, widths)
-
-
 def pairwise_mmd(
     values: Tensor, conditions: Tensor, n_conditions: int, widths: tuple[float, ...] = TRVAE_WIDTHS
 ) -> Tensor:
-    """Return the mean of :func:`mmd` over all pairs of the conditions present, a scalar.
+    """Return the mean squared maximum mean discrepancy (MMD) over all pairs of the conditions present, a scalar.
 
-    Of P conditions present, a of n_a cells: Σ_{a<b} MMD(a, b) = Σ_ij k(x_i, x_j) (P·[a_i = a_j] − 1)/(n_{a_i} n_{a_j}),
-    so that one list of distances serves all pairs and widths. Absent conditions are left out; with fewer than two
-    present it is 0. The mean, not the sum, so that a weight means the same however many conditions there are
-    (decision 0013).
+    MMD(x, y) = mean k(x, x′) + mean k(y, y′) − 2 mean k(x, y), k(x, y) = mean over widths σ of exp(−‖x − y‖²/2σ): the
+    V-statistic of trVAE (Gretton et al. 2012, JMLR 13, Eq. 5), in which each point is also compared with itself. It is
+    never negative; for equal distributions its mean is (1 − E k)(1/n_x + 1/n_y), not 0.
+
+    For P conditions present with n_a cells each, Σ_{a<b} MMD(a, b) = Σ_ij k(x_i, x_j) (P·[a_i = a_j] − 1)/(n_{a_i}
+    n_{a_j}), so that one list of distances serves all pairs and widths. With fewer than two conditions present it is 0.
+    It is the mean and not the sum, so that a weight means the same for any number of conditions (decision 0013).
 
     Parameters
     ----------
@@ -96,15 +70,15 @@ def pairwise_mmd(
     conditions
         The condition of each cell, integers below ``n_conditions``, (n_cells,).
     n_conditions
-        How many there are, in the minibatch or not.
+        Number of conditions, in the minibatch or not.
     widths
-        As in :func:`mmd`.
+        The σ, in squared units of ``values``.
     """
-    if values.dim() == 3:  # replicas; pdist takes one sample
+    if values.dim() == 3:  # stacked fits; pdist takes one sample
         each = zip(values, conditions, strict=True)
         return torch.stack([pairwise_mmd(sample, numbers, n_conditions, widths) for sample, numbers in each])
-    # pdist subtracts coordinates: taken from inner products, the distances would drown in rounding at narrow widths
-    kernel = _MeanOfGaussians.apply(torch.pdist(values).square(), widths)
+    # pdist subtracts coordinates: distances from inner products would be lost in rounding at narrow widths
+    kernel = mean_of_gaussians(torch.pdist(values).square(), widths)
     cells = (conditions.unsqueeze(1) == torch.arange(n_conditions, device=conditions.device)).sum(0)
     n_present = (cells > 0).sum()
     weight = cells.index_select(0, conditions).to(values.dtype).reciprocal()
@@ -114,37 +88,6 @@ def pairwise_mmd(
     # two cells count in both orders; on the diagonal k is 1
     total = 2.0 * (pair @ kernel) + (n_present - 1) * weight.square().sum()
     return 2.0 * total / (n_present * (n_present - 1)).clamp(min=1)
-
-
-class _MeanOfGaussians(torch.autograd.Function):
-    """Mean over widths σ of exp(−d²/2σ), which keeps d² alone for the backward pass and not a matrix for each width."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(squared: Tensor, widths: tuple[float, ...]) -> Tensor:
-        total = torch.zeros_like(squared)
-        for width in widths:
-            total += _gaussian(squared, width)
-        return total / len(widths)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[float, ...]], output: Tensor) -> None:
-        squared, ctx.widths = inputs
-        ctx.save_for_backward(squared)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (squared,) = ctx.saved_tensors
-        slope = torch.zeros_like(squared)
-        for width in ctx.widths:
-            slope = slope.sub(_gaussian(squared, width), alpha=0.5 / width)
-        return gradient * slope / len(ctx.widths), None
-
-
-def _gaussian(squared: Tensor, width: float) -> Tensor:
-    # an exponential that underflows takes ten times as long as one that does not
-    return (squared * (-0.5 / width)).clamp_(min=-80.0).exp_()
 
 
 # --- dependence
@@ -179,7 +122,7 @@ def coordinate_kernels(z: Tensor) -> Tensor:
     Parameters
     ----------
     z
-        Codes (n_cells, n_latent). The result, (n_latent, n_cells, n_cells), bounds the minibatch.
+        Codes (n_cells, n_latent). The result is (n_latent, n_cells, n_cells), which bounds the size of minibatches.
     """
     return gaussian_kernel(z.mT.unsqueeze(-1))
 
@@ -213,13 +156,13 @@ def dhsic(kernels: Tensor) -> Tensor:
 def sqrt_dhsic(kernels: Tensor, eps: float) -> Tensor:
     """Return √(dHSIC + ε), the penalty of Lopez et al. 2018, arXiv 1805.08672; a scalar.
 
-    ε bounds the gradient where the variables are independent. Codes that shrink to a point are independent, too:
-    only the other terms of the loss fix their scale.
+    ε bounds the gradient where the variables are independent. Codes that shrink to a point are independent as well:
+    only the other terms of the loss fix their size.
 
     Parameters
     ----------
     kernels
-        As in :func:`dhsic`; :func:`coordinate_kernels` and :func:`nuisance_kernels` are the two modes.
+        As in :func:`dhsic`, from :func:`coordinate_kernels` or :func:`nuisance_kernels`.
     eps
         ε, above the rounding of dHSIC.
     """
@@ -232,23 +175,21 @@ def sqrt_dhsic(kernels: Tensor, eps: float) -> Tensor:
 def total_correlation(z: Tensor, mean: Tensor, log_variance: Tensor, n_cells: int) -> Tensor:
     """Return each cell's log q(z) − Σ_j log q(z_j), whose mean estimates KL(q(z) ‖ Π_j q(z_j)), (n_minibatch,).
 
-    q(z) = mean over all n_cells training cells of q(z | x), from a minibatch of M of them (Chen et al. 2018, arXiv
-    1802.04942, minibatch stratified sampling, appendix C.2): the cell from which z was drawn weighs 1/n_cells, the
-    others share 1 − 1/n_cells. There one of the others, chosen at random, takes a weight of its own; here all weigh the
-    same, the mean over that choice. Before the logarithm the estimate of q(z) is unbiased, and of equal posteriors the
-    total correlation is 0. Their minibatch-weighted sampling differs: by a constant, −(n_latent − 1) log M when
-    posteriors are equal and the constant is left out, and in that the cell's own posterior weighs 1/M.
-
-    β-TCVAE's loss is reconstruction + KL + (β − 1)·total correlation, at β = 1 exactly the VAE's.
+    q(z) = mean over all n_cells training cells of q(z | x), estimated from a minibatch of M cells by minibatch
+    stratified sampling (Chen et al. 2018, arXiv 1802.04942, appendix C.2): the cell from which z was drawn has the
+    weight 1/n_cells, the others share 1 − 1/n_cells. There a randomly chosen other cell has a separate weight; here all
+    others have the same weight, the mean over that choice. The estimate of q(z) is unbiased before the logarithm, and
+    for equal posteriors the total correlation is 0. Their minibatch-weighted sampling differs by a constant,
+    −(n_latent − 1) log M for equal posteriors, and gives the cell's own posterior the weight 1/M.
 
     Parameters
     ----------
     z
         A draw from each posterior, (n_minibatch, n_latent).
     mean, log_variance
-        Of the posteriors, each (n_minibatch, n_latent).
+        Parameters of the posteriors, each (n_minibatch, n_latent).
     n_cells
-        Training cells, n_minibatch ≤ n_cells.
+        Number of training cells, n_minibatch ≤ n_cells.
     """
     n_minibatch = z.shape[-2]
     mean, log_variance = mean.unsqueeze(-3), log_variance.unsqueeze(-3)
@@ -283,38 +224,21 @@ def dip(mean: Tensor, log_variance: Tensor | None, lambda_od: float, lambda_d: f
     return lambda_od * off_diagonal.square().sum((-2, -1)) + lambda_d * (diagonal - 1.0).square().sum(-1)
 
 
-def permute_codes(z: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Return z with each latent dimension permuted over the cells by itself (Kim & Mnih 2018, arXiv 1802.05983).
-
-    Their algorithm 1.
+def permute_codes(z: Tensor) -> Tensor:
+    """Return z with each latent permuted over the cells by itself (Kim & Mnih 2018, arXiv 1802.05983, Alg. 1).
 
     Parameters
     ----------
     z
-        Codes (n_cells, n_latent), as draws from Π_j q(z_j) when they were draws from q(z).
-    generator
-        On the device of z; the default one if None.
+        Codes (n_cells, n_latent). If they are draws from q(z), the result is draws from Π_j q(z_j).
     """
-    noise = torch.rand(z.shape, generator=generator, device=z.device)
-    return z.gather(0, noise.argsort(0))
-
-
-def factor_total_correlation(logits: Tensor) -> Tensor:
-    """Return mean log D(z)/(1 − D(z)), FactorVAE's estimate of KL(q(z) ‖ Π_j q(z_j)), a scalar (its Eq. 3).
-
-    Parameters
-    ----------
-    logits
-        The discriminator's log-odds that z is a draw from q(z) and was not permuted, any shape.
-    """
-    return logits.mean()
+    return z.gather(0, torch.rand(z.shape, device=z.device).argsort(0))
 
 
 def discriminator_loss(joint: Tensor, permuted: Tensor) -> Tensor:
     """Return −½ [mean log D(z) + mean log(1 − D(z′))], a scalar (Kim & Mnih 2018, arXiv 1802.05983, Alg. 2).
 
-    There z are the codes of one minibatch and z′ the permuted codes of another one, lest D see z and its own
-    permutation: halve a minibatch. No gradient of it should reach the encoder. Where D cannot tell it is log 2.
+    z are codes and z′ permuted codes. It is log 2 for a discriminator at chance, and must not move the encoder.
 
     Parameters
     ----------
@@ -338,18 +262,18 @@ def gumbel_sigmoid(logits: Tensor, temperature: float) -> Tensor:
     logits
         Any shape.
     temperature
-        Of the relaxation whose gradient is taken.
+        Temperature of the relaxation whose gradient is taken.
     """
     relaxed = torch.sigmoid((logits + torch.logit(uniform_like(logits), eps=1e-7)) / temperature)
-    # in this order, exactly 0 or 1
+    # in this order the result is exactly 0 or 1
     return (relaxed > 0.5).to(logits.dtype) + (relaxed - relaxed.detach())
 
 
 def log_beta(logits: Tensor, a: float, b: float | Tensor) -> Tensor:
     """Return log Beta(q; a, b) = (a − 1) log q + (b − 1) log(1 − q) − log B(a, b) at q = sigmoid(logits), same shape.
 
-    A density of q, not of the logits. sVAE+ (Lopez et al. 2023, arXiv 2211.03553) adds −Σ log Beta(q; 1, λ) over the
-    probabilities of its mask; at λ = 1 that is 0 whatever q.
+    It is a density of q, not of the logits. sVAE+ (Lopez et al. 2023, arXiv 2211.03553) adds −Σ log Beta(q; 1, λ) over
+    the probabilities of its mask, which is 0 at λ = 1 for any q.
 
     Parameters
     ----------
@@ -358,7 +282,7 @@ def log_beta(logits: Tensor, a: float, b: float | Tensor) -> Tensor:
     a, b
         Parameters of the Beta distribution, above 0; ``b`` may be a tensor that broadcasts to the shape.
     """
-    # a difference of large numbers
+    # in double precision: a difference of large numbers
     first, second = (torch.as_tensor(value, dtype=torch.float64, device=logits.device) for value in (a, b))
     normaliser = (first.lgamma() + second.lgamma() - (first + second).lgamma()).to(logits.dtype)
     return (a - 1.0) * F.logsigmoid(logits) + (b - 1.0) * F.logsigmoid(-logits) - normaliser
@@ -367,22 +291,22 @@ def log_beta(logits: Tensor, a: float, b: float | Tensor) -> Tensor:
 def categorical_dirichlet_kl(logits: Tensor, concentration: float) -> Tensor:
     """Return BasisVAE's KL of the genes' assignments to K clusters, a scalar (Märtens & Yau 2020, arXiv 2003.03462).
 
-    Gene j picks cluster w_j ~ Categorical(π), π ~ Dirichlet(α, …, α) is integrated out, and q(w) = Π_j q_j. With n_k
+    Gene j has the cluster w_j ~ Categorical(π), π ~ Dirichlet(α, …, α) is integrated out, and q(w) = Π_j q_j. With n_k
     genes in cluster k,
 
         log p(w) = log Γ(Kα) − log Γ(Kα + n_genes) + Σ_k [log Γ(α + n_k) − log Γ(α)].
 
-    Its mean under q needs the distribution of n_k; as in the authors' code, n_k is replaced by its mean Σ_j q_jk:
+    Its mean under q depends on the distribution of n_k; as in the authors' code, n_k is replaced by its mean Σ_j q_jk:
 
         Σ_jk q_jk log q_jk − log Γ(Kα) + log Γ(Kα + n_genes) − Σ_k [log Γ(α + Σ_j q_jk) − log Γ(α)].
 
-    log Γ is convex, so this is an upper bound of the KL and the loss remains a bound of the evidence; it is exact where
-    every q_j is one-hot.
+    log Γ is convex, so that this is an upper bound of the KL and the loss remains a bound of the evidence. It is exact
+    where every q_j is one-hot.
 
     Parameters
     ----------
     logits
-        log q_jk up to a constant of the gene, (n_genes, K).
+        log q_jk up to a constant for each gene, (n_genes, K).
     concentration
         α.
     """

@@ -1,4 +1,4 @@
-"""Cells kept by their non-zeros, of which a minibatch is made dense where a network needs it."""
+"""Cells stored by their non-zeros; a minibatch is made dense where a network reads it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 
 
 class SparseRows:
-    """A matrix (..., n_genes) whose rows are cells; compressed sparse rows with further leading axes by name.
+    """A matrix (..., n_genes) of cells by genes, as compressed sparse rows that may have several leading axes.
 
-    It stands among the dense tensors of cells: ``index_select`` and ``view`` do what a tensor's do.
+    ``index_select`` and ``view`` do the same as those of a dense tensor.
 
     Attributes
     ----------
     column, value
-        Of all non-zeros, row after row.
+        Column and value of all non-zeros, row after row.
     count
-        Non-zeros of each row.
+        Number of non-zeros of each row.
     shape
-        As a dense tensor's.
+        Shape of the dense tensor.
     """
 
     def __init__(self, column: Tensor, value: Tensor, count: Tensor, shape: Sequence[int]) -> None:
@@ -55,7 +55,9 @@ class SparseRows:
     @staticmethod
     def cat(parts: Sequence[SparseRows]) -> SparseRows:
         """Return the cells of several matrices as one."""
-        column, value, count = (torch.cat([getattr(one, key) for one in parts]) for key in ("column", "value", "count"))
+        column, value, count = (
+            torch.cat([getattr(part, key) for part in parts]) for key in ("column", "value", "count")
+        )
         return SparseRows(column, value, count, (len(count), parts[0].shape[-1]))
 
     def __len__(self) -> int:
@@ -63,11 +65,11 @@ class SparseRows:
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the values."""
         return self.value.device
 
     def index_select(self, axis: int, cells: Tensor) -> SparseRows:
-        """Return the rows ``cells`` (n,) of a matrix, as one."""
+        """Return the rows ``cells`` (n,) of a matrix."""
         if not hasattr(self, "_start"):
             self._start = self.count.cumsum(0) - self.count
         count = self.count.index_select(0, cells)
@@ -81,21 +83,21 @@ class SparseRows:
         return chosen
 
     def view(self, *shape: int) -> SparseRows:
-        """Return the same with its rows along several axes."""
+        """Return the same values with rows along several axes."""
         viewed = SparseRows(self.column, self.value, self.count, shape)
         viewed._row = self.row
         return viewed
 
     @property
     def row(self) -> Tensor:
-        """The row of each non-zero, all leading axes counted as one."""
+        """Row of each non-zero, with all leading axes flattened."""
         if not hasattr(self, "_row"):
             self._row = torch.repeat_interleave(self.count)
         return self._row
 
     @property
     def at(self) -> Tensor:
-        """The place of each non-zero in the flat dense tensor."""
+        """Index of each non-zero in the flattened dense tensor."""
         if not hasattr(self, "_at"):
             self._at = torch.add(self.column, self.row, alpha=self.shape[-1])
         return self._at
@@ -118,6 +120,6 @@ class SparseRows:
         return SparseRows(self.column, self.value.double(), self.count, self.shape)
 
     def equal(self, other: SparseRows) -> bool:
-        """Return whether two are the same matrix."""
+        """Return whether both are the same matrix."""
         same = self.shape == other.shape and self.count.equal(other.count)
         return same and self.column.equal(other.column) and self.value.equal(other.value)

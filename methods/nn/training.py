@@ -1,4 +1,4 @@
-"""The one training loop of all variational autoencoders."""
+"""The training loop of all networks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from methods.base import CannotFit
-from methods.nn.draws import drawing_from
-from methods.nn.replicas import Weights, keep, stacked, weights_of
+from methods.base import CannotFit, CannotStack
+from methods.neural import environment_numbers, seeded
+from methods.nn.sparse import SparseRows
+from methods.nn.stacked import Weights, drawing_from, keep, stack, weights_of
 
-#: Of malloc.h.
+#: Constants of malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-#: Penalties may grow with the square of the cells that they see at once.
+#: Names under which a cell's stratum and the number of its environment are among its tensors.
+STRATUM, ENVIRONMENT = "stratum", "number of the environment"
+#: Cells of a validation step; the memory of some penalties grows with the square of the cells.
 VALIDATED_AT_ONCE = 1024
 
 
@@ -28,21 +31,20 @@ class NonFiniteLoss(FloatingPointError):
 
 
 class Model(Protocol):
-    """What the loop asks of a model."""
+    """The parts of a method that the loop calls."""
 
     @property
     def unwatched(self) -> Collection[str]:
-        """Return the terms that are trained on but say nothing of how good the model is, as an adversary's own loss.
+        """Return the loss terms that say nothing of the quality of the model, such as the loss of an adversary.
 
         The best weights are chosen without them.
         """
 
     def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
-        """Return the named loss terms of one minibatch, each a scalar mean over cells; their sum is the loss.
+        """Return the named loss terms of a minibatch, each a scalar mean over cells; their sum is the loss.
 
-        The names are the same in every minibatch. Of replicas each term is (n_replicas,).
-
-        In validation ``epoch`` is the last one that the schedule allows, so that whatever is warmed up counts in full.
+        The names are the same in every minibatch. For stacked fits each term is (n_fits,). In validation ``epoch`` is
+        the last epoch that the schedule allows, so that rising weights count in full.
         """
 
     def parameter_groups(self, network: Any) -> list[dict[str, Any]]:
@@ -60,16 +62,16 @@ class Schedule:
     learning_rate
         Of Adam.
     minibatch
-        Cells a gradient step; the last ones of an epoch are spread, so that no minibatch is tiny.
+        Cells of a gradient step at most; all minibatches of an epoch have the same size, up to one cell.
     validation
-        Share of the cells kept out of the gradient steps, by which the best weights are chosen. With fewer
-        than 20 cells the training loss is watched instead.
+        Share of the cells that are held out of the gradient steps; the best weights have the smallest loss of these
+        cells. With fewer than 20 cells the training loss is used instead.
     patience
         Epochs without improvement after which training stops.
     warmup
-        Epochs at the start during which the loss is not yet the final one, and no weights count as best.
+        Epochs at the start in which the loss still changes, so that no weights count as best.
     final_learning_rate
-        Where a cosine schedule over all epochs ends; 0 keeps the learning rate constant.
+        Last learning rate of a cosine schedule over all epochs; 0 keeps the learning rate constant.
     """
 
     max_epochs: int
@@ -83,18 +85,18 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Adversary:
-    """A part of the network that is trained against the rest, by steps of its own before each step of the rest.
+    """A part of the network that is trained against the rest, by its own gradient steps.
 
     Attributes
     ----------
     groups
-        Its parameter groups, for an Adam of its own.
+        The parameter groups of its optimiser, Adam.
     steps
         Gradient steps that it takes before each step of the rest.
     reads
-        What it is shown of a minibatch, ``reads(network, minibatch)``; no gradient passes.
+        ``reads(network, minibatch)`` returns its input, without gradient.
     loss
-        ``loss(network, read)``, a scalar.
+        ``loss(network, input)`` returns its loss, a scalar mean over cells.
     """
 
     groups: list[dict[str, Any]]
@@ -105,7 +107,7 @@ class Adversary:
 
 @dataclass
 class Outcome:
-    """Training curves (term to value at each epoch), why training stopped, and the error if one stopped it."""
+    """Training curves (term to value at each epoch), the reason why training stopped, and the error if any."""
 
     history: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int = 0
@@ -113,15 +115,63 @@ class Outcome:
     converged: bool = False
     error: NonFiniteLoss | None = None
 
-    def log(self, terms: Mapping[str, float]) -> None:
-        """Append one epoch's values."""
-        for name, value in terms.items():
-            self.history.setdefault(name, []).append(value)
-
 
 def device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fit_stacked(methods: Sequence[Any], datasets: Sequence[Any], seeds: Sequence[int]) -> list[Exception | None]:
+    """Fit variational autoencoders of one class and configuration; :meth:`Variational.fit_stacked` has the contract."""
+    first, distinct, starts = methods[0], list[dict[str, Any]](), list[int]()
+    for method, data, seed in zip(methods, datasets, seeds, strict=True):
+        with seeded(seed):
+            method.prepare(data)
+        if method.learned() != first.learned() or data.n_obs != datasets[0].n_obs:
+            sizes = f"{data.n_obs} and {datasets[0].n_obs} cells"
+            raise CannotStack(f"{first.name}: fits of {sizes}, or of other labels")
+        tensors: dict[str, Any] = method.tensors(data) | method.supervision(data)
+        tensors |= {STRATUM: method.strata(data), ENVIRONMENT: environment_numbers(data, method.where)}
+        number = next((i for i, others in enumerate(distinct) if _equal(tensors, others)), len(distinct))
+        distinct = distinct if number < len(distinct) else [*distinct, tensors]
+        starts.append(number * data.n_obs)
+    tensors = distinct[0] if len(distinct) == 1 else {k: _concatenated([d[k] for d in distinct]) for k in distinct[0]}
+    del distinct
+    strata, environments = tensors.pop(STRATUM), tensors.pop(ENVIRONMENT)
+    outcomes = train_stacked(
+        first,
+        [method.network for method in methods],
+        tensors,
+        first.schedule(),
+        seeds,
+        first.name,
+        strata,
+        starts,
+        environments,
+        first.adversary(first.network),
+    )
+    remarks = list(first.log)
+    for method, data, outcome in zip(methods, datasets, outcomes, strict=True):
+        method.history = outcome.history
+        for remark in (*remarks, f"training stopped: {outcome.stopped}"):
+            method.note(remark)
+        method.unconverged = "" if outcome.converged else f"stopped by {outcome.stopped}"
+        if outcome.error is None:
+            method.settle(data)
+    return [outcome.error for outcome in outcomes]
+
+
+def _equal(tensors: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Return whether two sets of tensors are equal; a tensor may be None."""
+    pairs = [(tensors[key], others[key]) for key in tensors]
+    return all(a is b or (a is not None and b is not None and a.equal(b)) for a, b in pairs)
+
+
+def _concatenated(parts: list[Any]) -> Any:
+    """Return the cells of several tensors as one; all of them may be None."""
+    if parts[0] is None:
+        return None
+    return SparseRows.cat(parts) if isinstance(parts[0], SparseRows) else torch.cat(parts)
 
 
 def train(
@@ -147,26 +197,26 @@ def train(
     schedule
         How long and how fast.
     seed
-        Of the split, the order of cells, dropout and the posterior draws.
+        Seed of the split, the order of cells, dropout and the posterior draws.
     name
         The method's name, for messages.
     strata
-        Labels (n_cells,), whole numbers; every minibatch then holds each label in its share of the cells.
+        Labels (n_cells,), whole numbers; every minibatch holds the labels in the proportions of all cells.
     environments
-        Labels (n_cells,), whole numbers; each keeps a cell in the training split, however few it has.
+        Labels (n_cells,), whole numbers; each label keeps a cell in the training split.
 
     Raises
     ------
     NonFiniteLoss
         When a term is NaN or infinite at the end of an epoch.
     """
-    (outcome,) = train_together(model, [network], tensors, schedule, [seed], name, strata, None, environments)
+    (outcome,) = train_stacked(model, [network], tensors, schedule, [seed], name, strata, None, environments)
     if outcome.error is not None:
         raise outcome.error
     return outcome
 
 
-def train_together(
+def train_stacked(
     model: Model,
     networks: Sequence[nn.Module],
     tensors: Mapping[str, Tensor],
@@ -178,30 +228,30 @@ def train_together(
     environments: Tensor | None = None,
     adversary: Adversary | None = None,
 ) -> list[Outcome]:
-    """Train replicas of one network in one pass, each as :func:`train` would alone, but for rounding.
+    """Train networks of one shape at once, each as :func:`train` would, up to rounding.
 
     Parameters
     ----------
     model
-        Gives the loss terms of all replicas; it must know of leading axes (:mod:`methods.nn.replicas`). With one
-        network there is no such axis.
+        Gives the loss terms of all fits, (n_fits,) each; with one network there is no leading axis.
     networks
         Of one shape.
     tensors, strata, environments
-        As in :func:`train`; where replicas have their own data, one after another.
+        As in :func:`train`; where fits have different data, the cells of all data sets, one after another.
     schedule, name
         As in :func:`train`.
     seeds
-        Of each network.
+        One for each network.
     starts
-        Number of the first cell of each network's data, which are equally many; without it all have the same.
+        Index of the first cell of each network's data, which have equally many cells; by default all share one data
+        set.
     adversary
-        Of one network alone.
+        Allowed for a single network.
 
     Returns
     -------
     list
-        The outcome of each; where its loss became NaN or infinite with that error.
+        The outcome of each fit; it has an error if the loss became NaN or infinite.
     """
     keep_freed_memory()
     where = next(iter(tensors.values())).device
@@ -210,31 +260,31 @@ def train_together(
     if n_cells < 2:
         raise CannotFit(f"{name} needs at least 2 cells, got {n_cells}")
     n_validation = min(int(schedule.validation * n_cells), n_cells - 2) if n_cells >= 20 else 0
-    several = len(networks) > 1
-    replicas = [
-        _Replica(*each, where, n_cells, n_validation, schedule, environments)
+    stacked = len(networks) > 1
+    fits = [
+        _Fit(*each, where, n_cells, n_validation, schedule, environments)
         for each in zip(networks, seeds, starts, strict=True)
     ]
-    network = stacked(networks) if several else networks[0]
+    network = stack(networks) if stacked else networks[0]
     n_kept = n_cells - n_validation
-    n_batches = -(-n_kept // schedule.minibatch)
-    if schedule.minibatch > 1:  # a minibatch of one cell has no batch norm
-        n_batches = min(n_batches, n_kept // 2)
+    n_minibatches = -(-n_kept // schedule.minibatch)
+    if schedule.minibatch > 1:  # batch norm needs two cells
+        n_minibatches = min(n_minibatches, n_kept // 2)
 
     optimizer = torch.optim.Adam(model.parameter_groups(network), lr=schedule.learning_rate, fused=True)
     cosine = schedule.final_learning_rate > 0
     decay = CosineAnnealingLR(optimizer, schedule.max_epochs, schedule.final_learning_rate) if cosine else None
     opponent = torch.optim.Adam(adversary.groups, fused=True) if adversary else None
-    left = list(replicas)
+    running = list(fits)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seeds[0])
         for epoch in range(schedule.max_epochs):
-            with drawing_from([one.noise for one in left]) if several else nullcontext():
+            with drawing_from([fit.noise for fit in running]) if stacked else nullcontext():
                 network.train()
-                order = _side_by_side([one.shuffled(strata) for one in left], several)
+                order = _joined([fit.shuffled(strata) for fit in running], stacked)
                 names: list[str] = []
                 totals: Any = 0.0
-                for cells in order.tensor_split(n_batches, -1):
+                for cells in order.tensor_split(n_minibatches, -1):
                     minibatch = _gathered(tensors, cells)
                     if adversary and opponent:
                         _train_adversary(adversary, opponent, network, minibatch)
@@ -246,12 +296,11 @@ def train_together(
                     totals = totals + values.detach() * (cells.shape[-1] / n_kept)
                 if decay is not None:
                     decay.step()
-                watches = [key not in model.unwatched for key in names]
-                watched = totals[watches].sum(0)
+                watched = totals[[key not in model.unwatched for key in names]].sum(0)
                 if n_validation:
                     network.eval()
                     watched = torch.zeros_like(watched)
-                    held = _side_by_side([one.held for one in left], several)
+                    held = _joined([fit.held for fit in running], stacked)
                     with torch.no_grad():
                         for cells in held.split(VALIDATED_AT_ONCE, -1):
                             terms = model.loss_terms(network, _gathered(tensors, cells), schedule.max_epochs)
@@ -260,44 +309,44 @@ def train_together(
             curves = dict(zip(names, totals.view(len(names), -1).tolist(), strict=True))
             if n_validation:
                 curves["validation"] = watched.view(-1).tolist()
-            for i, (one, loss) in enumerate(zip(left, watched.view(-1).tolist(), strict=True)):
-                own = {key: values[i] for key, values in curves.items()}
-                one.take_in(epoch, own, loss, partial(weights_of, network, i if several else None), name)
-            if all(one.ended for one in left):
+            for i, (fit, loss) in enumerate(zip(running, watched.view(-1).tolist(), strict=True)):
+                values_of_fit = {key: values[i] for key, values in curves.items()}
+                fit.take_in(epoch, values_of_fit, loss, partial(weights_of, network, i if stacked else None), name)
+            unfinished = [i for i, fit in enumerate(running) if not fit.ended]
+            if not unfinished:
                 break
-            if any(one.ended for one in left):
-                on = torch.tensor([i for i, one in enumerate(left) if not one.ended], device=where)
-                keep(network, optimizer, on)
-                left = [one for one in left if not one.ended]
-    return [one.finished() for one in replicas]
+            if len(unfinished) < len(running):
+                keep(network, optimizer, torch.tensor(unfinished, device=where))
+                running = [running[i] for i in unfinished]
+    return [fit.finished() for fit in fits]
 
 
 def _train_adversary(
     adversary: Adversary, optimizer: torch.optim.Optimizer, network: nn.Module, minibatch: Mapping[str, Tensor]
 ) -> None:
     with torch.no_grad():
-        read = adversary.reads(network, minibatch)
+        shown = adversary.reads(network, minibatch)
     for _ in range(adversary.steps):
         optimizer.zero_grad(set_to_none=True)
-        adversary.loss(network, read).backward()
+        adversary.loss(network, shown).backward()
         optimizer.step()
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Let glibc, where it is the C library, keep what it has been given back for the next buffers of a step.
+    """Let glibc, where it is the C library, keep freed buffers for the next step.
 
-    By default it hands buffers of megabytes back to the system, which then has to give out, page by page, and clear
-    the same memory at the next step: a sixth of a step's time at 2,000 genes and 512 cells.
+    By default it returns buffers of megabytes to the system, which has to hand out and clear the same memory, page by
+    page, at the next step: a sixth of a step's time at 2,000 genes and 512 cells.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the largest that it takes
+        libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the largest value that glibc accepts
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
-class _Replica:
-    """What a network has of its own among those trained together: its cells, its random numbers, its best weights."""
+class _Fit:
+    """The cells, random numbers, curves and best weights of one network."""
 
     def __init__(
         self,
@@ -311,7 +360,7 @@ class _Replica:
         environments: Tensor | None,
     ):
         self.network, self.schedule = network, schedule
-        # the order of cells is drawn on the CPU, so that it is the same one on every device
+        # the order of cells is drawn on the CPU, so that it is the same on every device
         self.shuffle = torch.Generator().manual_seed(seed)
         self.noise = torch.Generator(where).manual_seed(seed)
         order = (torch.randperm(n_cells, generator=self.shuffle) + start).to(where)
@@ -323,7 +372,7 @@ class _Replica:
         self.best, self.best_weights = float("inf"), weights_of(network)
 
     def shuffled(self, strata: Tensor | None) -> Tensor:
-        """Return the cells that it is trained on, in the order of an epoch."""
+        """Return the training cells in the order of the next epoch."""
         order = torch.randperm(len(self.kept), generator=self.shuffle)
         cells = self.kept[order.to(self.kept.device)]
         return cells if strata is None else cells[_spread(strata[cells])]
@@ -331,15 +380,16 @@ class _Replica:
     def take_in(
         self, epoch: int, curves: Mapping[str, float], watched: float, weights: Callable[[], Weights], name: str
     ) -> None:
-        """Note an epoch's loss terms; keep its weights if they are the best; end where it is time."""
+        """Note the loss terms of an epoch, keep the weights if they are the best, and end where it is time."""
         outcome, schedule = self.outcome, self.schedule
         outcome.error = _not_finite(curves, name, epoch)
         if outcome.error is not None:
             self.ended = True
             return
-        outcome.log(curves)
+        for term, value in curves.items():
+            outcome.history.setdefault(term, []).append(value)
         if watched < self.best or epoch < schedule.warmup:
-            # what is best during the warm-up is only where the next epoch starts from
+            # during the warm-up the last epoch counts as the best
             self.best = watched if epoch >= schedule.warmup else float("inf")
             outcome.best_epoch = epoch
             self.best_weights = weights()
@@ -356,10 +406,9 @@ class _Replica:
 
 
 def _with_every_label_kept(held: Tensor, kept: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cells held out and kept such that each label of ``held`` is among those kept, as far as that can be.
+    """Return the held-out and the kept cells, changed so that each label of ``held`` has a kept cell, where possible.
 
-    A label that is held out whole, as that of a single cell easily is, changes one cell with the label that has most
-    cells in training. Where nothing must change nothing does.
+    If all cells of a label are held out, one of them is exchanged with a kept cell of the label that has most.
     """
     held, kept = held.clone(), kept.clone()
     n_labels = int(labels.max()) + 1
@@ -371,18 +420,19 @@ def _with_every_label_kept(held: Tensor, kept: Tensor, labels: Tensor) -> tuple[
     return held, kept
 
 
-def _side_by_side(orders: list[Tensor], several: bool) -> Tensor:
-    return torch.stack(orders) if several else orders[0]
+def _joined(cells_of_fits: list[Tensor], stacked: bool) -> Tensor:
+    """Return the cells of each fit, (n_fits, n), or (n,) for a single network."""
+    return torch.stack(cells_of_fits) if stacked else cells_of_fits[0]
 
 
 def _gathered(tensors: Mapping[str, Tensor], cells: Tensor) -> dict[str, Tensor]:
-    """Return the rows of ``cells``, (n,) or of replicas (n_replicas, n)."""
+    """Return the rows of ``cells``, (n,) or for stacked fits (n_fits, n)."""
     flat = cells.reshape(-1)
     return {key: value.index_select(0, flat).view(*cells.shape, *value.shape[1:]) for key, value in tensors.items()}
 
 
 def _spread(labels: Tensor) -> Tensor:
-    """Return an order of ``labels`` (n,) in which any stretch holds each in proportion; equal ones keep their order."""
+    """Return an order of ``labels`` (n,) in which every stretch has them in proportion; ties keep their order."""
     by_label = torch.sort(labels, stable=True).indices
     counts = torch.unique_consecutive(labels[by_label], return_counts=True)[1]
     rank = torch.arange(len(labels), device=labels.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)

@@ -79,16 +79,16 @@ def test_collapse_shrinks_the_widest_latent_of_training(codes):
     assert collapse(codes[:, :0], codes[:, :0], 1.0, rng()).shape == (40, 0)
 
 
-def test_variance_shrinks_around_the_mean(jobs):
-    source, predicted = jobs
+def test_variance_shrinks_around_the_mean(cells):
+    source, predicted = cells
     half = flatten(predicted, source, 0.5, rng())
     np.testing.assert_allclose(half.mean(axis=0), predicted.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(half.std(axis=0), predicted.std(axis=0) / 2, rtol=1e-4)
     assert half.dtype == predicted.dtype
 
 
-def test_genes_exchange_their_shifts_alone(jobs):
-    source, predicted = jobs
+def test_genes_exchange_their_shifts_alone(cells):
+    source, predicted = cells
     shift = (predicted - source).mean(axis=0)
     shuffled = shuffle_genes(predicted, source, 0.5, rng())
     found = (shuffled - source).mean(axis=0)
@@ -97,8 +97,8 @@ def test_genes_exchange_their_shifts_alone(jobs):
     np.testing.assert_allclose(shuffled - shuffled.mean(axis=0), predicted - predicted.mean(axis=0), atol=1e-5)
 
 
-def test_flipping_all_signs_turns_the_shift_round(jobs):
-    source, predicted = jobs
+def test_flipping_all_signs_turns_the_shift_round(cells):
+    source, predicted = cells
     np.testing.assert_allclose(flip_signs(predicted, source, 1.0, rng()), 2 * source - predicted, atol=1e-4)
     half = (flip_signs(predicted, source, 0.5, rng()) - source).mean(axis=0) * np.sign(np.linspace(-2, 2, 20))
     assert (half < 0).sum() == 10

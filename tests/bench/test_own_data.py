@@ -33,7 +33,7 @@ def test_a_users_file_is_scored_as_the_catalogues_are(cli, tmp_path, file):
     assert set(rows["task"]) == {"unseen-cell-type/mine"}
     assert set(rows["method"]) == {"pca", "floor", "baseline", "ceiling"}
     assert (rows["status"] == "ok").all()
-    for part in (f"--data {file}", "--condition arm", "--cell-type type", "--control control"):
+    for part in (f"--data {file}", "--columns condition=arm,cell_type=type,control=control,x=auto"):
         assert part in rows["replay"].iloc[0]
 
     again = cli("run", "--methods", "pca", *PREDICT, "--data", file, "--preset", "smoke", "--out", "out")

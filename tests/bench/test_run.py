@@ -345,7 +345,7 @@ def test_a_dry_run_says_all_and_runs_nothing(cli, tmp_path):
     assert done.returncode == 0
     assert "python -m bench data fetch tcga-paired" in done.stdout
     assert "umap cannot predict, which unseen-cell-type needs" in done.stdout
-    assert "jobs (rough: not all of it has been measured here yet)" in done.stdout
+    assert "jobs at a time (rough: not all of it has been measured here yet)" in done.stdout
     assert results(tmp_path) == {}
     assert not (tmp_path / "out" / "mlflow.db").exists()
 

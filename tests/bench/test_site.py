@@ -65,7 +65,7 @@ def test_everything_registered_has_a_page(site):
     for kind, registry in (("methods", METHODS), ("tasks", TASKS), ("metrics", METRICS), ("data", DATASETS)):
         assert {file.stem for file in (site / kind).glob("*.html")} == {*registry, "index"}
     page = (site / "methods" / "gamma-vae.html").read_text()
-    assert "kept from bending more than the data ask for" in page
+    assert "penalises the curvature of its decoder" in page
     assert "<code>parameter_effects</code>" in page
     assert 'href="../decisions/0016-' in page
 

@@ -566,7 +566,7 @@ def test_the_cross_runs_and_each_fault_ends_as_its_own_status(on, cli, plugin, t
     }
     hungry = [result["reason"] for result in results(tmp_path).values() if result["job"]["method"] == "hungry"]
     assert all(
-        "more than 1230 MB (--memory-limit); sbatch refused a SLURM job of 3484 MB" in reason for reason in hungry
+        "more than 1230 MB (--resources memory=…); sbatch refused a SLURM job of 3484 MB" in reason for reason in hungry
     )
 
     local = cli(*run_arguments(file, "fine,raises,vae,pca", "local"))

@@ -14,14 +14,14 @@ from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.plan.order import stacks
 from bench.records import Result
 from bench.studies.replay import SAME, replay
-from methods.base import Apart, Method
+from methods.base import CannotStack, Method
 
 TASK = "reembedding/pancancer-sim"
 TOGETHER = """
 import os
 import numpy as np
 from methods import register_method
-from methods.base import Apart, Method
+from methods.base import CannotStack, Method
 
 
 class Mean(Method):
@@ -34,7 +34,7 @@ class Mean(Method):
         return self
 
     @classmethod
-    def fit_together(cls, methods, datasets, seeds):
+    def fit_stacked(cls, methods, datasets, seeds):
         errors = []
         for method, data, seed in zip(methods, datasets, seeds, strict=True):
             method.fit(data, seed)
@@ -54,7 +54,7 @@ class Mean(Method):
 @register_method
 class Fine(Mean):
     name = "fine"
-    replicas = True
+    stackable = True
 """
 
 
@@ -182,11 +182,11 @@ def test_jobs_meet_at_each_fit_and_one_that_ends_early_keeps_none_waiting():
     ]
 
 
-@pytest.mark.parametrize("error", [Apart, MemoryError])
+@pytest.mark.parametrize("error", [CannotStack, MemoryError])
 def test_fits_that_cannot_be_made_in_one_stack_are_made_alone(error):
     class Several(Recorded):
         @classmethod
-        def fit_together(cls, methods, datasets, seeds):
+        def fit_stacked(cls, methods, datasets, seeds):
             raise error
 
     stack = Stack(lambda requests: fit_stack(Several, {}, None, requests))
@@ -197,7 +197,7 @@ def test_fits_that_cannot_be_made_in_one_stack_are_made_alone(error):
 def test_other_errors_of_a_pass_are_not_hidden():
     class Broken(Recorded):
         @classmethod
-        def fit_together(cls, methods, datasets, seeds):
+        def fit_stacked(cls, methods, datasets, seeds):
             raise ValueError("planted")
 
     stack = Stack(lambda requests: fit_stack(Broken, {}, None, requests))

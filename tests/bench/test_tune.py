@@ -92,7 +92,7 @@ def planned(plugin, names=None, own=None, methods="shift,fixed", folds=3):
 
 def tuned(plan, studies, out, n_trials=8, executor=None):
     estimate = Estimate(pd.DataFrame({"status": []}).assign(job_id=[], started=[], finished=[]), plan.sizes)
-    return Tuning(studies, out, executor or Stopping(), 1, estimate, Console(quiet=True)).run(n_trials)
+    return Tuning(studies, out, executor or Stopping(), estimate, Console(quiet=True)).run(n_trials)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_what_was_chosen_becomes_rows_and_the_oracle_is_no_method(cli, shift, tm
     roles = rows.groupby("method")["role"].first()
     assert roles.to_dict() == {
         "shift": "method", "shift@tuned": "method", "shift@oracle": "oracle", "fixed": "method",
-        "floor": "control", "baseline": "control", "ceiling": "control",
+        "floor": "reference", "baseline": "reference", "ceiling": "reference",
     }  # fmt: skip
     skill = rows[rows["metric"] == "skill"].pivot_table(index="unit", columns="method", values="value")
     assert (skill["shift@oracle"] >= skill["shift@tuned"]).all()

@@ -184,7 +184,7 @@ def test_a_method_of_an_installed_package_is_registered_by_its_own_name(tmp_path
     (spec,), plugins = choose_methods("installed_methods:Theirs", "smoke", [])
     assert (spec.label, plugins) == ("theirs", ("installed_methods:Theirs",))
     assert load_plugin("installed_methods:Theirs") == "theirs"
-    assert load_plugin("methods.pca:PCA") == "pca"
+    assert load_plugin("methods.linear:PCA") == "pca"
 
 
 def test_settings_are_checked_before_anything_is_run():

@@ -4,7 +4,7 @@ import logging
 
 from methods.neural import seeded
 from methods.nn.training import train
-from methods.vae import VAE
+from methods.vaes import VAE
 from tests.benchmarks.conftest import ROUNDS
 from tests.benchmarks.data import dense, sparse_counts
 from tests.benchmarks.scvi_network import (

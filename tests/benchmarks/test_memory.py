@@ -32,7 +32,7 @@ print(json.dumps([{PEAK_MB}, result["n_cells"], result["n_genes"]]))
 
 LARGE = f"""
 import json
-from methods.vae import VAE
+from methods.vaes import VAE
 from tests.benchmarks.data import sparse_counts
 
 data = sparse_counts(100_000, 2000)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from methods.vae import VAE
+from methods.vaes import VAE
 from tests.benchmarks.data import expression
 
 N_CELLS, N_REPLICAS, EPOCHS = 1000, 5, 20
@@ -34,7 +34,7 @@ def compare(line, n_genes, **settings):
 
     def together():
         methods = [VAE(config) for _ in range(N_REPLICAS)]
-        assert VAE.fit_together(methods, [data] * N_REPLICAS, seeds(0)) == [None] * N_REPLICAS
+        assert VAE.fit_stacked(methods, [data] * N_REPLICAS, seeds(0)) == [None] * N_REPLICAS
         return methods
 
     def one_by_one():

@@ -3,7 +3,7 @@
 import torch
 
 from methods.nn.training import train
-from methods.vae import VAE
+from methods.vaes import VAE
 from tests.benchmarks.data import expression
 
 MINIBATCH, STEPS = 512, 20

@@ -5,8 +5,8 @@ import itertools
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from methods.cvae import TrVAE
 from methods.nn.penalties import TRVAE_WIDTHS
-from methods.trvae import TrVAE
 from tests.benchmarks.data import expression
 
 N_CELLS, EPOCHS = 6000, 10
@@ -31,7 +31,7 @@ def usual_fit(method, data, seed):
     tensors = method.tensors(data)
     loader = DataLoader(TensorDataset(tensors["x"], tensors["environment"]), config.minibatch, shuffle=True)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-    unit = network["observation"].scaler.scale ** 2
+    unit = network["observation"].scaler.std ** 2
     network.train()
     for _ in range(config.max_epochs):
         for x, environment in loader:

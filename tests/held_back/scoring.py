@@ -9,7 +9,7 @@ import numpy as np
 from tabulate import tabulate
 
 from methods import METHODS
-from methods.base import Apart
+from methods.base import CannotStack
 from tasks import DATASETS, TASKS
 from tasks.datasets.memory import digest
 
@@ -59,13 +59,13 @@ def fit_all(label, task, datasets, seeds):
     for n_cells in {data.n_obs for data in datasets}:
         alike = [key for key, data in wanted.items() if data.n_obs == n_cells]
         try:
-            if len(alike) == 1 or not cls.fits_together():
-                raise Apart(label)
-            errors = cls.fit_together([fitted[k] for k in alike], [wanted[k] for k in alike], [k[1] for k in alike])
+            if len(alike) == 1 or not cls.stackable:
+                raise CannotStack(label)
+            errors = cls.fit_stacked([fitted[k] for k in alike], [wanted[k] for k in alike], [k[1] for k in alike])
             for error in errors:
                 if error is not None:
                     raise error
-        except Apart:
+        except CannotStack:
             for key in alike:
                 fitted[key] = cls(config).fit(wanted[key], key[1])
     return [fitted[key] for key in keys], (time.process_time() - start) / len(wanted)

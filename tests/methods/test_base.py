@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from methods import METHODS, Method, register_method
-from methods.base import ABILITIES, ConfigError, column, control, group_means
+from methods.base import ABILITIES, ConfigError, column, control, group_means, key, require, searched
 
 
 class Mine(Method):
@@ -92,3 +92,71 @@ def test_group_means_of_the_pairs_present():
     np.testing.assert_array_equal(means["b", "x"], [2.0, 3.0])
     np.testing.assert_array_equal(means["a", "y"], [10.0, 20.0])
     assert means["a", "y"].dtype == np.float64
+
+
+class Ranged(Mine):
+    name = "ranged"
+
+    @dataclass(frozen=True)
+    class Config:
+        weight: float = key(1.0, least=0)
+        rate: float = searched(0.1, 0.01, 1.0, log=True, above=0)
+        share: float = key(0.5, least=0, below=1)
+        hidden: tuple[int, ...] = key((8, 8), above=0)
+        norm: str = key("batch", among=("batch", "none"))
+        free: float = 2.0
+
+    @classmethod
+    def check(cls, config):
+        require(config.weight <= config.free, "weight", config.weight, f"must be at most free={config.free}")
+
+
+class Narrower(Ranged):
+    name = "narrower"
+
+    @dataclass(frozen=True)
+    class Config(Ranged.Config):
+        weight: float = 0.5
+        norm: str = key("none", among=("none",))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("weight", -0.5, "must be 0 or above"),
+        ("weight", float("nan"), "must be 0 or above"),
+        ("rate", 0.0, "must be above 0"),
+        ("share", 1.0, "must be 0 or above and below 1"),
+        ("hidden", (8, 0), "must be above 0"),
+        ("norm", "layer", "must be one of ('batch', 'none')"),
+        ("weight", 3.0, "must be at most free=2.0"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_the_range(name, value, rule):
+    with pytest.raises(ConfigError) as caught:
+        Ranged.configure(**{name: value})
+    assert str(caught.value) == f"ranged.{name}={value!r}: {rule}"
+
+
+def test_values_at_the_limits_are_allowed():
+    config = Ranged.configure(weight=0.0, share=0.0, free=0.0)
+    assert (config.weight, config.share) == (0.0, 0.0)
+
+
+def test_another_default_keeps_the_range_unless_it_has_its_own():
+    assert Narrower.configure().weight == 0.5
+    with pytest.raises(ConfigError, match=r"narrower.weight=-1.0: must be 0 or above"):
+        Narrower.configure(weight=-1.0)
+    with pytest.raises(ConfigError, match=r"narrower.norm='batch': must be one of \('none',\)"):
+        Narrower.configure(norm="batch")
+
+
+def test_what_tuning_searches_stands_in_the_fields():
+    assert list(Ranged.search_space()) == ["rate"]
+    space = Ranged.search_space()["rate"]
+    assert (space.low, space.high, space.log) == (0.01, 1.0, True)
+
+
+def test_a_code_of_no_latents_is_refused():
+    with pytest.raises(ConfigError, match=r"mine.n_latent=0: must be above 0"):
+        Mine.configure(n_latent=0)

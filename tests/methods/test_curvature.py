@@ -39,9 +39,17 @@ def decoder_of(n_latent, activation="softplus", norm="none", dropout=0.0, hidden
     return decoder.eval()
 
 
-def differentiated(decoder, z):
-    """The Gram matrices by automatic differentiation of the whole decoder, one callable to its output."""
-    return derivative_gram(lambda points: decoder(points), z)
+def differentiated(f, z):
+    """The Gram matrices of any function of points, by automatic differentiation forward twice."""
+
+    def output(point):
+        return f(point[None])[0]
+
+    jacobian = torch.func.vmap(torch.func.jacfwd(output))(z)
+    hessian = torch.func.vmap(torch.func.jacfwd(torch.func.jacfwd(output)))(z)
+    i, j = torch.triu_indices(z.shape[1], z.shape[1])
+    derivatives = torch.cat([jacobian, hessian[..., i, j]], dim=-1)
+    return derivatives.mT @ derivatives
 
 
 # --- surfaces with known curvatures
@@ -66,7 +74,7 @@ def sphere(radius):
 
 
 def curvature_of(f, z):
-    return curvatures(derivative_gram(f, z), z.shape[1])
+    return curvatures(derivative_gram(f, z) if isinstance(f, Decoder) else differentiated(f, z), z.shape[1])
 
 
 def assert_curvatures(found, tangent, normal):
@@ -149,17 +157,6 @@ def test_gram_agrees_with_automatic_differentiation(activation, norm, n_latent):
     assert (single.double() - expected).norm() < 1e-6 * expected.norm()
 
 
-def test_rows_are_first_derivatives_then_pairs_row_by_row():
-    """f = (z₁, z₂, z₁²/2, z₁z₂, z₂²) at 0: J are the first two axes, H₁₁, H₁₂, H₂₂ the others."""
-
-    def f(z):
-        a, b = z.unbind(1)
-        return torch.stack([a, b, a**2 / 2, a * b, b**2], 1)
-
-    gram = derivative_gram(f, torch.zeros(1, 2, dtype=torch.float64))
-    torch.testing.assert_close(gram[0], torch.diag(torch.tensor([1.0, 1, 1, 1, 4], dtype=torch.float64)))
-
-
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_the_curvature_of_a_training_decoder_is_that_of_its_eval_mode(norm):
     decoder, z = decoder_of(2, norm=norm, dropout=0.5), torch.randn(10, 2, dtype=torch.float64)
@@ -190,7 +187,8 @@ def penalties(decoder, z, jitter=1e-3):
 
 
 def sampled_penalties(decoder, z, jitter=1e-3):
-    gram = sampled_gram(decoder, z, jitter, torch.Generator().manual_seed(3))
+    torch.manual_seed(3)
+    gram = sampled_gram(decoder, z, jitter)
     n_latent = z.shape[1]
     return torch.stack([*(c.mean() for c in sampled_curvatures(gram, n_latent, jitter)), metric_scale(gram, n_latent)])
 
@@ -235,22 +233,6 @@ def test_gradients_in_single_precision_are_those_in_double(of, monkeypatch):
         assert (exact - single).norm() < 1e-4 * exact.norm()
 
 
-def test_decoders_stacked_under_vmap_give_what_each_gives():
-    decoders = [Penalised(decoder_of(2), penalties) for _ in range(3)]
-    z = torch.randn(3, 5, 2, dtype=torch.float64)
-    weights, buffers = torch.func.stack_module_state(decoders)
-
-    def one(weights, buffers, z):
-        return torch.func.functional_call(decoders[0], (weights, buffers), (z,)).sum()
-
-    gradients = torch.func.vmap(torch.func.grad(one))(weights, buffers, z)
-    for i, decoder in enumerate(decoders):
-        decoder(z[i]).sum().backward()
-        for name, weight in decoder.named_parameters():
-            if weight.grad is not None:
-                torch.testing.assert_close(gradients[name][i], weight.grad, rtol=1e-9, atol=1e-9)
-
-
 # --- the sampled form
 
 
@@ -292,14 +274,6 @@ def test_one_direction_used_twice_gives_twice_the_curvature_and_the_squared_trac
     assert_mean(many_draws(decoder, point, 60_000).extrinsic, wrong)
 
 
-def test_draws_are_those_of_the_generator():
-    decoder, z = decoder_of(3), torch.randn(4, 3, dtype=torch.float64)
-    first, again, other = (sampled_gram(decoder, z, 1e-3, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first[:, 3, 3], other[:, 3, 3])
-    torch.testing.assert_close(first[:, :3, :3], derivative_gram(decoder, z)[:, :3, :3])
-
-
 # --- the metric
 
 
@@ -309,7 +283,7 @@ def test_jitter_is_relative_to_the_mean_diagonal_of_the_metric():
     def f(z):
         return torch.stack([2 * z[:, 0], z[:, 0] ** 2, 0 * z[:, 1]], 1)
 
-    gram = derivative_gram(f, torch.zeros(1, 2, dtype=torch.float64))
+    gram = differentiated(f, torch.zeros(1, 2, dtype=torch.float64))
     assert torch.isnan(curvatures(gram, 2).extrinsic).all()
     found = curvatures(gram, 2, jitter=0.1)
     # g = diag(4, 0), its mean diagonal 2; H₁₁ = (0, 2, 0) is normal
@@ -344,8 +318,7 @@ def test_mixup_lies_on_lines_through_two_points_and_a_little_beyond():
 
 def test_mixup_moves_all_coordinates_by_one_share():
     z = torch.randn(100, 3, dtype=torch.float64)
-    mixed = mixup(z, 0.2, torch.Generator().manual_seed(0))
-    assert torch.equal(mixed, mixup(z, 0.2, torch.Generator().manual_seed(0)))
+    mixed = mixup(z, 0.2)
     shares = (mixed - z)[:, None] / (z - z[:, None] + torch.eye(100)[..., None])
     # for each point some partner explains every coordinate by the same share
     off = (shares - shares[..., :1]).abs().amax(-1)

@@ -9,7 +9,7 @@ import torch
 from methods.base import ConfigError
 from methods.gamma_vae import GammaVAE
 from methods.nn.curvature import curvatures, derivative_gram
-from methods.vae import VAE
+from methods.vaes import VAE
 from methods.variational import Forward
 from metrics import METRICS
 
@@ -74,7 +74,7 @@ def test_terms_are_weighted_dimensionless_curvatures_at_draws_and_mixtures_of_th
     method, network = untrained(parameter_effects=2.0, extrinsic=3.0, metric_scale=5.0, jitter=0.01)
     point = torch.tensor([[0.7, -1.1]])
     terms = penalties(method, network, point.expand(40, -1))
-    expected = curvatures(derivative_gram(lambda z: network["decoder"](z), point), 2, 0.01)
+    expected = curvatures(derivative_gram(network["decoder"], point), 2, 0.01)
     assert list(terms) == ["kl", "parameter_effects", "extrinsic", "metric_scale"]
     torch.testing.assert_close(terms["parameter_effects"], 2 * 30 * expected.parameter_effects[0], rtol=1e-3, atol=0)
     torch.testing.assert_close(terms["extrinsic"], 3 * 30 * expected.extrinsic[0], rtol=1e-3, atol=0)
@@ -140,15 +140,6 @@ def test_a_decoder_without_second_derivatives_is_refused():
             with pytest.raises(ConfigError, match=rf"{key}='{value}'.*weights to 0"):
                 GammaVAE.configure(**{**NONE, term: 1.0, key: value})
         GammaVAE.configure(**{**NONE, key: value})
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("extrinsic", -1.0), ("parameter_effects", -1.0), ("metric_scale", -1.0), ("eta", -0.1), ("jitter", 0.0)],
-)
-def test_values_that_mean_nothing_are_refused(key, value):
-    with pytest.raises(ConfigError, match=rf"{key}={value}"):
-        GammaVAE.configure(**{key: value})
 
 
 # --- what the terms do

@@ -87,7 +87,7 @@ def test_an_untrained_environment_is_refused_with_those_that_were_trained(traini
 
 def test_remembered_means_survive_their_state(training):
     first, second = Toy().fit(training, 0), Toy()
-    second.restore_latents(first.latent_state())
+    second.restore(first.state())
     assert list(first.latent_means) == list(second.latent_means)
     np.testing.assert_array_equal(
         first.latent_shift("control", "stimulated"), second.latent_shift("control", "stimulated")

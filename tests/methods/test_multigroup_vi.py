@@ -7,8 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from methods import METHODS, CannotFit
-from methods.base import ConfigError
+from methods import CannotFit
 from methods.multigroup_vi import MultiGroupVI
 from methods.variational import Forward
 
@@ -249,7 +248,9 @@ def test_cells_of_an_unknown_group_have_shared_codes_alone(quick, three):
     assert (blocks["private"] == 0).all()
     assert np.isfinite(quick.log_likelihood(cells, 3)).all()
     assert quick.predict(cells, "A").shape == cells.shape
-    with pytest.raises(CannotFit, match="was not trained on group 'never seen'; trained groups: A, B, control"):
+    with pytest.raises(
+        CannotFit, match="was not trained on environment 'never seen'; trained environments: A, B, control"
+    ):
         quick.predict(cells, "never seen")
 
 
@@ -337,15 +338,3 @@ def test_where_there_are_counts_they_are_zero_inflated(labelled):
     # encoders read the logarithm of the counts
     read = method.encoder_input(method.network, method.tensors(data))
     np.testing.assert_allclose(read.numpy(), np.log1p(counts), rtol=1e-6)
-
-
-def test_a_restored_one_predicts_alike(quick, three):
-    restored = METHODS["multigroup-vi"](quick.config)
-    restored.restore(quick.state())
-    np.testing.assert_array_equal(restored.predict(three, "B"), quick.predict(three, "B"))
-
-
-@pytest.mark.parametrize(("key", "value"), [("n_private", 0), ("wasserstein", -1.0), ("warmup", -1)])
-def test_values_out_of_range_are_refused_by_name(key, value):
-    with pytest.raises(ConfigError, match=rf"^multigroup-vi\.{key}="):
-        MultiGroupVI.configure(**{key: value})

@@ -119,4 +119,4 @@ def test_scaled_expression_goes_back_to_the_scale_of_x(labelled):
     observed = observation("gaussian", 4)
     observed.calibrate(data)
     np.testing.assert_allclose(observed.expression(observed.tensors(data)["x"]), data.X, rtol=1e-5)
-    assert float(observed.log_volume()) == pytest.approx(-4 * np.log(float(observed.scaler.scale)), rel=1e-5)
+    assert float(observed.log_volume()) == pytest.approx(-4 * np.log(float(observed.scaler.std)), rel=1e-5)

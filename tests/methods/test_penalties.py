@@ -11,22 +11,19 @@ from scipy.special import gammaln, logsumexp, polygamma
 from torch.autograd import gradcheck, gradgradcheck
 from torch.distributions import Independent, Normal, kl_divergence
 
+from methods.nn.kernels import mean_of_gaussians
 from methods.nn.penalties import (
     TRVAE_WIDTHS,
-    _MeanOfGaussians,
     categorical_dirichlet_kl,
     coordinate_kernels,
     delta_kernel,
     dhsic,
     dip,
     discriminator_loss,
-    factor_total_correlation,
     gaussian_kernel,
     gumbel_sigmoid,
     kl_normal,
-    kl_standard_normal,
     log_beta,
-    mmd,
     nuisance_kernels,
     pairwise_mmd,
     permute_codes,
@@ -61,7 +58,6 @@ def test_kl_to_a_shifted_prior_agrees_with_torch_distributions():
     torch.testing.assert_close(kl_normal(mean, log_variance, prior), expected, rtol=1e-12, atol=1e-12)
     # one unit away from the prior in each of ten dimensions
     torch.testing.assert_close(kl_normal(torch.ones(3, 10), torch.zeros(3, 10), torch.zeros(10)), torch.full((3,), 5.0))
-    assert torch.equal(kl_normal(mean, log_variance, torch.zeros(4)), kl_standard_normal(mean, log_variance))
 
 
 def test_squared_wasserstein_distance_to_the_origin_is_the_second_moment():
@@ -82,6 +78,11 @@ def test_gradients_of_the_divergences_agree_with_finite_differences():
 
 
 # --- maximum mean discrepancy
+
+
+def mmd(x, y, widths):
+    conditions = torch.arange(2).repeat_interleave(torch.tensor([len(x), len(y)]))
+    return pairwise_mmd(torch.cat([x, y]), conditions, 2, widths)
 
 
 def mmd_by_loops(x, y, widths):
@@ -156,7 +157,7 @@ def test_gradients_of_the_mmd_agree_with_finite_differences():
     conditions = torch.tensor([0, 1, 2, 2, 0, 1, 0])
     assert gradcheck(lambda v: pairwise_mmd(v, conditions, 4, (0.5, 2.0, 30.0)), (values,))
     squared = values.detach().square().sum(1).requires_grad_()
-    assert gradgradcheck(lambda s: _MeanOfGaussians.apply(s, (0.5, 2.0, 30.0)), (squared,))
+    assert gradgradcheck(lambda s: mean_of_gaussians(s, (0.5, 2.0, 30.0)), (squared,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -348,28 +349,20 @@ def test_codes_are_permuted_each_dimension_by_itself():
     z = normals(500, 3)
     z[:, 1] = z[:, 0]
     kept = z.clone()
-    permuted = permute_codes(z, generator=generator())
+    torch.manual_seed(0)
+    permuted = permute_codes(z)
     assert torch.equal(z, kept)
     assert torch.equal(permuted.sort(0).values, z.sort(0).values)
     assert np.abs(np.corrcoef(permuted.numpy().T) - np.eye(3)).max() < 0.15
-    assert torch.equal(permuted, permute_codes(z, generator=generator()))
-    assert not torch.equal(permuted, permute_codes(z, generator=generator(1)))
 
 
 def test_all_permutations_are_equally_likely():
     z = torch.arange(3.0)[:, None].expand(-1, 6000)
-    orders = permute_codes(z, generator=generator()).long()
+    torch.manual_seed(0)
+    orders = permute_codes(z).long()
     _, observed = torch.unique(orders, dim=1, return_counts=True)
     assert stats.chisquare(observed.numpy()).pvalue > 0.001
     assert len(observed) == 6
-
-
-def test_the_ideal_discriminator_gives_the_total_correlation():
-    rho = 0.7
-    z = correlated(100_000, rho).numpy()
-    log_ratio = stats.multivariate_normal.logpdf(z, cov=[[1, rho], [rho, 1]]) - stats.norm.logpdf(z).sum(1)
-    found = factor_total_correlation(torch.from_numpy(log_ratio)).item()
-    assert found == pytest.approx(-0.5 * math.log(1 - rho**2), abs=4 * log_ratio.std() / math.sqrt(100_000))
 
 
 def test_discriminator_loss_is_the_cross_entropy_of_its_two_halves():

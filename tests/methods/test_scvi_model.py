@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from methods.addresses import method_at
 from methods.base import CannotFit, ConfigError
-from methods.wrapped import NoMethod
+from methods.wrapping import method_at
+from methods.wrapping.base import NoMethod
 from tests.methods.test_scvi import counted, environments  # noqa: F401 - a fixture
 
 LINEAR, SCANVI = "scvi.model:LinearSCVI", "scvi.model:SCANVI"

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from methods.base import CannotFit
-from methods.nn.training import Adversary, NonFiniteLoss, Schedule, _spread, train, train_together
+from methods.nn.training import Adversary, NonFiniteLoss, Schedule, _spread, train, train_stacked
 
 STEP = 0.5
 
@@ -339,7 +339,7 @@ def test_an_adversary_takes_its_own_steps_before_each_of_the_model():
         lambda network, read: network.against * (1 + 0 * read) + 0 * read,
     )
     tensors, schedule = {"x": torch.zeros(10, 1)}, Schedule(2, STEP, 5, 0.0, 9)
-    train_together(Watching(), [network], tensors, schedule, [0], "toy", adversary=adversary)
+    train_stacked(Watching(), [network], tensors, schedule, [0], "toy", adversary=adversary)
     # three steps down before each of the model's four up; no gradient passes from the one to the other
     np.testing.assert_allclose(at, [(i * STEP, -0.75 * (i + 1)) for i in range(4)], atol=1e-4)
 

@@ -18,7 +18,7 @@ from bench.environment import describe
 from bench.plan.plugins import PluginError, load_plugin
 from bench.records import PlanError
 from methods import METHODS
-from methods.addresses import is_address
+from methods.wrapping import is_address
 
 for name in filter(None, os.environ.get("BENCH_PRELOAD", "").split(",")):
     if is_address(name):

@@ -27,7 +27,7 @@ import numpy as np
 from bench.studies.check.extremes import EXTREMES, ORDINARY, extreme
 from bench.studies.check.subject import TARGET, CheckFailed, NotApplicable, Subject, cells, differences, outputs
 from methods import CannotFit
-from methods.base import ABILITIES, PRESETS, ConfigError
+from methods.base import ABILITIES, PRESETS, ConfigError, Method
 
 #: Epochs of a second try, for what three epochs may not have learned yet.
 LONGER = 60
@@ -207,7 +207,7 @@ def embed_again(subject: Subject) -> str:
     """Embedding twice gives the same codes, and leaves the fitted state alone."""
     subject.can("embed")
     method = subject.fitted
-    before = copy.deepcopy(method.state()) if hasattr(method, "state") else {}
+    before = copy.deepcopy(method.state()) or {}
     first, in_training = method.embed(subject.queries), method.embed(subject.data)
     again = {"embed": method.embed(subject.queries), "embed of training cells": method.embed(subject.data)}
     said = differences({"embed": first, "embed of training cells": in_training}, again)
@@ -489,12 +489,12 @@ def save_and_load(subject: Subject) -> str:
     from bench.jobs.fits import load, save
 
     cls = subject.cls
-    halves = hasattr(cls, "state"), hasattr(cls, "restore")
-    if not any(halves):
-        raise NotApplicable("it has no state() and restore(): each cell fits it anew")
-    require(all(halves), f"it has {'state' if halves[0] else 'restore'}() alone: define both, or neither")
+    own = [name for name in ("state", "restore") if getattr(cls, name) is not getattr(Method, name)]
+    require(len(own) != 1, f"it has {''.join(own)}() alone: define both, or neither")
     method = subject.fitted
     state = method.state()
+    if state is None:
+        raise NotApplicable("it has an attribute that cannot be stored (methods.state): each job fits it anew")
     odd = [str(key) for key, value in state.items() if not isinstance(key, str) or not _plain(value)]
     require(
         not odd,

@@ -6,27 +6,29 @@ import importlib
 import re
 
 from methods.base import CannotFit, Method
-from methods.wrapped import ACCEPTED, NoMethod
+from methods.wrapping.base import ACCEPTED, NoMethod
+
+__all__ = ["NoMethod", "is_address", "method_at"]
 
 _ADDRESS = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)")
 
 
 def is_address(text: str) -> bool:
-    """Tell ``package.module:Class`` from a method's name and from ``file.py:Class``."""
+    """Return whether ``text`` is ``package.module:Class``, and neither a method's name nor ``file.py:Class``."""
     return bool(_ADDRESS.fullmatch(text)) and ".py:" not in text
 
 
 def method_at(address: str) -> type[Method]:
-    """Return the method that stands at ``package.module:Class``, or one made of the class there.
+    """Return the method at ``package.module:Class``, or a method that wraps the class there.
 
-    A wrapped class is a method whose name is its address.
+    The name of a method that wraps a class is its address.
 
     Raises
     ------
     NoMethod
-        No such module or class, or a class of none of the kinds that are accepted.
+        There is no such module or class, or the class is of no accepted kind.
     """
-    from methods import scvi_model, sklearn_transformer
+    from methods.wrapping import scvi_model, sklearn_transformer
 
     module_name, _, name = address.partition(":")
     package = module_name.partition(".")[0]
@@ -41,20 +43,20 @@ def method_at(address: str) -> type[Method]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # a module that this one needs
+            raise  # a module that this module imports
         if error.name == package:
             hint = f"pip install {package}, where that is its name there, or file.py:Class for a file of yours"
             raise NoMethod(f"no package {package!r} is installed here; {hint}") from error
         raise NoMethod(f"there is no module {error.name!r} in the installed package {package!r}") from error
-    found = getattr(module, name, None)
-    if not isinstance(found, type):
+    cls = getattr(module, name, None)
+    if not isinstance(cls, type):
         classes = sorted(key for key, value in vars(module).items() if isinstance(value, type) and key[:1] != "_")
-        what = "no" if found is None else f"a {type(found).__name__} and no class"
+        what = "no" if cls is None else f"a {type(cls).__name__} and no class"
         raise NoMethod(f"{module_name} has {what} {name!r}; its classes are {', '.join(classes) or 'none'}")
-    if issubclass(found, Method):
-        return found
-    if scvi_model.is_model(found):
-        return scvi_model.wrapped(address, found)
-    if sklearn_transformer.is_estimator(found):
-        return sklearn_transformer.wrapped(address, found)
+    if issubclass(cls, Method):
+        return cls
+    if scvi_model.is_model(cls):
+        return scvi_model.wrapped(address, cls)
+    if sklearn_transformer.is_estimator(cls):
+        return sklearn_transformer.wrapped(address, cls)
     raise NoMethod(f"{name} is none of these: {ACCEPTED}")

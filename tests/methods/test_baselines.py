@@ -52,7 +52,7 @@ def test_a_new_environment_is_known_from_few_cells(crossed, labelled, queries):
     )
     few = labelled(np.tile(PROFILES[0] + 7.0, (3, 1)), ["novel"] * 3, ["type0"] * 3)
     adapted = fitted.adapt(few)
-    np.testing.assert_allclose(adapted.shifts("control", "novel")[1], np.full((1, 4), 7.0), atol=1e-5)
+    np.testing.assert_allclose(adapted.means.shifts("control", "novel")[1], np.full((1, 4), 7.0), atol=1e-5)
     restored = METHODS["mean-shift"](METHODS["mean-shift"].configure())
     restored.restore(adapted.state())
     assert restored.means.sizes == adapted.means.sizes

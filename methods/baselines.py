@@ -1,6 +1,6 @@
-"""Simple baselines for predicting an environment: the bar that a model has to clear.
+"""Simple baselines for predicting an environment.
 
-All of them add a shift to the cells they are given, x̂ = x + Δ̂(content). They differ in Δ̂ alone.
+All of them add a shift to the given cells, x̂ = x + Δ̂(content). They differ in Δ̂ alone.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from methods.base import CannotFit, Method, column, group_means, means_state, parts_of, restored_means
+from methods.base import Method, column, group_means, key, parts_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Shift(Method):
     """Add to every cell the shift expected of its content label.
 
-    Δ(content) = mean x(target, content) − mean x(source, content), from training cells, float64, of the contents that
-    have :data:`methods.base.LEAST_CELLS` cells or more in both; where none has, of all that both have.
+    Δ(content) = mean x(target, content) − mean x(source, content), from training cells in float64, for contents with
+    :data:`methods.base.LEAST_CELLS` cells or more in both environments; where there is none, for all contents in both.
     """
 
     tags = frozenset({"baseline", "prediction"})
@@ -31,18 +31,6 @@ class Shift(Method):
         """Keep the mean expression of each (environment, content)."""
         self.means = group_means(np.asarray(data.X), column(data, "environment"), column(data, "content"))
         return self
-
-    def shifts(self, source: str, target: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return source profiles and shifts, each (n_contents, n_genes), of contents with enough cells in both."""
-        both = self.means.shared(source, target)
-        if not both:
-            seen = sorted({environment for environment, _ in self.means})
-            raise CannotFit(
-                f"no content label was trained in both {source!r} and {target!r}; trained environments: "
-                f"{', '.join(seen)}"
-            )
-        profiles = np.stack([self.means[source, content] for content in both])
-        return profiles, np.stack([self.means[target, content] for content in both]) - profiles
 
     def adapt(self, data: AnnData) -> Self:
         """Return a copy that also knows the mean expression of ``data``'s environments."""
@@ -62,14 +50,6 @@ class Shift(Method):
             mask = (column(data, "environment") == source) & (column(data, "content") == content)
             predicted[mask] += self.shift(profile, source, target_environment).astype(np.float32)
         return predicted
-
-    def state(self) -> dict[str, Any]:
-        """Return the fitted means."""
-        return means_state("group", self.means)
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take back the fitted means."""
-        self.means = restored_means("group", state)
 
 
 class NoChange(Shift):
@@ -91,7 +71,7 @@ class MeanShift(Shift):
 
     def shift(self, profile: np.ndarray, source: str, target: str) -> np.ndarray:
         """Return the mean of the trained shifts."""
-        return self.shifts(source, target)[1].mean(axis=0)
+        return self.means.shifts(source, target)[1].mean(axis=0)
 
 
 class AdditiveShift(MeanShift):
@@ -106,13 +86,13 @@ class AdditiveShift(MeanShift):
 
 
 class NearestTypeShift(Shift):
-    """Predict the shift of the content label whose source profile correlates best with this one's."""
+    """Predict the shift of the content label whose source profile correlates best with that of the cells."""
 
     name = "nearest-type-shift"
 
     def shift(self, profile: np.ndarray, source: str, target: str) -> np.ndarray:
         """Return the shift of the nearest label by Pearson correlation of source profiles."""
-        profiles, shifts = self.shifts(source, target)
+        profiles, shifts = self.means.shifts(source, target)
         centred = profiles - profiles.mean(axis=1, keepdims=True)
         query = profile - profile.mean()
         norms = np.linalg.norm(centred, axis=1) * np.linalg.norm(query)
@@ -123,26 +103,26 @@ class NearestTypeShift(Shift):
 class RidgeShift(Shift):
     """Ridge regression of the shift on the source profile, over the trained content labels.
 
-    Both are centred over labels, so that the strongest penalty gives the mean shift. With T labels and
-    many genes the dual form is solved: Δ̂ = Δ̄ + k(K + λI)⁻¹(Δ − Δ̄), K the T × T Gram matrix of the centred
-    profiles. λ is the one of ``strengths`` (in units of the mean of K's diagonal) with the smallest
-    leave-one-label-out error, each left-out label being predicted by a refit without it.
+    Both are centred over labels, so that the strongest penalty gives the mean shift. With T labels and many genes the
+    dual form is solved: Δ̂ = Δ̄ + k(K + λI)⁻¹(Δ − Δ̄), K the T × T Gram matrix of the centred profiles. λ is the value
+    of ``strengths`` (in units of the mean of K's diagonal) with the smallest leave-one-label-out error; each label is
+    predicted by a fit without it.
     """
 
     name = "ridge-shift"
 
     @dataclass(frozen=True)
     class Config:
-        """Penalties tried."""
+        """Penalties to choose from."""
 
         # decades around the natural scale of the Gram matrix; ours
-        strengths: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
+        strengths: tuple[float, ...] = key((0.01, 0.1, 1.0, 10.0, 100.0), least=0)
 
     def shift(self, profile: np.ndarray, source: str, target: str) -> np.ndarray:
         """Return the ridge prediction (n_genes,) at the best penalty."""
-        profiles, shifts = self.shifts(source, target)
+        profiles, shifts = self.means.shifts(source, target)
         n_labels = len(profiles)
-        if n_labels < 3:  # leaving one of two out leaves a single point: nothing to regress
+        if n_labels < 3:  # without one of two labels a single point is left: nothing to regress
             return shifts.mean(axis=0)
         errors = []
         for strength in self.config.strengths:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
@@ -11,26 +10,32 @@ import numpy as np
 
 from methods.base import CannotFit, ConfigError
 from methods.latent_arithmetic import LatentArithmetic
-from methods.wrapped import ACCEPTED, NoMethod, Wrapped, configuration, parameters, plain_defaults, required, version
+from methods.wrapping.base import (
+    ACCEPTED,
+    NoMethod,
+    Wrapped,
+    method_class,
+    parameters,
+    plain_defaults,
+    required,
+    version,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Number of components where neither the user nor the task says one: the suite's common code size.
-N_COMPONENTS = 10
-
 
 class SklearnTransformer(Wrapped):
-    """An estimator with ``fit`` and ``transform``, which read X as it is; its settings are the constructor's.
+    """An estimator with ``fit`` and ``transform``, which read X unchanged; its settings are those of the constructor.
 
-    ``random_state`` is the seed. ``n_components``, where there is one, is the size of the code.
+    ``random_state`` is the seed. ``n_components``, if it has this setting, is the size of the code.
     """
 
     code_size = "n_components"
 
     @classmethod
     def configure(cls, preset: str = "default", dataset: str = "", **changes: Any) -> Any:
-        """Return the configuration, which scikit-learn has checked where the estimator can."""
+        """Return the configuration; scikit-learn has checked it if the estimator has such a check."""
         config = super().configure(preset, dataset, **changes)
         check = getattr(cls.wraps(**asdict(config)), "_validate_params", None)
         if check is not None:
@@ -43,7 +48,7 @@ class SklearnTransformer(Wrapped):
         return config
 
     def fit(self, data: AnnData, seed: int) -> Self:
-        """Fit the estimator; what it warns of is noted, also that it has not converged."""
+        """Fit the estimator, and note its warnings, also the warning that it did not converge."""
         settings = asdict(self.config)
         if "random_state" in parameters(self.wraps):
             settings["random_state"] = seed
@@ -53,7 +58,7 @@ class SklearnTransformer(Wrapped):
         if tags is not None and tags.input_tags.positive_only and x.min() < 0:
             raise CannotFit(f"{self.name} needs X of 0 or above; in these data it goes down to {x.min():.4g}")
         with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)  # of which scikit-learn's are
+            warnings.simplefilter("always", UserWarning)  # the base of scikit-learn's warnings
             self.estimator.fit(x)
         for warning in caught:
             if warning.category.__name__ == "ConvergenceWarning":
@@ -68,7 +73,7 @@ class SklearnTransformer(Wrapped):
 
 
 class InvertibleTransformer(SklearnTransformer, LatentArithmetic):
-    """One that also has ``inverse_transform``, which decodes; it predicts by latent arithmetic."""
+    """A transformer with ``inverse_transform``, which decodes; it predicts by latent arithmetic."""
 
     def fit(self, data: AnnData, seed: int) -> Self:
         """Fit the estimator and remember the mean codes."""
@@ -82,24 +87,24 @@ class InvertibleTransformer(SklearnTransformer, LatentArithmetic):
 
         try:
             return _dense(self.estimator.inverse_transform(codes))
-        except NotFittedError as error:  # an inverse that has to be asked for, as KernelPCA's
+        except NotFittedError as error:  # the inverse is a setting, as in KernelPCA
             raise CannotFit(f"{self.name} cannot decode with these settings: {error}") from error
 
 
 def is_estimator(cls: type) -> bool:
-    """Return whether a class is of the kind that scikit-learn calls an estimator."""
+    """Return whether a class is an estimator in the sense of scikit-learn."""
     return callable(getattr(cls, "fit", None)) and any(
         callable(getattr(cls, name, None)) for name in ("transform", "fit_transform", "predict")
     )
 
 
 def wrapped(address: str, cls: type) -> type[SklearnTransformer]:
-    """Return the method that an estimator makes.
+    """Return the method that wraps an estimator.
 
     Raises
     ------
     NoMethod
-        It cannot transform cells that it was not fitted to, or needs what a method is not handed.
+        It cannot transform new cells, or needs arguments that a method does not have.
     """
     name = cls.__name__
     if not callable(getattr(cls, "transform", None)):
@@ -113,31 +118,17 @@ def wrapped(address: str, cls: type) -> type[SklearnTransformer]:
         others = ["y"]
     if others:
         raise NoMethod(f"{name}.fit needs {', '.join(others)} besides X, which a method is not handed; {ACCEPTED}")
-    defaults = plain_defaults(cls, but={"random_state"})
     package = f"{cls.__module__.partition('.')[0]} {version(cls)}".strip()
-    sources = dict.fromkeys(defaults, package)
-    if "n_components" in parameters(cls):
-        sources["n_components"] = f"the suite's common code size; {package}: {parameters(cls)['n_components'].default}"
-        defaults["n_components"] = N_COMPONENTS
     invertible = callable(getattr(cls, "inverse_transform", None))
-    bases = (InvertibleTransformer,) if invertible else (SklearnTransformer,)
-    return type(
-        name,
-        bases,
-        {
-            "__module__": __name__,
-            "__doc__": f"{(inspect.getdoc(cls) or name).splitlines()[0]}\n\n{address} of {package}, wrapped.",
-            "name": address,
-            "wraps": cls,
-            "tags": frozenset({"embedding", "wrapped"} | ({"prediction"} if invertible else set())),
-            "reference": package,
-            "Config": configuration(defaults, sources, "n_components"),
-        },
-    )
+    base = InvertibleTransformer if invertible else SklearnTransformer
+    defaults = plain_defaults(cls, but={"random_state"})
+    if "n_components" in parameters(cls):
+        defaults["n_components"] = parameters(cls)["n_components"].default
+    return method_class(base, address, cls, package, defaults, invertible)
 
 
 def _tags(estimator: Any) -> Any:
-    """Return what an estimator says of itself; None where it is of another kind than scikit-learn's own."""
+    """Return the tags of an estimator; None if it has none, since it does not derive from scikit-learn's base."""
     tags = getattr(estimator, "__sklearn_tags__", None)
     return None if tags is None else tags()
 

@@ -9,40 +9,48 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from methods.base import CannotFit, ConfigError, column, control
+from methods.base import CannotFit, ConfigError, column, control, require_trained
 from methods.scvi import MIN_CELLS, seeded_everywhere
-from methods.wrapped import ACCEPTED, NoMethod, Wrapped, configuration, parameters, plain_defaults, required, version
+from methods.wrapping.base import (
+    ACCEPTED,
+    N_LATENT,
+    NoMethod,
+    Wrapped,
+    method_class,
+    parameters,
+    plain_defaults,
+    required,
+    version,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Size of the code where neither the user nor the task says one: the suite's common code size.
-N_LATENT = 10
-#: Draws from the posterior of a cell's code that a prediction is the mean over.
+#: A prediction is the mean over this many draws from the posterior of a cell's code.
 DRAWS = 25
-#: What cells are called whose label the model is not told.
+#: Label of cells whose label the model is not told.
 UNLABELLED = "unlabelled"
-#: What a class is told of where its counts, environments and labels are; it may need no more than these.
+#: Arguments of ``setup_anndata`` for counts, environments and labels; a class may require no others.
 KNOWN = ("layer", "batch_key", "labels_key", "unlabeled_category")
-#: Parameters of ``train`` that say where it runs and not what it does.
+#: Parameters of ``train`` for the machine, which are no settings.
 _MACHINE = frozenset({"accelerator", "devices", "device"})
-#: What ``get_normalized_expression`` must take so that a prediction can be made of it.
+#: Parameters of ``get_normalized_expression`` that a prediction needs.
 _PREDICTS = frozenset({"transform_batch", "library_size", "n_samples", "return_mean", "return_numpy"})
 
 
 class ScviModel(Wrapped):
-    """A model class of scvi-tools; its settings are the constructor's and those of ``train``.
+    """A model class of scvi-tools; its settings are those of the constructor and of ``train``.
 
-    ``setup_anndata`` is told of the counts as ``layer``, of the environment as ``batch_key``, and of the content label
-    as ``labels_key`` where the class is about labels: where it must be given one, or takes an ``unlabeled_category``.
-    Cells of an environment that it was not trained on are embedded as if of one that it was.
+    ``setup_anndata`` gets the counts as ``layer`` and the environment as ``batch_key``. It gets the content label as
+    ``labels_key`` if it requires one or takes an ``unlabeled_category``. Cells of an untrained environment are embedded
+    as cells of a trained one, the control if that was trained.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"smoke": {"max_epochs": 5}}
     uses_gpu = True
 
     def fit(self, data: AnnData, seed: int) -> Self:
-        """Set the data up, and train with the class's own schedule."""
+        """Set up the data, and train with the schedule of the class."""
         if data.n_obs < MIN_CELLS:
             raise CannotFit(f"{self.name} needs at least {MIN_CELLS} cells, got {data.n_obs}")
         self.environments = sorted(set(column(data, "environment").tolist()))
@@ -63,7 +71,7 @@ class ScviModel(Wrapped):
         return self
 
     def setup(self) -> dict[str, str]:
-        """Return what ``setup_anndata`` is told."""
+        """Return the arguments of ``setup_anndata``."""
         takes = parameters(self.wraps.setup_anndata)
         labelled = "unlabeled_category" in takes or "labels_key" in required(self.wraps.setup_anndata)
         keys = {"layer": "counts", "batch_key": "environment"}
@@ -72,12 +80,12 @@ class ScviModel(Wrapped):
         return {key: value for key, value in keys.items() if key in takes}
 
     def quiet(self) -> dict[str, bool]:
-        """Return the arguments of ``train`` for neither a progress bar nor a summary, where it takes them."""
+        """Return the arguments of ``train`` that switch off progress bar and summary, if it takes them."""
         passes_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.wraps.train).parameters.values())
         return {"enable_progress_bar": False, "enable_model_summary": False} if passes_on else {}
 
     def cells(self, data: AnnData) -> AnnData:
-        """Return counts, environments and labels as scvi-tools is handed them; CannotFit where there are no counts."""
+        """Return counts, environments and labels for scvi-tools; raise CannotFit where there are no counts."""
         from anndata import AnnData as Cells
 
         if "counts" not in data.layers:
@@ -102,28 +110,25 @@ class ScviModel(Wrapped):
 
 
 class PredictingModel(ScviModel):
-    """One that says what a cell would express in another batch; ``predict`` brings that to the scale of X.
+    """A model that returns the expression of a cell in another batch; ``predict`` brings it to the scale of X.
 
-    This is log1p of the expected expression, which is above the expectation of X itself (Jensen), as X of counts is the
-    logarithm's: by little where counts are large.
+    A prediction is log1p of the expected expression. It is above the expectation of X, which is a logarithm (Jensen),
+    by little where counts are large.
     """
 
     def fit(self, data: AnnData, seed: int) -> Self:
-        """Train, on data whose scale predictions can be brought to."""
+        """Train on data with an X to whose scale predictions can be brought."""
         from methods.nn.observation import observation
 
-        observation("negative-binomial", data.n_vars).calibrate(data)  # refuses what X is not made of
+        # raises CannotFit unless X is made of the counts
+        observation("negative-binomial", data.n_vars).calibrate(data)
         super().fit(data, seed)
         self.note("predictions are log1p of the normalised expression, times the sum of expm1(X) of each cell")
         return self
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return the expression (n_cells, n_genes) of ``data``'s cells in ``target_environment``."""
-        if target_environment not in self.environments:
-            raise CannotFit(
-                f"{self.name} was not trained on environment {target_environment!r}; trained environments: "
-                f"{', '.join(self.environments)}"
-            )
+        require_trained(self.name, target_environment, self.environments)
         with seeded_everywhere(0):
             share = self.model.get_normalized_expression(
                 self.cells(data),
@@ -138,7 +143,7 @@ class PredictingModel(ScviModel):
 
 
 class AbsentModel(PredictingModel):
-    """What stands for a model class while scvi-tools is not installed."""
+    """A stand-in for a model class while scvi-tools is not installed."""
 
     tags = frozenset({"embedding", "prediction", "wrapped"})
     uses_gpu = False
@@ -146,41 +151,41 @@ class AbsentModel(PredictingModel):
 
     @dataclass(frozen=True)
     class Config:
-        """What model classes commonly have."""
+        """Settings that most model classes have."""
 
         n_latent: int = N_LATENT  # the suite's common code size
         max_epochs: int = 400  # scvi-tools, of up to 20,000 cells
 
     @classmethod
     def depends(cls) -> str:
-        """Return the address and why it is not there: once it is, cells are run."""
+        """Return the address and why the class is missing, so that jobs run once it is installed."""
         return f"{cls.name} {cls.reason}"
 
     @classmethod
     def configure(cls, preset: str = "default", dataset: str = "", **changes: Any) -> Any:
-        """Return the configuration; the class's own settings cannot be known."""
+        """Return the configuration; the settings of the class itself are unknown."""
         try:
             return super().configure(preset, dataset, **changes)
         except ConfigError as error:
             raise ConfigError(f"{error}; more are known where scvi-tools is installed ({cls.reason})") from error
 
     def fit(self, data: AnnData, seed: int) -> Self:
-        """Refuse, with how to install it."""
+        """Refuse, and say how to install it."""
         raise CannotFit(self.reason)
 
 
 def is_model(cls: type) -> bool:
-    """Return whether a class is of the kind that scvi-tools calls a model."""
+    """Return whether a class is a model in the sense of scvi-tools."""
     return all(callable(getattr(cls, name, None)) for name in ("setup_anndata", "train"))
 
 
 def wrapped(address: str, cls: Any) -> type[ScviModel]:
-    """Return the method that a model class makes.
+    """Return the method that wraps a model class.
 
     Raises
     ------
     NoMethod
-        It has no codes, or needs what the data of this suite do not have.
+        It has no codes, or needs data that this suite does not have.
     """
     name = cls.__name__
     embedding = getattr(cls, "get_latent_representation", None)
@@ -196,42 +201,27 @@ def wrapped(address: str, cls: Any) -> type[ScviModel]:
             raise NoMethod(f"{name}: {where} needs {', '.join(lacking)}, which a method is not handed; {ACCEPTED}")
     package = f"scvi-tools {version(cls)}"
     defaults = {**_of_train(cls), **_plain(cls)}
-    sources = dict.fromkeys(defaults, package)
-    if "n_latent" in defaults:
-        sources["n_latent"] = f"the suite's common code size; {package}: {defaults['n_latent']}"
-        defaults["n_latent"] = N_LATENT
     predicts = "batch_key" in parameters(cls.setup_anndata) and hasattr(cls, "get_normalized_expression")
     predicts = predicts and set(parameters(cls.get_normalized_expression)) >= _PREDICTS
-    return type(
-        name,
-        (PredictingModel,) if predicts else (ScviModel,),
-        {
-            "__module__": __name__,
-            "__doc__": f"{(inspect.getdoc(cls) or name).splitlines()[0]}\n\n{address} of {package}, wrapped.",
-            "name": address,
-            "wraps": cls,
-            "tags": frozenset({"embedding", "wrapped"} | ({"prediction"} if predicts else set())),
-            "reference": package,
-            "presets": {"smoke": {"max_epochs": 5}} if "max_epochs" in defaults else {},
-            "Config": configuration(defaults, sources, "n_latent"),
-        },
-    )
+    base = PredictingModel if predicts else ScviModel
+    presets = base.presets if "max_epochs" in defaults else {}
+    return method_class(base, address, cls, package, defaults, predicts, presets=presets)
 
 
 def absent(address: str, reason: str) -> type[ScviModel]:
-    """Return the method that a model class cannot make where scvi-tools is not installed: its cells are skipped."""
+    """Return the stand-in for a model class where scvi-tools is not installed; its jobs are skipped."""
     about = f"Not known here.\n\n{reason}"
     made = {"__module__": __name__, "__doc__": about, "name": address, "reason": reason}
     return type(address.partition(":")[2], (AbsentModel,), made)
 
 
 def _of_train(cls: Any) -> dict[str, Any]:
-    """Return the settings of ``train`` that the constructor has none of the same name of."""
+    """Return the settings of ``train`` whose names the constructor does not have."""
     return _plain(cls.train, {*_MACHINE, *parameters(cls)})
 
 
 def _plain(function: Any, but: Collection[str] = ()) -> dict[str, Any]:
-    """Return the defaults that can be set to something else plain: none often stands for a dictionary or an array."""
+    """Return the plain defaults; None is a plain default if the annotation has plain types only (not a dictionary)."""
     types = {"int", "float", "str", "bool", "None"}
     kept = {}
     for name, default in plain_defaults(function, but).items():

@@ -1,4 +1,4 @@
-"""Replicas trained in one pass are what each is alone."""
+"""Stacked fits are what each is by itself."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,10 @@ import torch
 from scipy.sparse import csr_matrix
 
 from methods import METHODS
-from methods.base import Apart
-from methods.nn.training import Schedule, train, train_together
+from methods.base import CannotStack
+from methods.nn.training import Schedule, train, train_stacked
 
-NAMES = [name for name in METHODS if METHODS[name].fits_together()]
+NAMES = [name for name in METHODS if METHODS[name].stackable]
 SEEDS = (0, 1, 5)
 
 
@@ -50,11 +50,11 @@ def assert_alike(one, other):
 def check(name, cells, **changes):
     # 21 training minibatches in three epochs
     schedule = Schedule(max_epochs=3, learning_rate=1e-3, minibatch=9, validation=0.1, patience=9)
-    together, tensors, strata = prepared(name, cells, **changes)
-    networks = [method.network for method in together]
-    outcomes = train_together(together[0], networks, tensors, schedule, SEEDS, name, strata)
+    stacked, tensors, strata = prepared(name, cells, **changes)
+    networks = [method.network for method in stacked]
+    outcomes = train_stacked(stacked[0], networks, tensors, schedule, SEEDS, name, strata)
     alone, tensors, strata = prepared(name, cells, **changes)
-    for method, other, seed, outcome in zip(alone, together, SEEDS, outcomes, strict=True):
+    for method, other, seed, outcome in zip(alone, stacked, SEEDS, outcomes, strict=True):
         expected = train(method, method.network, tensors, schedule, seed, name, strata)
         assert_alike(other.network, method.network)
         assert outcome.best_epoch == expected.best_epoch
@@ -63,7 +63,7 @@ def check(name, cells, **changes):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_replica_equals_its_single_fit(name, cells):
+def test_each_stacked_fit_equals_its_single_fit(name, cells):
     check(name, cells, n_latent=4, hidden=(8, 6))
 
 
@@ -83,7 +83,7 @@ def test_so_do_other_networks_and_likelihoods(changes, cells):
     check("vae", cells, n_latent=4, hidden=(8, 6), **changes)
 
 
-# --- what each has of its own
+# --- what differs between fits
 
 
 class Line(torch.nn.Module):
@@ -116,10 +116,10 @@ def pulled(tensors, seeds, starts, **changes):
     schedule = Schedule(
         **{"max_epochs": 200, "learning_rate": 0.05, "minibatch": 16, "validation": 0.2, "patience": 5} | changes
     )
-    return networks, train_together(Pull(), networks, tensors, schedule, seeds, "pull", None, starts)
+    return networks, train_stacked(Pull(), networks, tensors, schedule, seeds, "pull", None, starts)
 
 
-def test_replicas_with_their_own_cells_end_when_each_would_alone():
+def test_fits_of_different_cells_end_when_each_would_alone():
     x = torch.tensor(np.random.default_rng(0).normal([0.5, 1.0], 0.1, (40, 2)))
     sets = [x, 3.0 * x, 0.3 * x]
     networks, outcomes = pulled({"x": torch.cat(sets)}, (0, 1, 2), (0, 40, 80))
@@ -135,7 +135,7 @@ def test_replicas_with_their_own_cells_end_when_each_would_alone():
     assert len(ends) == 3
 
 
-def test_a_loss_that_is_no_number_ends_its_own_replica_alone():
+def test_a_loss_that_is_no_number_ends_its_fit_alone():
     x = torch.ones(40, 2, dtype=torch.float64)
     sick = x.clone()
     sick[3] = float("nan")
@@ -148,18 +148,18 @@ def test_a_loss_that_is_no_number_ends_its_own_replica_alone():
 # --- whole fits
 
 
-def test_a_class_says_for_itself_that_it_can_be_fitted_together():
+def test_a_subclass_does_not_inherit_that_it_can_be_stacked():
     class Changed(METHODS["vae"]):
         pass
 
-    assert METHODS["vae"].fits_together()
-    assert not Changed.fits_together()
-    assert not METHODS["pca"].fits_together()
+    assert METHODS["vae"].stackable
+    assert not Changed.stackable
+    assert not METHODS["pca"].stackable
 
 
 @pytest.mark.parametrize("form", [np.asarray, csr_matrix], ids=["dense", "sparse"])
 @pytest.mark.parametrize("same_data", [True, False])
-def test_methods_fitted_together_embed_and_predict_as_those_fitted_alone(cells, same_data, form):
+def test_stacked_methods_embed_and_predict_as_those_fitted_alone(cells, same_data, form):
     cls = METHODS["cvae"]
     config = cls.configure(n_latent=4, hidden=(8,), max_epochs=6)
     cells = cells.copy()
@@ -169,7 +169,7 @@ def test_methods_fitted_together_embed_and_predict_as_those_fitted_alone(cells, 
     cells.X, others.X = form(cells.X), form(others.X)
     datasets = [cells, others, cells]
     methods = [cls(config) for _ in SEEDS]
-    assert cls.fit_together(methods, datasets, SEEDS) == [None] * 3
+    assert cls.fit_stacked(methods, datasets, SEEDS) == [None] * 3
     for method, data, seed in zip(methods, datasets, SEEDS, strict=True):
         alone = cls(config).fit(data, seed)
         np.testing.assert_allclose(method.embed(data), alone.embed(data), atol=1e-4)
@@ -178,9 +178,9 @@ def test_methods_fitted_together_embed_and_predict_as_those_fitted_alone(cells, 
         assert method.history.keys() == alone.history.keys()
 
 
-def test_data_that_are_not_alike_are_not_fitted_together(cells):
+def test_fits_of_other_cells_or_labels_are_not_stacked(cells):
     cls = METHODS["cvae"]
     for others in (cells[:60].copy(), cells.copy()):
         others.obs["condition"] = others.obs["condition"].replace("A", "C")
-        with pytest.raises(Apart, match="cells, or of other labels"):
-            cls.fit_together([cls(), cls()], [cells, others], [0, 1])
+        with pytest.raises(CannotStack, match="cells, or of other labels"):
+            cls.fit_stacked([cls(), cls()], [cells, others], [0, 1])
