@@ -4,7 +4,8 @@ A method of your own is registered in one of three ways: ``--methods my_file.py:
 :func:`register_method` decorator in a file named by ``--plugin``, or a line in the mapping below.
 """
 
-from methods.base import CannotFit, Method
+from methods.base import Method
+from methods.errors import CannotFit
 from metrics.registry import Registry
 
 __all__ = ["METHODS", "CannotFit", "Method", "register_method"]

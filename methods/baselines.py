@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from methods.base import Method, column, group_means, key, parts_of
+from methods.base import Method, column, key, parts_of
+from methods.groups import group_means
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,7 +23,7 @@ class Shift(Method):
     """Add to every cell the shift expected of its content label.
 
     Δ(content) = mean x(target, content) − mean x(source, content), from training cells in float64, for contents with
-    :data:`methods.base.LEAST_CELLS` cells or more in both environments; where there is none, for all contents in both.
+    :data:`methods.groups.LEAST_CELLS` cells or more in both environments; where none has, for all contents in both.
     """
 
     tags = frozenset({"baseline", "prediction"})

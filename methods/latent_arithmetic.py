@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from methods.base import Method, column, control, group_means, parts_of
+from methods.base import Method, column, control, parts_of
+from methods.groups import group_means
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from methods.base import CannotFit, Method, key
+from methods.base import Method, key
+from methods.errors import CannotFit
 from methods.latent_arithmetic import LatentArithmetic
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from methods.base import column, group_means, key, require_trained, searched
+from methods.base import column, key, require_trained, searched
+from methods.groups import group_means
 from methods.neural import environment_numbers
 from methods.variational import Variational
 

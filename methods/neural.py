@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from methods.base import CannotFit, Method, column, key, require, searched
+from methods.base import Method, column, key, require, searched
+from methods.errors import CannotFit
 from methods.nn import ACTIVATIONS, LIKELIHOODS, NORMS
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class NeuralMethod(Method):
         CannotFit
             There are more latents than genes, or the likelihood is not made for the data.
         """
-        from methods.nn.training import device
+        from methods.nn.device import device
 
         if self.config.n_latent > data.n_vars:
             raise CannotFit(f"n_latent={self.config.n_latent} is more than the {data.n_vars} genes; set a smaller one")
@@ -100,7 +101,7 @@ class NeuralMethod(Method):
 
     def untrained(self) -> nn.ModuleDict:
         """Return the untrained network on its device."""
-        from methods.nn.training import device
+        from methods.nn.device import device
 
         return self.build(self.n_genes).to(device())
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from methods.base import CannotFit, ConfigError, Method, column, control
+from methods.base import Method, column, control
+from methods.errors import CannotFit, ConfigError
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from methods.base import CannotFit, Method, column, control, group_means, key, require, require_trained
+from methods.base import Method, column, control, key, require, require_trained
+from methods.errors import CannotFit
+from methods.groups import group_means
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -62,8 +64,8 @@ class ScviTools(Method):
         """Train scvi-tools' model on the counts, and keep its network."""
         from anndata import AnnData as Cells
 
+        from methods.nn.device import device
         from methods.nn.observation import observation
-        from methods.nn.training import device
 
         require_scvi()
         self.n_genes = data.n_vars
@@ -149,7 +151,7 @@ class ScviTools(Method):
         """Return an untrained network on its device."""
         import torch
 
-        from methods.nn.training import device
+        from methods.nn.device import device
 
         require_scvi()
         with torch.random.fork_rng(devices=[]):

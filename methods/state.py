@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from methods.base import GroupMeans, Method
+from methods.groups import GroupMeans
 
 #: Attributes that are no result of a fit, or that are stored beside the state.
 LEFT_OUT = ("config", "history", "unconverged", "log")
 
 
-def state_of(method: Method) -> dict[str, Any] | None:
+def state_of(method: Any) -> dict[str, Any] | None:
     """Return all attributes of a fitted method: arrays by name, and a JSON string that refers to them.
 
-    An attribute may be None, a number, a string, an array of numbers, a :class:`methods.base.GroupMeans`, or a list,
+    An attribute may be None, a number, a string, an array of numbers, a :class:`methods.groups.GroupMeans`, or a list,
     tuple or dictionary of these. A PyTorch network is stored by its weights if the class defines ``untrained``. If any
     attribute is of another kind, the method cannot be stored and the result is None.
     """
@@ -31,7 +31,7 @@ def state_of(method: Method) -> dict[str, Any] | None:
     return {"attributes.json": json.dumps(tree), **arrays}
 
 
-def restore(method: Method, state: Mapping[str, Any]) -> None:
+def restore(method: Any, state: Mapping[str, Any]) -> None:
     """Set the attributes of ``method`` to those that :func:`state_of` returned."""
     tree = json.loads(state["attributes.json"])
     networks = {name for name, node in tree.items() if isinstance(node, dict) and "network" in node}
@@ -39,7 +39,7 @@ def restore(method: Method, state: Mapping[str, Any]) -> None:
         setattr(method, name, _unpack(method, name, tree[name], state))
 
 
-def _pack(method: Method, name: str, value: Any, arrays: dict[str, np.ndarray]) -> Any:
+def _pack(method: Any, name: str, value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """Return ``value`` as JSON, its arrays in ``arrays`` under names that start with ``name``."""
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -54,14 +54,14 @@ def _pack(method: Method, name: str, value: Any, arrays: dict[str, np.ndarray]) 
     if type(value) in (list, tuple, dict):
         parts = value.items() if isinstance(value, dict) else value
         return {type(value).__name__: [_pack(method, f"{name}.{i}", part, arrays) for i, part in enumerate(parts)]}
-    if hasattr(value, "state_dict") and type(method).untrained is not Method.untrained:
+    if hasattr(value, "state_dict") and hasattr(method, "untrained"):
         weights = {key: tensor.cpu().numpy() for key, tensor in value.state_dict().items()}
         arrays |= {f"{name}.{key}": weight for key, weight in weights.items()}
         return {"network": list(weights)}
     raise TypeError(f"{name} is a {type(value).__name__}")
 
 
-def _unpack(method: Method, name: str, node: Any, arrays: Mapping[str, Any]) -> Any:
+def _unpack(method: Any, name: str, node: Any, arrays: Mapping[str, Any]) -> Any:
     """Return the value that :func:`_pack` returned as ``node``."""
     match node:
         case {"array": key}:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from methods.base import CannotFit, Method, key, searched
+from methods.base import Method, key, searched
+from methods.errors import CannotFit
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -15,7 +15,8 @@ import numpy as np
 from bench.keep.files import replacing
 from bench.plan.digests import source_digest
 from methods import METHODS
-from methods.base import CannotFit, CannotStack, Method
+from methods.base import Method
+from methods.errors import CannotFit, CannotStack
 
 if TYPE_CHECKING:
     from anndata import AnnData

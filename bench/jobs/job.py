@@ -24,7 +24,7 @@ from bench.plan import method_config
 from bench.plan.plugins import load_plugin
 from bench.records import Job, Result, Status
 from methods import METHODS
-from methods.base import CannotFit
+from methods.errors import CannotFit
 from metrics import METRICS
 from metrics.neighbours import sharing
 from tasks import TASKS, load_task

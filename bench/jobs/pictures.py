@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from methods.base import CannotFit
+from methods.errors import CannotFit
 
 if TYPE_CHECKING:
     from tasks.base import Task

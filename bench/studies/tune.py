@@ -37,7 +37,8 @@ from bench.plan.cost import Estimate
 from bench.records import ORACLE, TUNED, Job, MethodSpec, Plan, PlanError, Result, Status
 from leaderboard.table import CEILING, FLOOR
 from methods import METHODS
-from methods.base import ConfigError, Search
+from methods.base import Search
+from methods.errors import ConfigError
 from metrics import METRICS
 from tasks import TASKS, load_task
 from tasks.datasets.base import DataError

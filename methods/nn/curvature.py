@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from methods.base import ConfigError
+from methods.errors import ConfigError
 from methods.nn.kernels import head_product, tangent_products
 from methods.nn.networks import Decoder
 

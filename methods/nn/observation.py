@@ -10,7 +10,7 @@ import torch
 from scipy.sparse import issparse
 from torch import Tensor, nn
 
-from methods.base import CannotFit
+from methods.errors import CannotFit
 from methods.nn import LIKELIHOODS
 from methods.nn.likelihoods import (
     Bernoulli,

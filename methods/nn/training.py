@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from methods.base import CannotFit, CannotStack
+from methods.errors import CannotFit, CannotStack
 from methods.neural import environment_numbers, seeded
 from methods.nn.sparse import SparseRows
 from methods.nn.stacked import Weights, drawing_from, keep, stack, weights_of
@@ -114,11 +114,6 @@ class Outcome:
     stopped: str = ""
     converged: bool = False
     error: NonFiniteLoss | None = None
-
-
-def device() -> torch.device:
-    """Return the GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fit_stacked(methods: Sequence[Any], datasets: Sequence[Any], seeds: Sequence[int]) -> list[Exception | None]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 
-from methods.base import CannotFit, Method
+from methods.base import Method
+from methods.errors import CannotFit
 from methods.wrapping.base import ACCEPTED, NoMethod
 
 __all__ = ["NoMethod", "is_address", "method_at"]

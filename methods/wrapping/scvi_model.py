@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from methods.base import CannotFit, ConfigError, column, control, require_trained
+from methods.base import column, control, require_trained
+from methods.errors import CannotFit, ConfigError
 from methods.scvi import MIN_CELLS, seeded_everywhere
 from methods.wrapping.base import (
     ACCEPTED,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from methods.base import CannotFit, ConfigError
+from methods.errors import CannotFit, ConfigError
 from methods.latent_arithmetic import LatentArithmetic
 from methods.wrapping.base import (
     ACCEPTED,

@@ -14,7 +14,8 @@ from bench.keep.store import StoreError
 from bench.plan import choose_methods
 from bench.records import PlanError
 from methods import METHODS
-from methods.base import ConfigError, Method
+from methods.base import Method
+from methods.errors import ConfigError
 from metrics import UnknownName
 from tasks.datasets import DataError
 from tests.bench.conftest import process_environment

@@ -52,7 +52,8 @@ FAULTS = {
         seen = {}
 
         def fit(self, data, seed):
-            from methods.base import column, group_means
+            from methods.base import column
+            from methods.groups import group_means
 
             self.seen.update(group_means(data.X, column(data, "environment"), column(data, "content")))
             return super().fit(data, seed)
@@ -214,7 +215,7 @@ def test_a_fit_that_raises_is_one_failure_that_names_the_line(planted):
 def test_a_refusal_of_ordinary_data_is_a_failure(planted):
     code = """
     def fit(self, data, seed):
-        from methods.base import CannotFit
+        from methods.errors import CannotFit
 
         raise CannotFit("needs 1000 cells")
     """

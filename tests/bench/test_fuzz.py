@@ -16,7 +16,7 @@ from bench.keep.store import Store
 from bench.plan import choose_methods, choose_own_tasks, choose_tasks, make_plan
 from bench.plan.plugins import PluginError, load_plugin
 from bench.records import PlanError, Status
-from methods.base import ConfigError
+from methods.errors import ConfigError
 from metrics import UnknownName
 from tasks import load_task
 from tasks.datasets import DataError

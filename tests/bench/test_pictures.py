@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.jobs.pictures import MAX_CELLS, picture
-from methods.base import CannotFit
+from methods.errors import CannotFit
 from tasks import load_task
 
 

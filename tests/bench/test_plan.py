@@ -6,7 +6,7 @@ from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.plan.choose import choose
 from bench.plan.plugins import PluginError
 from bench.records import WHOLE, PlanError
-from methods.base import ConfigError
+from methods.errors import ConfigError
 from metrics import UnknownName
 
 NAMES = ["a/x", "a/y", "b/x"]

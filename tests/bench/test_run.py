@@ -18,7 +18,8 @@ PLUGIN = """
 import os, time
 import numpy as np
 from methods import register_method
-from methods.base import CannotFit, Method
+from methods.base import Method
+from methods.errors import CannotFit
 
 
 class Plain(Method):

@@ -14,14 +14,16 @@ from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.plan.order import stacks
 from bench.records import Result
 from bench.studies.replay import SAME, replay
-from methods.base import CannotStack, Method
+from methods.base import Method
+from methods.errors import CannotStack
 
 TASK = "reembedding/pancancer-sim"
 TOGETHER = """
 import os
 import numpy as np
 from methods import register_method
-from methods.base import CannotStack, Method
+from methods.base import Method
+from methods.errors import CannotStack
 
 
 class Mean(Method):

@@ -15,7 +15,7 @@ from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.plan.plugins import PluginError, load_plugin
 from bench.records import PlanError
 from methods import METHODS
-from methods.base import ConfigError
+from methods.errors import ConfigError
 from metrics import UnknownName
 from tests.bench.conftest import ROOT, process_environment
 from tests.waiting import wait_for

@@ -9,7 +9,7 @@ import numpy as np
 from tabulate import tabulate
 
 from methods import METHODS
-from methods.base import CannotStack
+from methods.errors import CannotStack
 from tasks import DATASETS, TASKS
 from tasks.datasets.memory import digest
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from methods import METHODS, Method, register_method
-from methods.base import ABILITIES, ConfigError, column, control, group_means, key, require, searched
+from methods.base import ABILITIES, column, control, key, require, searched
+from methods.errors import ConfigError
+from methods.groups import group_means
 
 
 class Mine(Method):

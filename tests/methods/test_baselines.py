@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from methods import METHODS, CannotFit
-from methods.base import LEAST_CELLS
+from methods.groups import LEAST_CELLS
 
 PROFILES = np.array([[5.0, 1.0, 1.0, 1.0], [1.0, 5.0, 1.0, 1.0], [1.0, 1.0, 5.0, 1.0]])
 SHIFTS = np.array([[1.0, 0.0, 0.0, 2.0], [0.0, 2.0, 0.0, 4.0], [0.0, 0.0, 3.0, 6.0]])

@@ -3,7 +3,7 @@
 import pytest
 
 from methods import METHODS
-from methods.base import ConfigError
+from methods.errors import ConfigError
 
 #: A value of each key outside its range, by the method whose ``Config`` states the range.
 WRONG = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from methods.base import ConfigError
+from methods.errors import ConfigError
 from methods.nn.curvature import (
     curvatures,
     derivative_gram,

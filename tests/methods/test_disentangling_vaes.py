@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import cross_val_score
 
 from methods import METHODS
-from methods.base import ConfigError
+from methods.errors import ConfigError
 from methods.nn.penalties import coordinate_kernels, dhsic, nuisance_kernels
 from methods.vaes import VAE
 from methods.variational import Forward

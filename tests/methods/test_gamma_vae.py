@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.base import ConfigError
+from methods.errors import ConfigError
 from methods.gamma_vae import GammaVAE
 from methods.nn.curvature import curvatures, derivative_gram
 from methods.vaes import VAE

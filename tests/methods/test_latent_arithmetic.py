@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from methods.base import LEAST_CELLS, CannotFit
+from methods.errors import CannotFit
+from methods.groups import LEAST_CELLS
 from methods.latent_arithmetic import LatentArithmetic
 
 TO_GENES = np.array([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])

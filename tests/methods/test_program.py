@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from methods.base import CannotFit, ConfigError
+from methods.errors import CannotFit, ConfigError
 from methods.program import Decodes, Embeds, Predicts, Program, ProgramError
 
 #: A program that needs h5py and numpy alone: codes are the mean of all genes, times the configured factor.

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from methods.base import CannotFit, ConfigError
+from methods.errors import CannotFit, ConfigError
 from methods.wrapping import method_at
 from methods.wrapping.base import NoMethod
 from tests.methods.test_scvi import counted, environments  # noqa: F401 - a fixture

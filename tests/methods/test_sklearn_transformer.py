@@ -5,7 +5,8 @@ import pytest
 from sklearn import decomposition
 
 from methods import METHODS
-from methods.base import CannotFit, Method
+from methods.base import Method
+from methods.errors import CannotFit
 from methods.wrapping import is_address, method_at
 
 PCA, NMF = (f"sklearn.decomposition:{name}" for name in ("PCA", "NMF"))

@@ -6,7 +6,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from methods import METHODS
-from methods.base import CannotStack
+from methods.errors import CannotStack
 from methods.nn.training import Schedule, train, train_stacked
 
 NAMES = [name for name in METHODS if METHODS[name].stackable]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from methods.base import GroupMeans, Method
+from methods.base import Method
+from methods.groups import GroupMeans
 
 
 class Mine(Method):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from methods.base import CannotFit
+from methods.errors import CannotFit
 from methods.nn.training import Adversary, NonFiniteLoss, Schedule, _spread, train, train_stacked
 
 STEP = 0.5

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from methods import METHODS, CannotFit
-from methods.base import ConfigError
+from methods.errors import ConfigError
 from methods.nn import ACTIVATIONS
 from methods.nn.networks import Decoder, GaussianEncoder, Scaler, hidden_layers
 from methods.vaes import VAE, BetaVAE

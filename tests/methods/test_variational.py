@@ -7,7 +7,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import multivariate_normal
 
 from methods import METHODS, CannotFit
-from methods.base import ConfigError
+from methods.errors import ConfigError
 from methods.vaes import VAE
 
 SMALL = {"n_latent": 3, "hidden": (16,), "max_epochs": 2}

@@ -7,7 +7,7 @@ import pytest
 from anndata import concat
 
 from methods import METHODS
-from methods.base import LEAST_CELLS
+from methods.groups import LEAST_CELLS
 from tasks.datasets.base import DataError, Fields
 from tasks.datasets.memory import Memory
 from tasks.simulate.ifn import IFN

@@ -27,7 +27,8 @@ import numpy as np
 from bench.studies.check.extremes import EXTREMES, ORDINARY, extreme
 from bench.studies.check.subject import TARGET, CheckFailed, NotApplicable, Subject, cells, differences, outputs
 from methods import CannotFit
-from methods.base import ABILITIES, PRESETS, ConfigError, Method
+from methods.base import ABILITIES, PRESETS, Method
+from methods.errors import ConfigError
 
 #: Epochs of a second try, for what three epochs may not have learned yet.
 LONGER = 60

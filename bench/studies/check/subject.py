@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from methods import METHODS, CannotFit
-from methods.base import ConfigError
+from methods.errors import ConfigError
 
 if TYPE_CHECKING:
     from anndata import AnnData
