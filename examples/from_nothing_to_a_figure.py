@@ -18,7 +18,7 @@ rows = bench.run(METHODS, TASK, preset="smoke", settings={"vae": {"n_latent": 5}
 primary = rows[rows["primary"]]
 print(primary.pivot_table(index="method", columns=["metric", "unit"], values="value").round(3))
 
-# %% The leaderboard: scores scaled so that the control N0 is 0 and the ceiling P is 1, with intervals over cancers.
+# %% The leaderboard: scores scaled so that the floor is 0 and the ceiling is 1, with intervals over cancers.
 tables = bench.leaderboard(rows)
 board = tables.tasks.set_index("method").sort_values("score")
 print(board[["score", "low", "high", "difference", "coverage"]].round(2))
@@ -35,8 +35,8 @@ methods = board[board["role"] == "method"]
 figure, axes = plt.subplots(figsize=(6, 2.4), layout="constrained")
 axes.hlines(methods.index, methods["low"], methods["high"], color="0.7", linewidth=4)
 axes.plot(methods["score"], methods.index, "o", color="black")
-axes.axvline(board.loc["baseline", "score"], linestyle="--", color="tab:blue", label="N1, the best simple baseline")
-axes.set(xlabel="score (0 = N0, 1 = P)", title=TASK)
+axes.axvline(board.loc["baseline", "score"], linestyle="--", color="tab:blue", label="the best simple baseline")
+axes.set(xlabel="score (0 = floor, 1 = ceiling)", title=TASK)
 axes.margins(y=0.3)
 figure.legend(loc="outside lower center", frameon=False)
 figure.savefig("figure.png", dpi=150)
