@@ -14,7 +14,7 @@ TASK = "reembedding/pancancer-sim"
 # %% Run. `preset="default"` is what a conclusion is drawn from; `smoke` shows within a minute that everything works.
 rows = bench.run(METHODS, TASK, preset="smoke", settings={"vae": {"n_latent": 5}}, out="runs/example")
 
-# %% One row for each cell (method, held-out cancer, seed) and metric. Cells that fail are rows as well.
+# %% One row for each job (method, held-out cancer, seed) and metric. Jobs that fail are rows as well.
 primary = rows[rows["primary"]]
 print(primary.pivot_table(index="method", columns=["metric", "unit"], values="value").round(3))
 
