@@ -194,7 +194,7 @@ def save(method: Any, seconds: float, file: Path) -> None:
         {
             "state": rest,
             "seconds": seconds,
-            "history": method.history,
+            "history": {term: [float(value) for value in values] for term, values in method.history.items()},
             "unconverged": method.unconverged,
             "log": method.log,
         }

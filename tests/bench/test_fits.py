@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from bench.jobs.fits import Fits
+from bench.jobs.fits import Fits, load, save
 from bench.plan.plugins import load_plugin
+from methods import METHODS
 from tasks import load_task
 
 COUNTING = """
@@ -136,3 +137,13 @@ def test_registered_methods_come_back_bit_for_bit(name, data, tmp_path):
             arguments = (data, "tumor") if ability == "predict" else (data,)
             np.testing.assert_array_equal(getattr(made, ability)(*arguments), getattr(stored, ability)(*arguments))
     assert made.history == stored.history
+
+
+def test_a_history_of_numpys_numbers_is_stored(tmp_path):
+    method = METHODS["pca"]()
+    method.history = {"loss": [np.float32(2.0), float("nan")]}
+    save(method, 1.0, tmp_path / "fit.safetensors")
+    again = METHODS["pca"]()
+    assert load(again, tmp_path / "fit.safetensors") == 1.0
+    assert again.history["loss"][0] == 2.0
+    assert np.isnan(again.history["loss"][1])

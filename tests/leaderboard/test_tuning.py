@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import plan
+from bench import records
 from leaderboard import build, to_markdown, tuning
 from leaderboard.files import write
 from tests.leaderboard.conftest import LEVELS, rows
@@ -25,7 +25,7 @@ def tuned_rows(**changes):
 
 
 def test_labels_are_those_that_runs_have():
-    assert (tuning.TUNED, tuning.ORACLE) == (plan.TUNED, plan.ORACLE)
+    assert (tuning.TUNED, tuning.ORACLE) == (records.TUNED, records.ORACLE)
 
 
 def test_gain_what_is_left_and_places():
