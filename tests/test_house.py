@@ -1,5 +1,7 @@
 """The rules of the house: they hold, and each would be noticed if it were broken."""
 
+import tomllib
+
 import pytest
 
 from tests import house
@@ -51,3 +53,10 @@ def test_a_public_function_without_a_docstring_is_named(tmp_path, monkeypatch):
     body = "    def f(self):\n        pass\n\n    def _g(self):\n        pass\n"
     file.write_text(f'"""A module."""\n\n\nclass A:\n    """A."""\n\n{body}')
     assert list(house._undocumented(file)) == ["docstring: some.py:7 A.f has none"]
+
+
+def test_every_package_is_installed():
+    about = tomllib.loads((house.ROOT / "pyproject.toml").read_text())
+    there = {file.parent for package in house.PACKAGES for file in house.files(package) if file.name == "__init__.py"}
+    names = {str(folder.relative_to(house.ROOT)).replace("/", ".") for folder in there}
+    assert names == set(about["tool"]["setuptools"]["packages"])
