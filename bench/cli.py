@@ -22,7 +22,7 @@ from rich.table import Table  # noqa: E402
 from rich.text import Text  # noqa: E402
 
 from bench import complete  # noqa: E402
-from bench.options import Options, read_pairs, read_resources  # noqa: E402
+from bench.options import Options, read_draws, read_pairs, read_resources  # noqa: E402
 from methods.base import ConfigError  # noqa: E402
 from metrics import UnknownName  # noqa: E402
 from tasks.command_line import command  # noqa: E402
@@ -87,6 +87,13 @@ Seeds = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=1, help="Number of seeds; else the preset's.", rich_help_panel=SIZE),
 ]
+Draws = Annotated[
+    str,
+    typer.Option(
+        help="Draws of simulated data: a number, or FIRST:END such as 1000:1008; else the preset's.",
+        rich_help_panel=SIZE,
+    ),
+]
 DatasetName = Annotated[str, typer.Argument(help="A data set.", autocompletion=complete.datasets)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 DryRun = Annotated[
@@ -114,6 +121,7 @@ def read_options(
     ] = [],  # noqa: B006
     preset: PresetOption = "default",
     seeds: Seeds = None,
+    draws: Draws = "",
     jobs: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Jobs at a time; else the number of cores.", rich_help_panel=WHERE),
@@ -189,6 +197,7 @@ def read_options(
         settings=set_,
         preset=preset,
         seeds=seeds,
+        draws=read_draws(draws) if draws else None,
         jobs=jobs,
         executor=executor,
         resources=read_resources(",".join(filter(None, [resources, slurm, *named]))),
@@ -202,28 +211,41 @@ def read_options(
     )
 
 
-def takes_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of :func:`read_options`, and hand it their request as ``options``."""
-    own = [parameter for name, parameter in signature(function, eval_str=True).parameters.items() if name != "options"]
-    shared = signature(read_options, eval_str=True).parameters
+def takes_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of :func:`read_options`, and hand it their request as ``options``.
 
-    @wraps(function)
-    def command_(**given: Any) -> None:
-        options = read_options(**{name: given.pop(name) for name in shared})
-        try:
-            function(options, **given)
-        except KeyboardInterrupt:
-            typer.echo("interrupted; run the same command again to go on", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+    Parameters
+    ----------
+    defaults
+        Options that have another default in this command.
+    """
+    shared = {
+        name: parameter.replace(kind=Parameter.KEYWORD_ONLY, default=defaults.get(name, parameter.default))
+        for name, parameter in signature(read_options, eval_str=True).parameters.items()
+    }
 
-    parameters = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in (*shared.values(), *own)]
-    command_.__signature__ = signature(function).replace(parameters=parameters)  # type: ignore[attr-defined]
-    command_.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command_
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = [p for name, p in signature(function, eval_str=True).parameters.items() if name != "options"]
+
+        @wraps(function)
+        def command_(**given: Any) -> None:
+            options = read_options(**{name: given.pop(name) for name in shared})
+            try:
+                function(options, **given)
+            except KeyboardInterrupt:
+                typer.echo("interrupted; run the same command again to go on", err=True)
+                raise typer.Exit(INTERRUPTED) from None
+
+        parameters = [*shared.values(), *(parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own)]
+        command_.__signature__ = signature(function).replace(parameters=parameters)  # type: ignore[attr-defined]
+        command_.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command_
+
+    return decorate
 
 
 @app.command()
-@takes_options
+@takes_options()
 def run(options: Options, dry_run: DryRun = False) -> None:
     """Run methods on tasks, log to MLflow, and end with the leaderboard."""
     from bench.jobs.execute import carry_out
@@ -233,7 +255,7 @@ def run(options: Options, dry_run: DryRun = False) -> None:
 
 
 @app.command()
-@takes_options
+@takes_options(methods="vae")
 def tune(
     options: Options,
     trials: Annotated[
@@ -254,7 +276,7 @@ def tune(
 
 
 @app.command()
-@takes_options
+@takes_options()
 def preflight(options: Options) -> None:
     """Run every method on every task once, small and short: what would fail after hours fails in minutes."""
     from bench.plan.cost import PREFLIGHT

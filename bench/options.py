@@ -60,8 +60,9 @@ class Options:
         Python files that register methods, tasks or metrics.
     settings
         Changes of configurations, each ``method.key=value``.
-    preset, seeds
-        ``smoke``, ``default`` or ``paper``; number of seeds, None for the preset's.
+    preset, seeds, draws
+        ``smoke``, ``default`` or ``paper``; number of seeds, None for the preset's; numbers of the draws of simulated
+        data, None for the task's at the preset. Draws from 1,000 on are for development.
     jobs
         Jobs at a time; None for the number of cores.
     executor
@@ -94,6 +95,7 @@ class Options:
     settings: Sequence[str] = ()
     preset: str = "default"
     seeds: int | None = None
+    draws: Sequence[int] | None = None
     jobs: int | None = None
     executor: str = "local"
     resources: Mapping[str, Any] = field(default_factory=dict)
@@ -167,7 +169,7 @@ class Options:
     def plan(self, index: dict[str, Any]) -> Plan:
         """Return the plan; new facts about tasks are added to ``index``, as by :func:`bench.plan.make_plan`."""
         methods, plugins, tasks, own = self.chosen
-        return make_plan(methods, tasks, self.preset, self.seeds, plugins, index, own)
+        return make_plan(methods, tasks, self.preset, self.seeds, plugins, index, own, self.draws)
 
 
 def read_pairs(option: str, text: str) -> dict[str, str]:
@@ -179,6 +181,18 @@ def read_pairs(option: str, text: str) -> dict[str, str]:
             raise PlanError(f"{option} {part!r}: key=value is needed")
         pairs[key.strip().replace("-", "_")] = value
     return pairs
+
+
+def read_draws(text: str) -> range:
+    """Read ``--draws``: ``24`` are draws 0 to 23, ``1000:1008`` are draws 1,000 to 1,007; PlanError for anything else."""
+    first, colon, end = text.rpartition(":")
+    try:
+        draws = range(int(first) if colon else 0, int(end))
+    except ValueError:
+        draws = range(0)
+    if not draws or draws[0] < 0:
+        raise PlanError(f"--draws {text}: a number above 0, or FIRST:END such as 1000:1008, is needed")
+    return draws
 
 
 def read_resources(text: str) -> dict[str, Any]:

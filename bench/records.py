@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 #: Rises whenever results that are stored can no longer be read; a directory of another format is refused.
-FORMAT = 4
+FORMAT = 5
 #: The unit of a job that stands for a whole method × task, which is skipped.
 WHOLE = "*"
 #: Added to the label of a method whose configuration was tuned for each unit: without seeing the unit, and, as an upper
@@ -66,6 +66,8 @@ class Job:
         where ``unit`` itself is scored.
     skip
         Why it is not run; empty where it is run.
+    draw
+        Number of the draw of a simulated data set; None where there is one data set alone.
     x_taken_for, n_copies
         What kind of expression the data have, and how many of their cells are exact copies of another cell.
     stack
@@ -90,6 +92,7 @@ class Job:
     own: Mapping[str, str] = field(default_factory=dict)
     inner: str = ""
     skip: str = ""
+    draw: int | None = None
     x_taken_for: str = field(default="", compare=False)
     n_copies: int = field(default=0, compare=False)
     stack: tuple[int, ...] = field(default=(), compare=False)
@@ -110,6 +113,11 @@ class Job:
     def place(self) -> tuple[str, str, str, str, int, str]:
         """The job's position in the cross. Code, data and configuration may change there; the id changes with them."""
         return self.role, self.method, self.task, self.unit, self.seed, self.preset
+
+    @property
+    def held_out(self) -> str:
+        """The unit's name within its draw."""
+        return self.unit.removeprefix(f"draw{self.draw}/")
 
     @property
     def title(self) -> str:
@@ -160,9 +168,10 @@ class Result:
     scores
         Values by metric; None where a metric is undefined.
     metrics
-        For each metric, also those without a value: whether it is ``primary``, and which value is ``better``.
-    two_sided
-        :attr:`tasks.base.Task.two_sided`.
+        For each metric, also those without a value: whether it is ``primary``, which value is ``better``, and the
+        ``best`` possible one.
+    two_sided, one_fit
+        As the task (:class:`tasks.base.Task`) has them.
     curves
         Training curves of the last fit by loss term.
     picture
@@ -187,6 +196,7 @@ class Result:
     scores: Mapping[str, float | None] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     two_sided: bool = False
+    one_fit: bool = False
     curves: Mapping[str, list[float | None]] = field(default_factory=dict)
     picture: Mapping[str, list[Any]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -242,10 +252,12 @@ COLUMNS: dict[str, str] = {
     **dict.fromkeys(("job_id", "role", "method", "config", "task"), "str"),
     "task_version": "int64",
     "unit": "str",
+    "draw": "Int64",
     "seed": "int64",
     **dict.fromkeys(("preset", "metric"), "str"),
     "value": "float64",
-    **dict.fromkeys(("primary", "two_sided"), "bool"),
+    **dict.fromkeys(("primary", "two_sided", "one_fit"), "bool"),
+    "best": "float64",
     **dict.fromkeys(("better", "status", "reason", "detail"), "str"),
     **dict.fromkeys(("n_cells", "n_genes"), "int64"),
     "x_taken_for": "str",

@@ -48,7 +48,7 @@ def benchmark_tags(name: str) -> frozenset[str]:
     return TASKS[task].tags | ({"simulated", "quick"} if simulated else {"real"})
 
 
-def load_task(name: str, preset: str, own: Mapping[str, str] | None = None) -> Task:
+def load_task(name: str, preset: str, own: Mapping[str, str] | None = None, draw: int | None = None) -> Task:
     """Return the task named ``task/dataset`` at a size preset; its data are read when first needed.
 
     Parameters
@@ -57,6 +57,8 @@ def load_task(name: str, preset: str, own: Mapping[str, str] | None = None) -> T
         Which task on which data set, how large.
     own
         For data of the user's: ``file``, ``n_genes``, ``x`` and the fields of :class:`tasks.datasets.Fields`.
+    draw
+        Which draw of a simulator; None is the first.
 
     Raises
     ------
@@ -70,4 +72,4 @@ def load_task(name: str, preset: str, own: Mapping[str, str] | None = None) -> T
         return cls(OwnData(own["file"], Fields(**fields), int(own["n_genes"]), own["x"]), preset)
     if dataset not in cls.datasets:
         raise UnknownName("task", name, benchmark_names())
-    return cls(DATASETS[dataset], preset)
+    return cls(DATASETS[dataset], preset, draw=draw or 0)

@@ -7,7 +7,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -85,6 +85,8 @@ class Task(ABC):
         ``smoke``, ``default`` or ``paper``: how many units and seeds, and how large a simulation.
     primary_only
         Leave the secondary metrics out, as when a baseline is chosen on inner units.
+    draw
+        Which draw of a simulated data set. Draws from 1,000 on are for development: no board shows them.
     """
 
     name: ClassVar[str]
@@ -102,6 +104,8 @@ class Task(ABC):
     primary: ClassVar[tuple[str, ...]]
     #: Whether a poor method can score well in each of them alone, so that a score needs all of them.
     two_sided: ClassVar[bool] = False
+    #: Whether all units of a draw and seed are scored from one and the same fit.
+    one_fit: ClassVar[bool] = False
     #: The metrics shown beside it.
     secondary: ClassVar[tuple[str, ...]]
     references: ClassVar[tuple[Reference, ...]]
@@ -115,31 +119,32 @@ class Task(ABC):
     settings: ClassVar[Mapping[str, Any]] = {}
     #: Seeds a preset runs.
     seeds: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 1, "paper": 5}
+    #: Draws of a simulated data set that a preset runs: the replicates of intervals and tests.
+    draws: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 1, "paper": 1}
 
-    def __init__(self, dataset: Dataset, preset: str = "default", primary_only: bool = False):
+    def __init__(self, dataset: Dataset, preset: str = "default", primary_only: bool = False, draw: int = 0):
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r}: one of {', '.join(PRESETS)} is needed")
         self.dataset = dataset
         self.preset = preset
         self.primary_only = primary_only
+        self.draw = draw
+
+    @property
+    def n_draws(self) -> int:
+        """How many draws the preset runs; 1 for real data."""
+        return self.draws[self.preset] if self.dataset.simulated else 1
 
     @cached_property
     def data(self) -> AnnData:
-        """The data set, read once and checked."""
-        return self.loaded()
+        """The data set, read once and checked.
 
-    def loaded(self, draw: int = 0) -> AnnData:
-        """Read a draw of the data set and check it.
-
-        Returns
-        -------
-        AnnData
-            Its expression is that of the data set, not copied. Where names of cells repeat, as they may in a file, they
-            are replaced by positions: whoever looks for the cells that were handed over finds these and no others.
+        Its expression is that of the data set, not copied. Where names of cells repeat, as they may in a file, they
+        are replaced by positions: whoever looks for the cells that were handed over finds these and no others.
         """
         from anndata import AnnData
 
-        read = self.dataset.load(self.preset, draw)
+        read = self.dataset.load(self.preset, self.draw)
         obs = read.obs if read.obs_names.is_unique else read.obs.set_axis(np.arange(read.n_obs).astype(str), axis=0)
         data = AnnData(
             read.X, obs=obs, var=read.var, uns=dict(read.uns), obsm=dict(read.obsm), layers=dict(read.layers)
@@ -218,13 +223,13 @@ class Task(ABC):
         if not self.dataset.n_genes:
             return self
         selected = Selected(self.dataset, self.genes(unit, seed))
-        return type(self)(selected, self.preset, self.primary_only)
+        return type(self)(selected, self.preset, self.primary_only, self.draw)
 
     def genes(self, unit: str, seed: int) -> np.ndarray:
         """Return the indices of the genes that are chosen when ``unit`` is held out."""
         classes = [sys.modules[cls.__module__] for cls in type(self).__mro__]
         sources = [Path(name) for module in classes if (name := getattr(module, "__file__", None))]
-        key = (self.name, self.dataset.digest(self.preset), unit, str(seed))
+        key = (self.name, self.dataset.digest(self.preset), str(self.draw), unit, str(seed))
         return chosen_genes(lambda: self.training_data(unit, seed), self.dataset.n_genes, key, sources)
 
     def inner(self, unit: str) -> Task:
@@ -233,18 +238,11 @@ class Task(ABC):
 
 
 class Drawn(Task):
-    """A task whose units are draws of a simulator."""
-
-    draws: ClassVar[Mapping[str, int]]
+    """A task whose unit is a whole draw of a simulator."""
 
     def units(self) -> list[str]:
-        """Return the numbered draws."""
-        return [f"draw{i}" for i in range(self.draws[self.preset])]
-
-    @lru_cache(maxsize=1)  # noqa: B019 - one task lives as long as the process of its job
-    def draw(self, unit: str) -> AnnData:
-        """Return the cells of a unit; if its name is not that of a draw, all cells of the data set."""
-        return self.loaded(int(unit.removeprefix("draw"))) if unit.startswith("draw") else self.data
+        """Return the draw, by its number."""
+        return [f"draw{self.draw}"]
 
 
 class Known:

@@ -78,25 +78,25 @@ class Factors(Drawn):
 
     def training_data(self, unit: str, seed: int) -> AnnData:
         """Return two thirds of the cells."""
-        return handed(self.draw(unit), self._split(unit, seed)[0])
+        return handed(self.data, self._split(unit, seed)[0])
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, embed the other cells, and compare the codes with the factors."""
         test, training = self._split(unit, seed)[1], self.training_data(unit, seed)
         fitted = fit(training)
-        codes = fitted.embed(handed(self.draw(unit), test))
-        factors = self.draw(unit).obsm["factors"][test]
+        codes = fitted.embed(handed(self.data, test))
+        factors = self.data.obsm["factors"][test]
         scores = self.scores(codes=codes, factors=factors, seed=seed)
         return scores if self.primary_only else scores | curvature_scores(fitted, training)
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
         """Return the ceiling, whose codes are the true factors."""
-        data = self.draw(unit)
+        data = self.data
         return lambda training: Known(data, data.obsm["factors"])
 
     def _split(self, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return training and scored cells (indices)."""
-        copies = copies_of(self.draw(unit))
+        copies = copies_of(self.data)
         order = np.random.default_rng([seed, 85]).permutation(len(copies))
         training, scored = dealt(order, int(TRAINING * len(order)), copies)
         return np.sort(training), np.sort(once(scored, copies)[:MAX_SCORED])

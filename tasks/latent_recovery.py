@@ -66,12 +66,12 @@ class LatentRecovery(Drawn):
 
     def training_data(self, unit: str, seed: int) -> AnnData:
         """Return the training cells of the seen perturbations."""
-        data = self.draw(unit)
+        data = self.data
         return handed(data, self._split(data, seed)[0])
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, embed the other cells of the seen perturbations, and compare with the truth."""
-        data = self.draw(unit)
+        data = self.data
         training = self.training_data(unit, seed)
         fitted = fit(training)
         z, codes = self.test_codes(fitted, unit, seed)
@@ -88,13 +88,13 @@ class LatentRecovery(Drawn):
 
     def test_codes(self, fitted: Any, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the true latents and the codes of the test cells."""
-        data = self.draw(unit)
+        data = self.data
         test = self._split(data, seed)[1]
         return data.obsm["z"][test], fitted.embed(handed(data, test))
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
         """Return the floor, a random network, or the ceiling, a network that regresses the true latents."""
-        data = self.draw(unit)
+        data = self.data
         rng = np.random.default_rng([seed, 79])
 
         def fit(training: AnnData) -> Any:

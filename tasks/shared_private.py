@@ -96,17 +96,18 @@ class SharedPrivate(Drawn):
             )
 
     def units(self) -> list[str]:
-        """Return the numbered draws, or splits of a real data set."""
-        drawn = super().units()
-        return drawn if self.dataset.simulated else [unit.replace("draw", "split") for unit in drawn]
+        """Return the draw, or the splits of a real data set."""
+        if self.dataset.simulated:
+            return super().units()
+        return [f"split{i}" for i in range(self.draws[self.preset])]
 
     def training_data(self, unit: str, seed: int) -> AnnData:
         """Return half of the cells of every group and cell type."""
-        return handed(self.draw(unit), self._split(unit, seed)[0])
+        return handed(self.data, self._split(unit, seed)[0])
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, embed the other half in blocks, and ask each block for each factor."""
-        data = self.draw(unit)
+        data = self.data
         fitted, test = fit(self.training_data(unit, seed)), self._split(unit, seed)[1]
         held_out = handed(data, test)
         types, groups = labels(held_out, "content"), labels(held_out, "environment")
@@ -127,20 +128,20 @@ class SharedPrivate(Drawn):
         fields = self.dataset.fields
         if reference == "baseline":
             return _LinearBlocks
-        return lambda data: _TrueBlocks(self.draw(unit), fields.content, fields.environment)
+        return lambda data: _TrueBlocks(self.data, fields.content, fields.environment)
 
     def _split(self, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return training and scored cells (indices)."""
         rng = np.random.default_rng([seed, 83, int(unit.removeprefix("draw").removeprefix("split"))])
-        obs, fields = self.draw(unit).obs, self.dataset.fields
-        copies = copies_of(self.draw(unit))
+        obs, fields = self.data.obs, self.dataset.fields
+        copies = copies_of(self.data)
         pairs = np.array([f"{g}\x1f{c}" for g, c in zip(obs[fields.environment], obs[fields.content], strict=True)])
         training = np.zeros(len(pairs), dtype=bool)
         for pair in np.unique(pairs):
             cells = rng.permutation(np.flatnonzero(pairs == pair))
             training[dealt(cells, int(np.ceil(TRAINING * len(cells))), copies)[0]] = True
         scored = rng.permutation(np.flatnonzero(~training))
-        return np.flatnonzero(without_copies(self.draw(unit), training)), np.sort(once(scored, copies)[:MAX_SCORED])
+        return np.flatnonzero(without_copies(self.data, training)), np.sort(once(scored, copies)[:MAX_SCORED])
 
 
 def blocks(fitted: Any, data: AnnData) -> tuple[np.ndarray, np.ndarray]:

@@ -32,6 +32,7 @@ from tasks import TASKS, load_task
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from metrics.base import MetricInfo
     from tasks.base import Fit, Reference, Task
 
 _UNREADABLE = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
@@ -65,14 +66,15 @@ def run_job(job: Job, fits_directory: Path | None, stack: Stack | None = None) -
     try:
         for plugin in job.plugins:
             load_plugin(plugin)
-        task = load_task(job.task, job.preset, job.own).prepared(job.unit, job.seed)
-        task, unit = (task.inner(job.unit), job.inner) if job.inner else (task, job.unit)
+        task = load_task(job.task, job.preset, job.own, job.draw).prepared(job.held_out, job.seed)
+        task, unit = (task.inner(job.held_out), job.inner) if job.inner else (task, job.held_out)
         fit, detail = _fit(job, task, unit, fits)
         with sharing():
             raw = task.evaluate(_noting(fit, handed), unit, job.seed)
         whole = job.role == "method" and not job.inner
-        if whole and unit == task.units()[0] and job.seed == 0 and hasattr(fits.last, "embed"):
-            shown = picture(task, fits.last, job.unit, job.seed)
+        first = not job.draw and unit == task.units()[0] and job.seed == 0
+        if whole and first and hasattr(fits.last, "embed"):
+            shown = picture(task, fits.last, unit, job.seed)
         # an undefined value is no number: it is stored as none and never reaches a mean
         scores = {name: float(value) if math.isfinite(value) else None for name, value in raw.items()}
         lacking = set(task.primary) - set(scores)
@@ -121,11 +123,18 @@ def result_of(job: Job, status: Status, reason: str, **rest: Any) -> Result:
         status=status,
         reason=readable(reason),
         two_sided=task.two_sided,
-        metrics={name: {"primary": name in task.primary, "better": METRICS[name].info.better} for name in names},
+        one_fit=task.one_fit,
+        metrics={name: {"primary": name in task.primary, **_about(METRICS[name].info)} for name in names},
         finished=now,
         environment=describe(),
         **{"started": now, **rest},
     )
+
+
+def _about(info: MetricInfo) -> dict[str, Any]:
+    """Return which value of a metric is better, and the best possible one; None where there is no best one."""
+    best = info.high if info.better == "higher" else info.low
+    return {"better": info.better, "best": best if math.isfinite(best) else None}
 
 
 def readable(text: str) -> str:

@@ -36,6 +36,7 @@ def make_plan(
     plugins: Sequence[str],
     index: dict[str, Any],
     own: Mapping[str, str] | None = None,
+    draws: Sequence[int] | None = None,
 ) -> Plan:
     """Cross methods and tasks.
 
@@ -54,6 +55,8 @@ def make_plan(
         that planning the same again reads no data.
     own
         File and fields of the user's own data, for tasks of :func:`choose_own_tasks`.
+    draws
+        Numbers of the draws of simulated data; None takes the task's number for the preset.
 
     Raises
     ------
@@ -69,6 +72,7 @@ def make_plan(
     notes: list[str] = []
     for task_name in tasks:
         task = load_task(task_name, preset, own)
+        numbers = draws or range(task.n_draws) if task.dataset.simulated else [None]
         reason = task.dataset.missing()
         if reason is not None:
             absent[task_name] = reason
@@ -105,7 +109,7 @@ def make_plan(
         rows = [_method_row(blank, spec, task, preset) for spec in methods]
         rows += [_reference_row(blank, reference) for reference in task.references]
         for row in rows:
-            crossed = [row] if row.skip else [replace(row, unit=unit, seed=seed) for unit in units for seed in seeds]
+            crossed = [row] if row.skip else [job for draw in numbers for job in _crossed(row, draw, units, seeds)]
             if row.name and not row.skip and METHODS[row.name].stackable and sizes[task_name] <= MOST_VALUES:
                 crossed = [replace(job, stack=_stack_of(job.seed, seeds)) for job in crossed]
             jobs += [job.with_id() for job in crossed]
@@ -115,8 +119,18 @@ def make_plan(
     return Plan(tuple(jobs), absent, sizes, selections, tuple(dict.fromkeys(notes)))
 
 
+def _crossed(row: Job, draw: int | None, units: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+    """Return ``row`` for each unit and seed, of a draw of a simulator where there is one.
+
+    The units are those of the first draw; a simulator's are the same in every draw.
+    """
+    if draw is not None:
+        units = [f"draw{draw}" if unit == "draw0" else f"draw{draw}/{unit}" for unit in units]
+    return [replace(row, draw=draw, unit=unit, seed=seed) for unit in units for seed in seeds]
+
+
 def _facts(task: Task) -> dict[str, Any]:
-    """Return the facts about a task that the index keeps."""
+    """Return the facts about a task that the index keeps; of a simulated data set, those of its first draw."""
     copies = copies_of(task.data)
     return {
         "units": task.units(),

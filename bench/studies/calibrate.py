@@ -267,12 +267,12 @@ def calibrate(
     outcome = Outcome(pd.DataFrame(), absent=dict(plan.absent))
     bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console)
     bar.disable = not console.is_terminal
-    name, task = "", None
+    at, task = ("", None), None
     with bar:
         shown = bar.add_task("", total=len(baselines))
         for number, job in enumerate(sorted(baselines, key=lambda job: tasks.index(job.task)), 1):
-            if task is None or job.task != name:
-                name, task = job.task, load_task(job.task, preset)
+            if task is None or (job.task, job.draw) != at:
+                at, task = (job.task, job.draw), load_task(job.task, preset, draw=job.draw)
             where = f"{job.task} · {job.unit} · seed {job.seed}"
             bar.update(shown, description=where)
             clock = time.perf_counter()
@@ -336,8 +336,8 @@ def _scores(task: Task, job: Job) -> Iterator[tuple[str, float, dict[str, float]
     values = {name: float("nan") if value is None else value for name, value in baseline.scores.items()}
     yield job.method, 0.0, values, baseline.reason
     try:
-        task = task.prepared(job.unit, job.seed)
-        n_training = task.training_data(job.unit, job.seed).n_obs
+        task = task.prepared(job.held_out, job.seed)
+        n_training = task.training_data(job.held_out, job.seed).n_obs
         fit = _remembered(_reference(task, CEILING, job))
     except Exception as error:  # noqa: BLE001 - as for a job: it becomes the reason why there are no scores
         yield CEILING, 0.0, {}, f"{type(error).__name__}: {error}"
@@ -348,7 +348,7 @@ def _scores(task: Task, job: Job) -> Iterator[tuple[str, float, dict[str, float]
             # the floor anew each time: its random generator moves with every call
             floor = _reference(task, FLOOR, job)
             one = corrupted(fit, floor, n_training, ladder, dose, job.seed)
-            return task.evaluate(one, job.unit, job.seed), ""
+            return task.evaluate(one, job.held_out, job.seed), ""
         except Exception as error:  # noqa: BLE001 - as above
             return {}, f"{type(error).__name__}: {error}"
 
@@ -367,7 +367,7 @@ def _reference(task: Task, name: str, job: Job) -> Fit:
     """Return the ``fit`` of floor or ceiling; only for the baseline do tasks name several methods to choose among."""
     (reference,) = (reference for reference in task.references if reference.name == name)
     if not reference.methods:
-        return task.reference_fit(name, job.unit, job.seed)
+        return task.reference_fit(name, job.held_out, job.seed)
     (method,) = reference.methods
     return Fits(None).of(method, method_config(method, task, job.preset), job.seed)
 

@@ -103,7 +103,7 @@ def compare(stored: float | None, now: float | None) -> str:
 
 def _changes(job: Job) -> list[str]:
     """Return what a result depends on and is not as the job has it."""
-    task = load_task(job.task, job.preset, job.own)
+    task = load_task(job.task, job.preset, job.own, job.draw)
     missing = task.dataset.missing()
     if missing:
         raise DataError(f"job {job.id} cannot be run again: {missing}")

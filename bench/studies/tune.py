@@ -119,7 +119,7 @@ class Study:
             The method allows none such.
         """
         job = self.default
-        task = load_task(job.task, job.preset, job.own)
+        task = load_task(job.task, job.preset, job.own, job.draw)
         return method_config(self.spec.name, task, job.preset, {**self.spec.changes, **changes})
 
     def ended(self) -> list[Any]:
@@ -160,13 +160,14 @@ def studies_of(
     by_label = {spec.label: spec for spec in specs}
     references = {(job.method, job.task, job.unit): job for job in plan.jobs if job.role == "reference"}
     found, without = list[Study](), dict[str, str]()
-    tasks: dict[str, Task] = {}
+    tasks: dict[tuple[str, int | None], Task] = {}
     for job in plan.jobs:
         if job.role != "method" or job.skip or job.seed:
             continue
-        if job.task not in tasks:
-            tasks[job.task] = load_task(job.task, job.preset, job.own)
-        task, spec = tasks[job.task], by_label[job.method]
+        at = job.task, job.draw
+        if at not in tasks:
+            tasks[at] = load_task(job.task, job.preset, job.own, job.draw)
+        task, spec = tasks[at], by_label[job.method]
         fixed = {*spec.changes, *task.settings}
         space = {key: search for key, search in METHODS[spec.name].search_space().items() if key not in fixed}
         if not space:
@@ -186,7 +187,7 @@ def _folds(task: Task, job: Job, n_folds: int, index: dict[str, Any]) -> tuple[s
     """Return the inner units of a held-out one, or as many of them as are asked for, the same for all methods."""
     key = f"inner {job.task} {job.preset} {job.unit} {job.task_digest} {job.data_digest}"
     if key not in index:
-        index[key] = task.inner(job.unit).units()
+        index[key] = task.inner(job.held_out).units()
     rng = np.random.default_rng(zlib.crc32(f"{job.task} {job.unit}".encode()))
     return tuple(str(unit) for unit in rng.permutation(index[key])[:n_folds])
 
