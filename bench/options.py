@@ -184,7 +184,7 @@ def read_pairs(option: str, text: str) -> dict[str, str]:
 
 
 def read_draws(text: str) -> range:
-    """Read ``--draws``: ``24`` are draws 0 to 23, ``1000:1008`` are draws 1,000 to 1,007; PlanError for anything else."""
+    """Read ``--draws``: ``24`` is 0 to 23, ``1000:1008`` is 1,000 to 1,007; PlanError for anything else."""
     first, colon, end = text.rpartition(":")
     try:
         draws = range(int(first) if colon else 0, int(end))

@@ -16,12 +16,25 @@ import pandas as pd
 
 from leaderboard import association, plots
 from leaderboard.association import BETWEEN, DISENTANGLEMENT, RECONSTRUCTION, WITHIN
-from leaderboard.table import BASELINE, Leaderboard, SuiteTable, TaskTable
+from leaderboard.sentences import answer, answers
+from leaderboard.table import Leaderboard, SuiteTable, TaskTable
 from leaderboard.tuning import HOW_TO_READ_TUNING, tuning, tuning_sentence
-from leaderboard.writers import DASH, HOW_TO_READ, HOW_TO_READ_SUITE, fixed, p_value, raw, spans, with_interval
+from leaderboard.writers import (
+    ARROWS,
+    DASH,
+    HOW_TO_READ,
+    HOW_TO_READ_SUITE,
+    costs,
+    fixed,
+    p_value,
+    primaries,
+    probability,
+    raw,
+    spans,
+    verdicts,
+    with_interval,
+)
 
-#: Most names that a sentence lists.
-MAX_NAMES = 6
 #: Growth is drawn from as many sizes of training data on.
 MIN_SIZES = 3
 
@@ -76,10 +89,10 @@ def to_html(
         _task_part(leaderboard, table, jobs, curves, pictures, of, figures, number)
         for number, table in enumerate(leaderboard.tasks, 1)
     ]
-    answers = association.answers(jobs) if "score" in jobs else pd.DataFrame()
-    answered = not answers.empty and answers["value"].notna().any()
+    related = association.answers(jobs)
+    answered = not related.empty and related["value"].notna().any()
     if answered:
-        metric = _asked_most(answers)
+        metric = _asked_most(related)
         points = {level: association.points(jobs, metric, level) for level in (BETWEEN, WITHIN)}
         figures["disentanglement"] = plots.disentanglement(points, metric, of)
     sections = [(suite["anchor"], suite["title"]) for suite in suites]
@@ -99,15 +112,15 @@ def to_html(
     return environment.get_template("report.html.j2").render(
         title=title,
         sections=sections,
-        findings=findings(leaderboard, answers),
+        findings=[*answers(leaderboard), *([association_sentence(related)] if answered else [])],
         about=list(header_lines),
         suites=suites,
         tasks=tasks,
         tuning=_tuning_table(tuned) if len(tuned) else None,
         tuning_sentence=tuning_sentence(tuned),
         how_to_read_tuning=_plain(HOW_TO_READ_TUNING),
-        answers=_answers_table(answers) if answered else None,
-        answer=association_sentence(answers),
+        answers=_answers_table(related) if answered else None,
+        answer=association_sentence(related),
         skipped=leaderboard.skipped.to_dict("records"),
         how_to_read=[_plain(line) for line in (*HOW_TO_READ, HOW_TO_READ_SUITE)],
         figures={name: Markup(_in_script(figure.to_json())) for name, figure in figures.items()},
@@ -137,58 +150,6 @@ def _plain(markdown: str) -> str:
 # --- what the numbers say
 
 
-def findings(leaderboard: Leaderboard, answers: pd.DataFrame) -> list[str]:
-    """Three sentences: who beats the baseline and who is tied, what tasks resolve, what disentanglement predicts."""
-    if not leaderboard.tasks:
-        return ["There are no results, so nothing can be concluded."]
-    return [_who_wins(leaderboard), _what_is_resolved(leaderboard), association_sentence(answers)]
-
-
-def _who_wins(leaderboard: Leaderboard) -> str:
-    suite = leaderboard.suites[0] if leaderboard.suites else None
-    frame = suite.frame if suite is not None else leaderboard.tasks[0].frame
-    where = f"over {len(suite.tasks)} tasks" if suite is not None else f"on {leaderboard.tasks[0].task}"
-    methods = frame[(frame["role"] == "method") & frame["score"].notna()].sort_values("rank")
-    if methods.empty:
-        return f"No method has a score {where}, so none can be compared."
-    better = methods[(methods["difference_low"] > 0) & (methods["p_holm"] < 0.05)]
-    worse = methods[(methods["difference_high"] < 0) & (methods["p_holm"] < 0.05)]
-    tested = methods["p_holm"].notna().any()
-    if not tested:
-        first = f"Nothing can be said against the best simple baseline {where}: there is no test with so few units"
-    elif better.empty:
-        first = f"No method beats the best simple baseline {where} beyond its interval"
-    else:
-        first = f"{_named(better['method'])} beat{'s' if len(better) == 1 else ''} the best simple baseline {where}"
-    if tested and len(worse):
-        first += f", {_named(worse['method'])} {'is' if len(worse) == 1 else 'are'} worse than it"
-    group = str(methods["tie_group"].iloc[0])
-    best, *tied = methods.loc[methods["tie_group"] == group, "method"] if group else methods["method"].iloc[:1]
-    if tied:
-        first += f"; not told apart from the first, {best}, {'is' if len(tied) == 1 else 'are'} {_named(tied)}"
-    return first + "."
-
-
-def _what_is_resolved(leaderboard: Leaderboard) -> str:
-    lost = [table for table in leaderboard.tasks if not table.comparison.scored_on]
-    told = {table.task: table.frame.loc[table.frame["role"] == "method", "mdd"].dropna() for table in leaderboard.tasks}
-    smallest = {task: float(values.median()) for task, values in told.items() if len(values)}
-    parts = []
-    if smallest:
-        best, last = min(smallest, key=smallest.__getitem__), max(smallest, key=smallest.__getitem__)
-        parts.append(f"The smallest difference that a task can tell (80 % power) is {smallest[best]:.2f} on {best}")
-        if best != last:
-            parts.append(
-                f"and {smallest[last]:.2f} on {last}, where the range from {plots.FLOOR} to {plots.CEILING} is 1"
-            )
-    else:
-        parts.append("No task has enough units to say which difference it can tell")
-    text = " ".join(parts)
-    if lost:
-        text += f"; {_named([table.task for table in lost])} resolve{'s' if len(lost) == 1 else ''} nothing"
-    return text + "."
-
-
 def association_sentence(answers: pd.DataFrame) -> str:
     """What the analysis of disentanglement and skill says, of the metric that most fits have."""
     if answers.empty or answers["value"].isna().all():
@@ -216,36 +177,29 @@ def _asked_most(answers: pd.DataFrame) -> str:
     return str(max((m for m in DISENTANGLEMENT if m in counts.index), key=lambda m: counts[m]))
 
 
-def _named(names: Sequence[str] | pd.Series) -> str:
-    names = [str(name) for name in names]
-    shown, more = names[:MAX_NAMES], len(names) - MAX_NAMES
-    if more > 0:
-        return f"{', '.join(shown)} and {more} more"
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
 # --- parts of the page
 
 
 def _suite_part(
     leaderboard: Leaderboard, suite: SuiteTable, of: Mapping[str, plots.Style], figures: dict[str, Any]
 ) -> dict[str, Any]:
-    tables = [table for table in leaderboard.tasks if table.preset == suite.preset]
+    compared = [t for t in leaderboard.tasks if t.preset == suite.preset and t.task in suite.tasks]
     anchor = f"suite-{suite.preset}"
-    scored = [table for table in tables if table.comparison.scored_on]
-    if scored:
-        figures[anchor] = plots.profile(scored, of)
-        figures[f"{anchor}-wins"] = plots.wins(suite.comparison.wins, list(suite.frame["method"]))
     frame = suite.frame
+    if compared:
+        figures[anchor] = plots.profile(compared, of)
+        figures[f"{anchor}-wins"] = plots.p_better(suite.comparison.pairs, list(frame["method"]))
+    others = frame.assign(others=frame["relative_error"])
     columns = {
         "method": _texts(frame["method"]),
-        "mean score [95 %]": _numbers(with_interval(frame, "score", "low", "high"), frame["score"]),
         **_compared(frame),
-        "IQM": _numbers(frame["iqm"].map(lambda value: fixed(value, 2)), frame["iqm"]),
+        "other tasks [95 %]": _numbers(
+            with_interval(others, "others", "others_low", "others_high"), frame["relative_error"]
+        ),
     }
-    for table in scored:
-        score = frame["method"].map(table.frame.set_index("method")["score"])
-        columns[table.task] = _numbers(score.map(lambda value: fixed(value, 2)), score)
+    for table in compared:
+        error = frame["method"].map(table.frame.set_index("method")["relative_error"])
+        columns[table.task] = _numbers(error.map(lambda value: fixed(value, 2)), error)
     columns["tasks"] = _numbers(frame["n_tasks"].astype(str), frame["n_tasks"])
     return {
         "anchor": anchor,
@@ -273,10 +227,10 @@ def _task_part(
     frame = table.frame
     if not here.empty and here["score"].notna().any():
         figures[f"{anchor}-intervals"] = plots.intervals(table, of)
-        figures[f"{anchor}-heat"] = plots.heat(here, list(frame["method"]))
-        figures[f"{anchor}-wins"] = plots.wins(table.comparison.wins, list(frame["method"]))
+        figures[f"{anchor}-heat"] = plots.heat(table)
+        figures[f"{anchor}-wins"] = plots.p_better(table.comparison.pairs, list(frame["method"]))
         if association.DISTANCE in here and here["unit"].nunique() > 1:
-            figures[f"{anchor}-distance"] = plots.distance(here, of)
+            figures[f"{anchor}-distance"] = plots.distance(here, table, of)
         figures[f"{anchor}-cost"] = plots.cost(table, of)
     if (rows["role"] == "reference").any() and table.primary:
         figures[f"{anchor}-references"] = plots.references(rows, table.primary)
@@ -289,24 +243,22 @@ def _task_part(
     if not of_first.empty:
         figures[f"{anchor}-training"] = plots.training(of_first, names, of)
 
-    columns = {"method": _texts(frame["method"])}
-    columns["score [95 %]"] = _numbers(with_interval(frame, "score", "low", "high"), frame["score"])
-    columns |= _compared(frame)
+    columns = {"method": _texts(frame["method"]), **_compared(frame)}
     for metric, better in table.primary.items():
-        columns[f"{metric} {'↑' if better == 'higher' else '↓'}"] = _numbers(frame[metric].map(raw), frame[metric])
+        columns[f"{metric} {ARROWS[better]}"] = _numbers(frame[metric].map(raw), frame[metric])
     columns["coverage"] = _texts(frame["coverage"])
     columns["fit, s"] = _numbers(frame["fit_seconds"].map(raw), frame["fit_seconds"])
     columns["memory, MB"] = _numbers(frame["peak_memory_mb"].map(lambda v: fixed(v, 0)), frame["peak_memory_mb"])
     failed = leaderboard.failures
-    metrics = ", ".join(f"{metric} ({better} is better)" for metric, better in table.primary.items())
     return {
         "anchor": anchor,
         "title": table.task if table.preset == "default" else f"{table.task} ({table.preset})",
-        "verdict": _verdict(table),
+        "verdict": answer(table),
         "what": (
-            f"Held out, one at a time: {len(table.units)} unit{'' if len(table.units) == 1 else 's'}; "
-            f"{len(table.seeds)} seed{'' if len(table.seeds) == 1 else 's'}; task version {table.version}. "
-            f"Primary: {metrics or 'none'}. {BASELINE}: {table.baseline or 'as the task defines it'}."
+            f"Held out: {len(table.units)} unit{'' if len(table.units) == 1 else 's'}; intervals over "
+            f"{table.replicates}; {len(table.seeds)} seed{'' if len(table.seeds) == 1 else 's'}; task version "
+            f"{table.version}. Primary: {primaries(table)}. Baseline: {table.baseline or 'as the task defines it'}. "
+            f"{costs(table)}"
         ),
         "table": _table(columns, frame["role"]),
         "notes": table.notes,
@@ -316,23 +268,15 @@ def _task_part(
 
 def _compared(frame: pd.DataFrame) -> dict[str, list[Cell]]:
     """The columns that tasks and suites share."""
-    difference = with_interval(frame, "difference", "difference_low", "difference_high")
     return {
-        f"− {BASELINE} [95 %]": _numbers(difference, frame["difference"]),
-        "p (Holm)": _numbers(frame["p_holm"].map(p_value), frame["p_holm"]),
-        "rank": _ranks(frame),
-        "ties": _texts(frame["tie_group"]),
+        "relative error [95 %]": _numbers(
+            with_interval(frame, "relative_error", "low", "high"), frame["relative_error"]
+        ),
+        "verdict": _texts(pd.Series(verdicts(frame))),
+        "P(better)": _numbers(frame["p_better"].map(probability), frame["p_better"]),
+        "p": _numbers(frame["p"].map(p_value), frame["p"]),
+        "rank": _numbers(spans(frame["rank_low"], frame["rank_high"]), frame["rank_low"]),
     }
-
-
-def _verdict(table: TaskTable) -> str:
-    methods = table.frame[(table.frame["role"] == "method") & table.frame["score"].notna()]
-    if methods.empty:
-        return "no method has a score"
-    above = methods[(methods["difference_low"] > 0) & (methods["p_holm"] < 0.05)]
-    best = methods.sort_values("score").iloc[-1]
-    told = f"{len(above)} of {len(methods)} methods beat {BASELINE} beyond the interval"
-    return f"{told}; best: {best['method']} {best['score']:.2f}"
 
 
 def _sizes(rows: pd.DataFrame) -> pd.DataFrame:
@@ -389,14 +333,6 @@ def _numbers(texts: Sequence[str] | pd.Series, values: pd.Series) -> list[Cell]:
     """Cells sorted by their value; what is not defined sorts below everything."""
     return [
         Cell(text, float(value) if np.isfinite(value) else -1e300) for text, value in zip(texts, values, strict=True)
-    ]
-
-
-def _ranks(frame: pd.DataFrame) -> list[Cell]:
-    known = frame["rank_low"].notna()
-    texts = spans(frame["rank_low"].where(known, frame["rank"]), frame["rank_high"].where(known, frame["rank"]))
-    return [
-        Cell(text, float(rank) if np.isfinite(rank) else 1e300) for text, rank in zip(texts, frame["rank"], strict=True)
     ]
 
 
