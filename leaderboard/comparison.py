@@ -33,7 +33,18 @@ THE_BASELINE = "the baseline"
 #: A relative error that is told from 1 when this many replicates are asked for.
 TENTH = float(np.log(0.9))
 COLUMNS = ("relative_error", "low", "high", "p_better", "p", "verdict", "best", "rank_low", "rank_high")
-PAIR_COLUMNS = ("method", "other", "ratio", "low", "high", "p_better", "p", "verdict", "replicates_for_10_percent")
+PAIR_COLUMNS = (
+    "method",
+    "other",
+    "ratio",
+    "low",
+    "high",
+    "p_better",
+    "p",
+    "verdict",
+    "least",
+    "replicates_for_10_percent",
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,8 @@ class Comparison:
         others_high, the interval for other tasks like these. A method outside the family has no p, verdict and rank.
     pairs
         One row for each pair of the family, and for each pair with the baseline: the columns of :data:`PAIR_COLUMNS`,
-        of ``method``'s error divided by ``other``'s.
+        of ``method``'s error divided by ``other``'s; ``least`` is the difference of logarithms from which on it is
+        told.
     units
         Logarithm of the relative error in each unit, method × unit; for a suite method × task.
     worst
@@ -254,7 +266,7 @@ def _compared(samples: Sequence[Samples], names: list[str], roles: Mapping[str, 
     is_method = np.array([name != BASELINE for name in family], dtype=bool)
     tested = np.isfinite(p).any()
     for m, name in enumerate(family):
-        frame.loc[name, "best"] = tested and not better[:, m].any()
+        frame.loc[name, "best"] = bool(tested and not better[:, m].any())
         if not is_method[m]:
             continue
         against = pairs[(pairs["method"] == name) & (pairs["other"] == BASELINE)]
@@ -301,6 +313,7 @@ def _pairs(
             "p_better": np.where(swapped, 1 - probability, probability),
             "p": p,
             "verdict": [statistics.verdict(*one) for one in zip(value, low, high, p, strict=True)],
+            "least": critical * means.error,
             "replicates_for_10_percent": [
                 statistics.replicates_for(TENTH, error, freedom, critical, int(n))
                 for error, freedom, n in zip(means.error, means.freedom, means.n, strict=True)

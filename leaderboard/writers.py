@@ -237,8 +237,8 @@ def costs(table: TaskTable) -> str:
     )
     room = f"; room to the ceiling: {power.room:.1f} such steps" if np.isfinite(power.room) else ""
     return (
-        f"Tells a relative error of {power.detectable:.2f} or less from 1{room}{more}; {power.resolved} of {power.n_pairs} "
-        f"pairs told apart{spent}."
+        f"Tells a relative error of {power.detectable:.2f} or less from 1{room}{more}; {power.resolved} of "
+        f"{power.n_pairs} pairs told apart{spent}."
     )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +26,9 @@ from bench.options import Options
 from bench.plan.cost import Estimate, tried
 from bench.plan.resources import devices, needs, share_mb
 from bench.records import Job, Plan, Result, Status
+
+#: Draws that a run of ``--minutes`` makes at most; the next ones are for development.
+MOST_DRAWS = 1000
 
 
 @dataclass
@@ -68,7 +74,31 @@ def carry_out(options: Options, console: Console, dry_run: bool = False) -> Done
             say_plan(plan, todo, estimate_of(store, plan), options.n_workers, console)
             return Done(plan, store, uri_of(options), None)
         executor = executor_for(options, plan.sizes, lambda: estimate_of(store, plan), console)
+        if options.spend:
+            plan = draw_by_draw(options, store, executor, index, console)
         return execute(plan, store, executor, options, console)
+
+
+def draw_by_draw(options: Options, store: Store, executor: Executor, index: dict[str, Any], console: Console) -> Plan:
+    """Run whole draws of all simulated tasks, one after another, until another one would take longer than is left.
+
+    Returns
+    -------
+    Plan
+        The plan of the draws that were run; all its jobs have results.
+    """
+    end, took = time.monotonic() + 60 * options.spend if options.spend else 0.0, 0.0
+    draws = list(options.draws or range(MOST_DRAWS))
+    for number in range(1, len(draws) + 1):
+        clock = time.monotonic()
+        if number > 1 and clock + took > end:
+            return options.plan(index, draws[: number - 1])
+        plan = options.plan(index, draws[:number])
+        run_jobs(plan.jobs, store, executor, partial(estimate_of, store, plan), console)
+        took = time.monotonic() - clock
+        said = f"draw {draws[number - 1]} ran {duration(took)}; {duration(max(end - time.monotonic(), 0.0))} left"
+        console.print(said, highlight=False)
+    return options.plan(index, draws)
 
 
 def uri_of(options: Options) -> str:

@@ -65,7 +65,7 @@ def write_leaderboard(
     """
     import leaderboard
 
-    board = _board(gathered, keep)
+    board = board_of(gathered, keep)
     header = [*header, *_made_at(board.rows)]
     curves, pictures = _of_all([one.curves for one in gathered]), _of_all([one.pictures for one in gathered])
     return board, leaderboard.write(board, directory, header, formats or leaderboard.DEFAULT_FORMATS, curves, pictures)
@@ -75,11 +75,12 @@ def leaderboard_json(gathered: Sequence[Gathered], header: Sequence[str], keep: 
     """Return what :func:`write_leaderboard` writes as ``leaderboard.json``."""
     import leaderboard
 
-    board = _board(gathered, keep)
+    board = board_of(gathered, keep)
     return leaderboard.to_json(board, [*header, *_made_at(board.rows)])
 
 
-def _board(gathered: Sequence[Gathered], keep: Callable[[str], bool]) -> Leaderboard:
+def board_of(gathered: Sequence[Gathered], keep: Callable[[str], bool] = lambda task: True) -> Leaderboard:
+    """Return the leaderboard of the results of out directories; see :func:`write_leaderboard`."""
     import leaderboard
 
     rows = _of_all([one.rows for one in gathered]).sort_values("finished", kind="stable", ignore_index=True)
@@ -107,6 +108,39 @@ def _of_all(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
         kept.insert(0, frame[~frame["job_id"].isin(seen)])
         seen.update(frame["job_id"])
     return pd.concat(kept)
+
+
+def print_power(told: pd.DataFrame, to_come: pd.DataFrame | None, console: Console) -> None:
+    """Print what each task tells, and what a longer or shorter run would."""
+    from leaderboard.power import HOW_TO_READ
+
+    def shown(value: float, form: str = ".2f") -> str:
+        return "—" if value != value else format(value, form)
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("task", "over", "tells", "room", "for .90", "pairs told", "core-seconds", "pairs a core-hour"):
+        table.add_column(heading, justify="left" if heading in ("task", "over") else "right")
+    for row in told.to_dict("records"):
+        table.add_row(
+            Text(f"{row['task']} ({row['preset']})"),
+            row["replicates"],
+            shown(row["detectable"]),
+            shown(row["room"], ".1f"),
+            shown(row["replicates_for_10_percent"], ",.0f"),
+            f"{row['resolved']} of {row['pairs']}",
+            shown(row["core_seconds"], ",.0f"),
+            shown(row["pairs_per_core_hour"], ",.0f"),
+        )
+    console.print(table)
+    console.print(Text(HOW_TO_READ), style="dim", soft_wrap=True)
+    if to_come is None:
+        return
+    if to_come.empty:
+        console.print("no task has two draws, so that nothing can be said of more", highlight=False)
+    for row in to_come.to_dict("records"):
+        pairs = f"{row['resolved']} of {row['pairs']} pairs"
+        text = f"{row['task']}: {row['draws']} draws would tell {shown(row['detectable'])}, and {pairs}"
+        console.print(Text(text), soft_wrap=True)
 
 
 def print_leaderboard(board: Leaderboard, console: Console) -> None:

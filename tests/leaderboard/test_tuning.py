@@ -34,7 +34,8 @@ def test_gain_what_is_left_and_places():
     vae, pca = frame.loc["vae"], frame.loc["pca"]
     assert (vae["default"], vae["tuned"], vae["oracle"]) == pytest.approx((0.8, 0.4, 0.3))
     assert (vae["gain"], vae["left"], pca["gain"], pca["left"]) == pytest.approx((0.5, 0.75, 1.0, 5 / 6))
-    assert vae["gain_low"] <= 0.5 + 1e-9 and vae["gain_high"] >= 0.5 - 1e-9
+    assert vae["gain_low"] <= 0.5 + 1e-9
+    assert vae["gain_high"] >= 0.5 - 1e-9
     assert (vae["place"], vae["place_tuned"], pca["place"], pca["place_tuned"]) == (2, 1, 1, 2)
     assert "2 of 2 change places" in tuning.tuning_sentence(frame.reset_index())
     assert (frame["n_units"] == 9).all()
