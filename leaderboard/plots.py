@@ -5,6 +5,7 @@ a marker shape each, so that no colour has to be told from another. What depends
 is left to the page.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -29,8 +30,14 @@ Style = tuple[str, str]
 
 
 def styles(methods: Sequence[str]) -> dict[str, Style]:
-    """The colour and marker of each method, the same in all figures: shapes change after every eight."""
-    return {m: (OKABE_ITO[i % 8], SHAPES[(i + i // 8) % 8]) for i, m in enumerate(sorted(set(methods)))}
+    """The colour and marker of each method: the same in all figures, and in other runs but for a rare collision."""
+    pairs = [(colour, shape) for shape in SHAPES for colour in OKABE_ITO]
+    found: dict[str, Style] = {}
+    for method in sorted(set(methods)):
+        first = zlib.crc32(method.encode()) % len(pairs)
+        free = (pairs[(first + k) % len(pairs)] for k in range(len(pairs)))
+        found[method] = next((one for one in free if one not in found.values()), pairs[first])
+    return found
 
 
 def profile(tables: Sequence[TaskTable], of: Mapping[str, Style]) -> go.Figure:
@@ -38,7 +45,7 @@ def profile(tables: Sequence[TaskTable], of: Mapping[str, Style]) -> go.Figure:
     figure = go.Figure()
     names = [_title(table) for table in tables]
     shown = [m for m in of if any((table.frame["method"] == m).any() for table in tables)]
-    edges = _edges(tables)
+    edges = edges_of(tables)
     for i, method in enumerate(shown):
         colour, shape = of[method]
         rows = [(k, row) for k, table in enumerate(tables) for row in _rows(table, method)]
@@ -71,7 +78,7 @@ def profile(tables: Sequence[TaskTable], of: Mapping[str, Style]) -> go.Figure:
 def intervals(table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
     """The relative errors of one task, smallest on top, with the references as lines."""
     frame = table.frame[(table.frame["role"] == "method") & np.isfinite(table.frame["relative_error"])]
-    figure, edges = go.Figure(), _edges([table])
+    figure, edges = go.Figure(), edges_of([table])
     for row in frame.to_dict("records"):
         colour, shape = of[str(row["method"])]
         figure.add_scatter(
@@ -86,10 +93,12 @@ def intervals(table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
     for reference, dash in ((FLOOR, "dot"), (BASELINE, "solid"), (CEILING, "dash"), (STRUCTURE, "dashdot")):
         for row in _rows(table, reference):
             x = _within(row["relative_error"], edges)
-            figure.add_vline(x=x, line_color=REFERENCE, line_dash=dash, annotation_text=reference)
+            # names of neighbours stand one above the other
+            name = {"text": reference, "yshift": 14 if reference in (BASELINE, STRUCTURE) else 0, "xanchor": "center"}
+            figure.add_vline(x=x, line_color=REFERENCE, line_dash=dash, annotation=name)
     figure.update_yaxes(autorange="reversed", automargin=True)
     _error_axis(figure, edges, f"relative error, 95 % interval over {table.replicates}")
-    return _laid_out(figure, 140 + 26 * len(frame))
+    return _laid_out(figure, 160 + 26 * len(frame))
 
 
 def heat(table: TaskTable) -> go.Figure:
@@ -233,7 +242,7 @@ def embeddings(pictures: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
 
 def distance(jobs: pd.DataFrame, table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
     """Relative errors of held-out units against how far they are from the training cells."""
-    figure, edges = go.Figure(), _edges([table])
+    figure, edges = go.Figure(), edges_of([table])
     for method, group in jobs.dropna(subset=[DISTANCE, "score"]).groupby("method"):
         means = group.groupby("unit")[[DISTANCE, "score"]].mean().sort_values(DISTANCE)
         colour, shape = of[str(method)]
@@ -290,7 +299,7 @@ def cost(table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
     """Relative error against the seconds of a fit; the line joins those that no other beats in both."""
     frame = table.frame[(table.frame["role"] == "method") & np.isfinite(table.frame["relative_error"])]
     frame = frame[frame["fit_seconds"] > 0].sort_values("fit_seconds")
-    figure, edges = go.Figure(), _edges([table])
+    figure, edges = go.Figure(), edges_of([table])
     best = frame[frame["relative_error"] <= frame["relative_error"].cummin()]
     figure.add_scatter(
         x=best["fit_seconds"],
@@ -356,7 +365,7 @@ def _rows(table: TaskTable, method: str) -> list[dict[str, float]]:
     return frame[(frame["method"] == method) & np.isfinite(frame["relative_error"])].to_dict("records")
 
 
-def _edges(tables: Sequence[TaskTable]) -> tuple[float, float]:
+def edges_of(tables: Sequence[TaskTable]) -> tuple[float, float]:
     """The least and the most that an axis of relative errors shows: from the ceiling to just above the floor."""
     found = pd.concat([table.frame for table in tables])
     ends = {name: found.loc[found["method"] == name, "relative_error"].dropna() for name in (CEILING, FLOOR)}
