@@ -102,7 +102,8 @@ def test_the_cross_has_every_method_unit_seed_and_control_once():
     jobs = plan().jobs
     run = [(job.role, job.method, job.unit, job.seed) for job in jobs if not job.skip]
     methods = [("method", "pca"), ("reference", "floor"), ("reference", "baseline"), ("reference", "ceiling")]
-    assert sorted(run) == sorted((*m, f"draw0/cancer{unit}", seed) for m in methods for unit in (0, 1) for seed in (0, 1))
+    units = ("draw0/cancer0", "draw0/cancer1")
+    assert sorted(run) == sorted((*m, unit, seed) for m in methods for unit in units for seed in (0, 1))
     (skipped,) = [job for job in jobs if job.skip]
     assert (skipped.method, skipped.unit) == ("no-change", WHOLE)
     assert skipped.skip == "no-change cannot embed, which reembedding needs"
