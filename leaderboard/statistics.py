@@ -12,7 +12,7 @@ differences of their :math:`\ell` on the units that both have; the baseline's er
   are correlated; the variance of the mean is :math:`s^2 (\frac1n + \frac1{n-1})` for :math:`\frac{s^2}n` (Benavoli
   et al. 2017, JMLR 18(77), section 3.2: :math:`\frac1n + \frac\rho{1-\rho}` with :math:`\rho = \frac1n`);
 - where all units are scored from one fit, units and seeds are crossed, and the variance is that of the unit means over
-  :math:`n` plus that of the seed means over their number.
+  :math:`n` plus that of the seed means over their number, moderated.
 
 Intervals and p values are Student's on the replicates (degrees of freedom by Satterthwaite where variances are added).
 The p values of all pairs are adjusted together, by Westfall and Young's step-down minimum p (1993, algorithm 2.8), the
@@ -134,8 +134,9 @@ class Block:
             return Means(value, np.sqrt(of_mean), freedom, n)
         _, variance, n_seeds = _moments(self.by_seed)
         crossed = n_seeds > 1
+        variance, of_seed = _moderated(variance, n_seeds.astype(float) - 1)
         of_seeds = np.where(crossed, variance / np.maximum(n_seeds, 1), 0.0)
-        total, freedom = _added([of_mean, of_seeds], [freedom, np.where(crossed, n_seeds - 1.0, np.inf)])
+        total, freedom = _added([of_mean, of_seeds], [freedom, np.where(crossed, of_seed, np.inf)])
         return Means(value, np.sqrt(total), freedom, n)
 
 
@@ -250,6 +251,19 @@ def _moments(values: Array) -> tuple[Array, Array, NDArray[np.int_]]:
         mean = np.where(there, values, 0.0).sum(axis=0) / n
         variance = np.where(there, (values - mean) ** 2, 0.0).sum(axis=0) / (n - 1)
     return mean, np.where(n > 1, variance, np.nan), n
+
+
+def _moderated(variance: Array, freedom: Array) -> tuple[Array, Array]:
+    """Return variances and their degrees of freedom, two of which are borrowed from all values (Smyth 2004).
+
+    Of three seeds' variances some are tiny by chance, and among many pairs those would be told apart.
+    """
+    known = variance > 0
+    if known.sum() < 3:
+        return variance, freedom
+    prior = 2.0
+    moderated = (freedom * variance + prior * variance[known].mean()) / (freedom + prior)
+    return np.where(known, moderated, variance), np.where(known, freedom + prior, freedom)
 
 
 def _added(variances: Sequence[Array], freedoms: Sequence[Array]) -> tuple[Array, Array]:
