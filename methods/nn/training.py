@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -11,10 +12,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from methods.errors import CannotFit, CannotStack
 from methods.neural import environment_numbers, seeded
+from methods.nn import graphs
 from methods.nn.sparse import SparseRows
 from methods.nn.stacked import Weights, drawing_from, keep, stack, weights_of
 
@@ -40,11 +41,12 @@ class Model(Protocol):
         The best weights are chosen without them.
         """
 
-    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
+    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int | Tensor) -> dict[str, Tensor]:
         """Return the named loss terms of a minibatch, each a scalar mean over cells; their sum is the loss.
 
         The names are the same in every minibatch. For stacked fits each term is (n_fits,). In validation ``epoch`` is
-        the last epoch that the schedule allows, so that rising weights count in full.
+        the last epoch that the schedule allows, so that rising weights count in full. It is a tensor () where the step
+        is recorded and replayed on a GPU (:mod:`methods.nn.graphs`), and a number elsewhere.
         """
 
     def parameter_groups(self, network: Any) -> list[dict[str, Any]]:
@@ -107,13 +109,17 @@ class Adversary:
 
 @dataclass
 class Outcome:
-    """Training curves (term to value at each epoch), the reason why training stopped, and the error if any."""
+    """Training curves (term to value at each epoch), the reason why training stopped, and the error if any.
+
+    ``remark`` is empty unless a GPU had to take its steps one operation at a time.
+    """
 
     history: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int = 0
     stopped: str = ""
     converged: bool = False
     error: NonFiniteLoss | None = None
+    remark: str = ""
 
 
 def fit_stacked(methods: Sequence[Any], datasets: Sequence[Any], seeds: Sequence[int]) -> list[Exception | None]:
@@ -148,7 +154,7 @@ def fit_stacked(methods: Sequence[Any], datasets: Sequence[Any], seeds: Sequence
     remarks = list(first.log)
     for method, data, outcome in zip(methods, datasets, outcomes, strict=True):
         method.history = outcome.history
-        for remark in (*remarks, f"training stopped: {outcome.stopped}"):
+        for remark in (*remarks, *filter(None, [outcome.remark]), f"training stopped: {outcome.stopped}"):
             method.note(remark)
         method.unconverged = "" if outcome.converged else f"stopped by {outcome.stopped}"
         if outcome.error is None:
@@ -250,6 +256,8 @@ def train_stacked(
     """
     keep_freed_memory()
     where = next(iter(tensors.values())).device
+    # cells are ordered on the CPU, so that the order is the same on every device and no GPU has to be waited for
+    strata, environments = (None if labels is None else labels.cpu() for labels in (strata, environments))
     starts = starts or [0] * len(networks)
     n_cells = len(next(iter(tensors.values()))) // len(set(starts))
     if n_cells < 2:
@@ -266,54 +274,135 @@ def train_stacked(
     if schedule.minibatch > 1:  # batch norm needs two cells
         n_minibatches = min(n_minibatches, n_kept // 2)
 
-    optimizer = torch.optim.Adam(model.parameter_groups(network), lr=schedule.learning_rate, fused=True)
-    cosine = schedule.final_learning_rate > 0
-    decay = CosineAnnealingLR(optimizer, schedule.max_epochs, schedule.final_learning_rate) if cosine else None
-    opponent = torch.optim.Adam(adversary.groups, fused=True) if adversary else None
+    sizes = torch.arange(n_kept).tensor_split(n_minibatches)
+    noise = [fit.noise for fit in fits] if stacked else []
+    why, captured = "", False
+    if where.type == "cuda" or graphs.asked():
+        padded = {key: part.padded() if isinstance(part, SparseRows) else part for key, part in tensors.items()}
+        first = _joined([fit.kept[: len(sizes[0])] for fit in fits], stacked).to(where)
+        with drawing_from(noise) if stacked else nullcontext():
+            why = graphs.obstacle(model, network, padded, first, adversary)
+        captured = where.type == "cuda" and not why
+    trainer = _Trainer(model, network, padded if captured else tensors, schedule, adversary, captured)
     running = list(fits)
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    with (
+        torch.random.fork_rng(devices=[where] if where.type == "cuda" else []),
+        graphs.recording(where) if captured else nullcontext(),
+    ):
         torch.manual_seed(seeds[0])
+        learn, judge = trainer.steps(noise)
         for epoch in range(schedule.max_epochs):
+            trainer.begin(epoch)
             with drawing_from([fit.noise for fit in running]) if stacked else nullcontext():
                 network.train()
-                order = _joined([fit.shuffled(strata) for fit in running], stacked)
-                names: list[str] = []
+                order = _joined([fit.shuffled(strata) for fit in running], stacked).to(where)
                 totals: Any = 0.0
                 for cells in order.tensor_split(n_minibatches, -1):
-                    minibatch = _gathered(tensors, cells)
-                    if adversary and opponent:
-                        _train_adversary(adversary, opponent, network, minibatch)
-                    terms = model.loss_terms(network, minibatch, epoch)
-                    names, values = list(terms), torch.stack(list(terms.values()))
-                    optimizer.zero_grad(set_to_none=True)
-                    values.sum().backward()
-                    optimizer.step()
-                    totals = totals + values.detach() * (cells.shape[-1] / n_kept)
-                if decay is not None:
-                    decay.step()
+                    totals = totals + learn(cells) * (cells.shape[-1] / n_kept)
+                names = trainer.names
                 watched = totals[[key not in model.unwatched for key in names]].sum(0)
                 if n_validation:
                     network.eval()
                     watched = torch.zeros_like(watched)
-                    held = _joined([fit.held for fit in running], stacked)
-                    with torch.no_grad():
-                        for cells in held.split(VALIDATED_AT_ONCE, -1):
-                            terms = model.loss_terms(network, _gathered(tensors, cells), schedule.max_epochs)
-                            loss = torch.stack([value for key, value in terms.items() if key not in model.unwatched])
-                            watched += loss.sum(0) * (cells.shape[-1] / n_validation)
+                    held = _joined([fit.held for fit in running], stacked).to(where)
+                    for cells in held.split(VALIDATED_AT_ONCE, -1):
+                        watched += judge(cells) * (cells.shape[-1] / n_validation)
             curves = dict(zip(names, totals.view(len(names), -1).tolist(), strict=True))
             if n_validation:
                 curves["validation"] = watched.view(-1).tolist()
             for i, (fit, loss) in enumerate(zip(running, watched.view(-1).tolist(), strict=True)):
-                values_of_fit = {key: values[i] for key, values in curves.items()}
-                fit.take_in(epoch, values_of_fit, loss, partial(weights_of, network, i if stacked else None), name)
+                if not fit.ended:
+                    values_of_fit = {key: values[i] for key, values in curves.items()}
+                    fit.take_in(epoch, values_of_fit, loss, partial(weights_of, network, i if stacked else None), name)
             unfinished = [i for i, fit in enumerate(running) if not fit.ended]
             if not unfinished:
                 break
-            if len(unfinished) < len(running):
-                keep(network, optimizer, torch.tensor(unfinished, device=where))
+            # steps of fewer fits would be recorded anew, and on a GPU a fit beside others takes little time
+            if len(unfinished) <= (len(running) // 2 if captured else len(running) - 1):
+                keep(network, trainer.optimizer, torch.tensor(unfinished, device=where))
                 running = [running[i] for i in unfinished]
+                learn, judge = trainer.steps([fit.noise for fit in running])
+        trainer.optimizer.zero_grad()
+    for fit in fits if where.type == "cuda" and why else []:
+        fit.outcome.remark = f"trained one operation at a time, as its steps cannot be recorded: {why}"
     return [fit.finished() for fit in fits]
+
+
+class _Trainer:
+    """A network and its optimisers; a step is a function of the numbers of its cells alone.
+
+    Parameters
+    ----------
+    model, network, tensors, schedule, adversary
+        Those of the fit.
+    captured
+        Whether steps are recorded on a GPU and replayed.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        network: nn.Module,
+        tensors: Mapping[str, Any],
+        schedule: Schedule,
+        adversary: Adversary | None,
+        captured: bool,
+    ):
+        self.model, self.network, self.tensors, self.schedule = model, network, tensors, schedule
+        self.adversary, self.captured = adversary, captured
+        groups = model.parameter_groups(network)
+        self.optimizer = torch.optim.Adam(groups, lr=schedule.learning_rate, fused=True, capturable=captured)
+        self.opponent = torch.optim.Adam(adversary.groups, fused=True, capturable=captured) if adversary else None
+        self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.names: list[str] = []
+        self.epoch: int | Tensor = 0
+        if captured:
+            where = next(network.parameters()).device
+            self.epoch = torch.zeros((), device=where)
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = torch.tensor(rate, device=where)
+
+    def steps(self, generators: Sequence[torch.Generator]) -> tuple[Callable[[Tensor], Tensor], ...]:
+        """Return :meth:`learn` and :meth:`judge`, recorded where they are captured; they draw from ``generators``."""
+        if not self.captured:
+            return self.learn, self.judge
+        pool = torch.cuda.graph_pool_handle()
+        return tuple(graphs.Replayed(function, generators, pool) for function in (self.learn, self.judge))
+
+    def begin(self, epoch: int) -> None:
+        """Set the epoch, and the learning rates if they fall: along half a cosine, as PyTorch's CosineAnnealingLR."""
+        if isinstance(self.epoch, Tensor):
+            self.epoch.fill_(epoch)
+        else:
+            self.epoch = epoch
+        last, n = self.schedule.final_learning_rate, self.schedule.max_epochs
+        if not last or not epoch:
+            return
+        ratio = (1 + math.cos(math.pi * epoch / n)) / (1 + math.cos(math.pi * (epoch - 1) / n))
+        self.rates = [ratio * (rate - last) + last for rate in self.rates]
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def learn(self, cells: Tensor) -> Tensor:
+        """Take a step, and return the loss terms, (n_terms,) or for stacked fits (n_terms, n_fits)."""
+        minibatch = gathered(self.tensors, cells)
+        if self.adversary and self.opponent:
+            _train_adversary(self.adversary, self.opponent, self.network, minibatch)
+        terms = self.model.loss_terms(self.network, minibatch, self.epoch)
+        self.names, values = list(terms), torch.stack(list(terms.values()))
+        self.optimizer.zero_grad(set_to_none=True)
+        values.sum().backward()
+        self.optimizer.step()
+        return values.detach()
+
+    @torch.no_grad()
+    def judge(self, cells: Tensor) -> Tensor:
+        """Return the sum of the loss terms that are watched, () or (n_fits,)."""
+        terms = self.model.loss_terms(self.network, gathered(self.tensors, cells), self.schedule.max_epochs)
+        return torch.stack([value for key, value in terms.items() if key not in self.model.unwatched]).sum(0)
 
 
 def _train_adversary(
@@ -355,10 +444,9 @@ class _Fit:
         environments: Tensor | None,
     ):
         self.network, self.schedule = network, schedule
-        # the order of cells is drawn on the CPU, so that it is the same on every device
         self.shuffle = torch.Generator().manual_seed(seed)
         self.noise = torch.Generator(where).manual_seed(seed)
-        order = (torch.randperm(n_cells, generator=self.shuffle) + start).to(where)
+        order = torch.randperm(n_cells, generator=self.shuffle) + start
         self.held, self.kept = order[:n_validation], order[n_validation:]
         if environments is not None:
             self.held, self.kept = _with_every_label_kept(self.held, self.kept, environments)
@@ -369,7 +457,7 @@ class _Fit:
     def shuffled(self, strata: Tensor | None) -> Tensor:
         """Return the training cells in the order of the next epoch."""
         order = torch.randperm(len(self.kept), generator=self.shuffle)
-        cells = self.kept[order.to(self.kept.device)]
+        cells = self.kept[order]
         return cells if strata is None else cells[_spread(strata[cells])]
 
     def take_in(
@@ -420,7 +508,7 @@ def _joined(cells_of_fits: list[Tensor], stacked: bool) -> Tensor:
     return torch.stack(cells_of_fits) if stacked else cells_of_fits[0]
 
 
-def _gathered(tensors: Mapping[str, Tensor], cells: Tensor) -> dict[str, Tensor]:
+def gathered(tensors: Mapping[str, Any], cells: Tensor) -> dict[str, Tensor]:
     """Return the rows of ``cells``, (n,) or for stacked fits (n_fits, n)."""
     flat = cells.reshape(-1)
     return {key: value.index_select(0, flat).view(*cells.shape, *value.shape[1:]) for key, value in tensors.items()}
