@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +31,7 @@ from torch._subclasses.fake_tensor import (
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from methods.nn.sparse import SparseRows
-
-if TYPE_CHECKING:
-    from methods.nn.training import Adversary, Model
+from methods.nn.sparse import SparseRows, gathered
 
 #: Calls of a function for cells of a shape before it is recorded, in which libraries allocate what they keep.
 WARM = 3
@@ -91,6 +88,11 @@ class Replayed:
         return graph, given, output
 
 
+def can_record(where: torch.device) -> bool:
+    """Return whether a device can record at all."""
+    return where.type == "cuda"
+
+
 @contextmanager
 def recording(where: torch.device) -> Iterator[None]:
     """Compute on a stream of its own, as nothing can be recorded on the default stream."""
@@ -120,9 +122,7 @@ def asked() -> bool:
     return _found is not None
 
 
-def obstacle(
-    model: Model, network: nn.Module, tensors: Mapping[str, Any], cells: Tensor, adversary: Adversary | None
-) -> str:
+def obstacle(model: Any, network: nn.Module, tensors: Mapping[str, Any], cells: Tensor, adversary: Any) -> str:
     """Return why the steps of a fit cannot be recorded, "" if they can; nothing is computed or drawn.
 
     Parameters
@@ -132,8 +132,6 @@ def obstacle(
     cells
         Numbers of the cells of a minibatch.
     """
-    from methods.nn.training import gathered
-
     values = FakeTensorMode()
 
     def fake(tensor: Tensor) -> Tensor:
@@ -169,7 +167,7 @@ class _Obstacle(Exception):
 
 
 class _Dispatched(TorchDispatchMode):
-    """Raises where a step makes a tensor of host data, checks for errors of linear algebra, or writes where a mask is."""
+    """Raises where a step makes tensors of host data, checks for errors of linear algebra, or writes by a mask."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__

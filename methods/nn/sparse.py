@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -182,3 +182,9 @@ class PaddedRows(SparseRows):
     def clear(self, dense: Tensor) -> None:
         """Set a tensor of this shape to 0 at the non-zeros."""
         dense.masked_fill_(self._filled(self.value) != 0, 0.0)
+
+
+def gathered(tensors: Mapping[str, Any], cells: Tensor) -> dict[str, Tensor]:
+    """Return the rows of ``cells``, (n,) or for stacked fits (n_fits, n)."""
+    flat = cells.reshape(-1)
+    return {key: value.index_select(0, flat).view(*cells.shape, *value.shape[1:]) for key, value in tensors.items()}

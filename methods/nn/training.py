@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from methods.errors import CannotFit, CannotStack
 from methods.neural import environment_numbers, seeded
 from methods.nn import graphs
-from methods.nn.sparse import SparseRows
+from methods.nn.sparse import SparseRows, gathered
 from methods.nn.stacked import Weights, drawing_from, keep, stack, weights_of
 
 #: Constants of malloc.h.
@@ -277,12 +277,12 @@ def train_stacked(
     sizes = torch.arange(n_kept).tensor_split(n_minibatches)
     noise = [fit.noise for fit in fits] if stacked else []
     why, captured = "", False
-    if where.type == "cuda" or graphs.asked():
+    if graphs.can_record(where) or graphs.asked():
         padded = {key: part.padded() if isinstance(part, SparseRows) else part for key, part in tensors.items()}
         first = _joined([fit.kept[: len(sizes[0])] for fit in fits], stacked).to(where)
         with drawing_from(noise) if stacked else nullcontext():
             why = graphs.obstacle(model, network, padded, first, adversary)
-        captured = where.type == "cuda" and not why
+        captured = graphs.can_record(where) and not why
     trainer = _Trainer(model, network, padded if captured else tensors, schedule, adversary, captured)
     running = list(fits)
     with (
@@ -323,7 +323,7 @@ def train_stacked(
                 running = [running[i] for i in unfinished]
                 learn, judge = trainer.steps([fit.noise for fit in running])
         trainer.optimizer.zero_grad()
-    for fit in fits if where.type == "cuda" and why else []:
+    for fit in fits if graphs.can_record(where) and why else []:
         fit.outcome.remark = f"trained one operation at a time, as its steps cannot be recorded: {why}"
     return [fit.finished() for fit in fits]
 
@@ -356,11 +356,11 @@ class _Trainer:
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.names: list[str] = []
         self.epoch: int | Tensor = 0
-        if captured:
+        if captured:  # what changes from step to step is refilled
             where = next(network.parameters()).device
             self.epoch = torch.zeros((), device=where)
-            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-                group["lr"] = torch.tensor(rate, device=where)
+            for group in self.optimizer.param_groups if schedule.final_learning_rate else []:
+                group["lr"] = torch.tensor(group["lr"], device=where)
 
     def steps(self, generators: Sequence[torch.Generator]) -> tuple[Callable[[Tensor], Tensor], ...]:
         """Return :meth:`learn` and :meth:`judge`, recorded where they are captured; they draw from ``generators``."""
@@ -506,12 +506,6 @@ def _with_every_label_kept(held: Tensor, kept: Tensor, labels: Tensor) -> tuple[
 def _joined(cells_of_fits: list[Tensor], stacked: bool) -> Tensor:
     """Return the cells of each fit, (n_fits, n), or (n,) for a single network."""
     return torch.stack(cells_of_fits) if stacked else cells_of_fits[0]
-
-
-def gathered(tensors: Mapping[str, Any], cells: Tensor) -> dict[str, Tensor]:
-    """Return the rows of ``cells``, (n,) or for stacked fits (n_fits, n)."""
-    flat = cells.reshape(-1)
-    return {key: value.index_select(0, flat).view(*cells.shape, *value.shape[1:]) for key, value in tensors.items()}
 
 
 def _spread(labels: Tensor) -> Tensor:
