@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +17,7 @@ from methods.errors import CannotFit, CannotStack
 from methods.neural import environment_numbers, seeded
 from methods.nn import graphs
 from methods.nn.sparse import SparseRows, gathered
-from methods.nn.stacked import Weights, drawing_from, keep, stack, weights_of
+from methods.nn.stacked import Best, Weights, drawing_from, keep, stack
 
 #: Constants of malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -274,17 +274,16 @@ def train_stacked(
     if schedule.minibatch > 1:  # batch norm needs two cells
         n_minibatches = min(n_minibatches, n_kept // 2)
 
-    sizes = torch.arange(n_kept).tensor_split(n_minibatches)
     noise = [fit.noise for fit in fits] if stacked else []
     why, captured = "", False
     if graphs.can_record(where) or graphs.asked():
         padded = {key: part.padded() if isinstance(part, SparseRows) else part for key, part in tensors.items()}
-        first = _joined([fit.kept[: len(sizes[0])] for fit in fits], stacked).to(where)
+        first = _joined([fit.kept[: -(-n_kept // n_minibatches)] for fit in fits], stacked).to(where)
         with drawing_from(noise) if stacked else nullcontext():
             why = graphs.obstacle(model, network, padded, first, adversary)
         captured = graphs.can_record(where) and not why
     trainer = _Trainer(model, network, padded if captured else tensors, schedule, adversary, captured)
-    running = list(fits)
+    running, best = list(fits), Best(network, stacked)
     with (
         torch.random.fork_rng(devices=[where] if where.type == "cuda" else []),
         graphs.recording(where) if captured else nullcontext(),
@@ -310,22 +309,31 @@ def train_stacked(
             curves = dict(zip(names, totals.view(len(names), -1).tolist(), strict=True))
             if n_validation:
                 curves["validation"] = watched.view(-1).tolist()
+            improved = []
             for i, (fit, loss) in enumerate(zip(running, watched.view(-1).tolist(), strict=True)):
-                if not fit.ended:
-                    values_of_fit = {key: values[i] for key, values in curves.items()}
-                    fit.take_in(epoch, values_of_fit, loss, partial(weights_of, network, i if stacked else None), name)
+                values_of_fit = {key: values[i] for key, values in curves.items()}
+                if not fit.ended and fit.take_in(epoch, values_of_fit, loss, name):
+                    improved.append(i)
+            best.take(improved)
             unfinished = [i for i, fit in enumerate(running) if not fit.ended]
             if not unfinished:
                 break
             # steps of fewer fits would be recorded anew, and on a GPU a fit beside others takes little time
             if len(unfinished) <= (len(running) // 2 if captured else len(running) - 1):
-                keep(network, trainer.optimizer, torch.tensor(unfinished, device=where))
+                for i, fit in enumerate(running):
+                    if fit.ended:
+                        fit.finish(best.of(i))
+                still = torch.tensor(unfinished, device=where)
+                keep(network, trainer.optimizer, still)
+                best.keep(still)
                 running = [running[i] for i in unfinished]
                 learn, judge = trainer.steps([fit.noise for fit in running])
         trainer.optimizer.zero_grad()
+    for i, fit in enumerate(running):
+        fit.finish(best.of(i))
     for fit in fits if graphs.can_record(where) and why else []:
         fit.outcome.remark = f"trained one operation at a time, as its steps cannot be recorded: {why}"
-    return [fit.finished() for fit in fits]
+    return [fit.outcome for fit in fits]
 
 
 class _Trainer:
@@ -430,7 +438,7 @@ def keep_freed_memory() -> None:
 
 
 class _Fit:
-    """The cells, random numbers, curves and best weights of one network."""
+    """The cells, random numbers and curves of one network."""
 
     def __init__(
         self,
@@ -452,7 +460,7 @@ class _Fit:
             self.held, self.kept = _with_every_label_kept(self.held, self.kept, environments)
         self.outcome = Outcome(stopped=f"max_epochs={schedule.max_epochs}")
         self.ended = False
-        self.best, self.best_weights = float("inf"), weights_of(network)
+        self.best = float("inf")
 
     def shuffled(self, strata: Tensor | None) -> Tensor:
         """Return the training cells in the order of the next epoch."""
@@ -460,32 +468,30 @@ class _Fit:
         cells = self.kept[order]
         return cells if strata is None else cells[_spread(strata[cells])]
 
-    def take_in(
-        self, epoch: int, curves: Mapping[str, float], watched: float, weights: Callable[[], Weights], name: str
-    ) -> None:
-        """Note the loss terms of an epoch, keep the weights if they are the best, and end where it is time."""
+    def take_in(self, epoch: int, curves: Mapping[str, float], watched: float, name: str) -> bool:
+        """Note the loss terms of an epoch, end where it is time, and return whether the weights are the best so far."""
         outcome, schedule = self.outcome, self.schedule
         outcome.error = _not_finite(curves, name, epoch)
         if outcome.error is not None:
             self.ended = True
-            return
+            return False
         for term, value in curves.items():
             outcome.history.setdefault(term, []).append(value)
         if watched < self.best or epoch < schedule.warmup:
             # during the warm-up the last epoch counts as the best
             self.best = watched if epoch >= schedule.warmup else float("inf")
             outcome.best_epoch = epoch
-            self.best_weights = weights()
-        elif epoch - outcome.best_epoch >= schedule.patience:
+            return True
+        if epoch - outcome.best_epoch >= schedule.patience:
             outcome.stopped = f"no improvement for {schedule.patience} epochs after epoch {outcome.best_epoch}"
             outcome.converged = True
             self.ended = True
+        return False
 
-    def finished(self) -> Outcome:
-        """Leave the network in eval mode with the best weights."""
-        self.network.load_state_dict(self.best_weights)
+    def finish(self, weights: Weights) -> None:
+        """Leave the network in eval mode with these weights."""
+        self.network.load_state_dict(weights)
         self.network.eval()
-        return self.outcome
 
 
 def _with_every_label_kept(held: Tensor, kept: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
