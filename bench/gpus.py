@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from bench.environment import ROOT
@@ -87,7 +88,8 @@ def speed() -> str:
         return loss.detach()
 
     with graphs.recording(where):
-        steps = {"recorded": graphs.Replayed(step, [], torch.cuda.graph_pool_handle()), "by operations": step}
+        recorded = graphs.Replayed(step, [], torch.cuda.graph_pool_handle())
+        steps: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"recorded": recorded, "by operations": step}
         cells, times = torch.arange(128, device=where), []
         for name, take in steps.items():
             for _ in range(2 * graphs.WARM):

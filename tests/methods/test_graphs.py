@@ -44,7 +44,13 @@ class Pretended:
 
 
 @pytest.fixture
-def pretending(monkeypatch):
+def on_cpu(monkeypatch):
+    """Fits take the CPU, which takes the same steps again, whether or not a GPU is there."""
+    monkeypatch.setattr("methods.nn.device.device", lambda: torch.device("cpu"))
+
+
+@pytest.fixture
+def pretending(monkeypatch, on_cpu):
     monkeypatch.setattr(graphs, "can_record", lambda where: True)
     monkeypatch.setattr(graphs, "recording", lambda where: nullcontext())
     monkeypatch.setattr(graphs, "Replayed", Pretended)
@@ -71,7 +77,7 @@ def assert_same(one, other, data, rtol=1e-3, of_codes=1e-2):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_recorded_fit_is_the_fit(name, data, request):
+def test_a_recorded_fit_is_the_fit(name, data, on_cpu, request):
     alone = fit(name, data)[0]
     request.getfixturevalue("pretending")
     recorded = fit(name, data)[0]
@@ -81,7 +87,7 @@ def test_a_recorded_fit_is_the_fit(name, data, request):
 
 
 @pytest.mark.parametrize("name", STACKED)
-def test_recorded_stacked_fits_are_the_fits(name, data, request):
+def test_recorded_stacked_fits_are_the_fits(name, data, on_cpu, request):
     settings = {**STACKED[name], "max_epochs": 40, "patience": 3, "learning_rate": 1e-2}
     alone = fit(name, data, seeds=(0, 1, 2, 3, 4), **settings)
     request.getfixturevalue("pretending")
