@@ -94,7 +94,10 @@ def curvatures(gram: Tensor, n_latent: int, jitter: float = 0.0) -> Curvatures:
         Number that is added to the diagonal of g before the inversion, relative to the mean of the diagonal.
     """
     lower, tangent, normal = _decompose(gram, n_latent, jitter)
-    inverse = torch.cholesky_inverse(lower)
+    # not by cholesky_inverse, which on a GPU goes matrix by matrix and cannot be recorded
+    unit = torch.eye(n_latent, dtype=gram.dtype, device=gram.device).expand_as(lower)
+    of_lower = torch.linalg.solve_triangular(lower, unit, upper=False)
+    inverse = of_lower.mT @ of_lower
     i, j = torch.triu_indices(n_latent, n_latent, device=gram.device)
     straight = inverse[:, i[:, None], i] * inverse[:, j[:, None], j]
     crossed = inverse[:, i[:, None], j] * inverse[:, j[:, None], i]

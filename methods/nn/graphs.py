@@ -39,7 +39,14 @@ HOST_DATA = "a tensor is made of host data: make it a buffer of the network"
 
 #: Functions that wait for the GPU inside, where fake tensors do not see it.
 _WAITING = (
-    *(torch.segment_reduce, torch.linalg.eigh, torch.linalg.eigvalsh, torch.linalg.svd, torch.linalg.svdvals),
+    *(
+        torch.segment_reduce,
+        torch.cholesky_inverse,
+        torch.linalg.eigh,
+        torch.linalg.eigvalsh,
+        torch.linalg.svd,
+        torch.linalg.svdvals,
+    ),
     *(Tensor.cpu, Tensor.numpy, Tensor.cuda),
 )
 #: What :func:`obstacle` found in the fits of a :func:`checking` block; None outside of one.
