@@ -35,17 +35,22 @@ class Reference:
     Attributes
     ----------
     name
-        ``floor`` (knows nothing), ``baseline`` (the strongest simple method) or ``ceiling`` (the best score in reach).
+        ``floor`` (knows nothing), ``baseline`` (the strongest simple method), ``structure`` (a simple method that is
+        handed the simulator's true structure, such as its latents, and not the answer) or ``ceiling`` (the best score
+        in reach).
     description
         What it does, in a phrase.
     methods
         Registered methods that stand for it. If there are several, the method with the best score on the inner units
         (:meth:`Task.inner`) is taken. Empty: the task builds it itself, in :meth:`Task.reference_fit`.
+    on
+        ``simulated``, ``real`` or the name of a data set: where the reference exists. Empty: everywhere.
     """
 
     name: str
     description: str
     methods: tuple[str, ...] = ()
+    on: str = ""
 
 
 def scored(metrics: Iterable[str], **arrays: Any) -> dict[str, float]:
@@ -108,6 +113,7 @@ class Task(ABC):
     one_fit: ClassVar[bool] = False
     #: The metrics shown beside it.
     secondary: ClassVar[tuple[str, ...]]
+    #: References on all data sets; :attr:`references_here` has those of one.
     references: ClassVar[tuple[Reference, ...]]
     #: Options of the command line that name the columns of a user's file, and the field of each; empty: not offered.
     columns: ClassVar[Mapping[str, str]] = {}
@@ -134,6 +140,16 @@ class Task(ABC):
     def n_draws(self) -> int:
         """How many draws the preset runs; 1 for real data."""
         return self.draws[self.preset] if self.dataset.simulated else 1
+
+    @property
+    def references_here(self) -> tuple[Reference, ...]:
+        """The references that exist on the data set: of those of one name, the first that does."""
+        here = {"", self.dataset.name, "simulated" if self.dataset.simulated else "real"}
+        found: dict[str, Reference] = {}
+        for reference in self.references:
+            if reference.on in here:
+                found.setdefault(reference.name, reference)
+        return tuple(found.values())
 
     @cached_property
     def data(self) -> AnnData:

@@ -107,7 +107,7 @@ def make_plan(
             n_copies=index[key]["n_copies"],
         )
         rows = [_method_row(blank, spec, task, preset) for spec in methods]
-        rows += [_reference_row(blank, reference) for reference in task.references]
+        rows += [_reference_row(blank, reference) for reference in task.references_here]
         for row in rows:
             crossed = [row] if row.skip else [job for draw in numbers for job in _crossed(row, draw, units, seeds)]
             if row.name and not row.skip and METHODS[row.name].stackable and sizes[task_name] <= MOST_VALUES:

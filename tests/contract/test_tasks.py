@@ -9,7 +9,7 @@ from anndata import AnnData
 from methods import METHODS
 from metrics import METRICS
 from tasks import DATASETS, TASKS, benchmark_names, benchmark_tags, load_task
-from tasks.base import PRESETS, Task
+from tasks.base import PRESETS, Reference, Task
 from tasks.datasets.base import DataError, Fields
 from tasks.datasets.memory import Memory, Selected, digest
 from tasks.factors import Factors
@@ -122,12 +122,32 @@ def test_metrics_are_registered_and_in_one_role(name):
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_three_controls_of_registered_methods_that_can_do_it(name):
     cls = TASKS[name]
-    assert [control.name for control in cls.references] == ["floor", "baseline", "ceiling"]
+    for dataset in cls.datasets:
+        names = [reference.name for reference in cls(DATASETS[dataset]).references_here]
+        assert [name for name in names if name != "structure"] == ["floor", "baseline", "ceiling"]
     for control in cls.references:
+        assert control.on in ("", "simulated", "real", *cls.datasets)
         assert control.description.strip()
         for method in control.methods:
             assert method in METHODS
             assert set(cls.requires) <= METHODS[method].abilities()
+
+
+def test_a_reference_exists_where_it_says_and_the_first_of_a_name_is_taken():
+    class Several(UnseenCellType):
+        references = (
+            Reference("baseline", "there", on="digits"),
+            Reference("structure", "known", on="simulated"),
+            Reference("baseline", "elsewhere"),
+            Reference("ceiling", "measured", on="real"),
+        )
+
+    def found(dataset):
+        return {reference.name: reference.description for reference in Several(DATASETS[dataset]).references_here}
+
+    assert found("digits") == {"baseline": "there", "structure": "known"}
+    assert found("ifn-sim") == {"structure": "known", "baseline": "elsewhere"}
+    assert found("kang") == {"baseline": "elsewhere", "ceiling": "measured"}
 
 
 @pytest.mark.parametrize("entry", SIMULATED)
