@@ -276,7 +276,7 @@ def clusters(codes: Annotated[Floats, "n_cells n_latent"], labels: CellLabels, s
     better="higher",
     low=-0.5,
     high=1.0,
-    reference="Contrastive PCA: Abid et al. (2018), Nat. Commun. 9:2134, and the adjusted Rand index; task shared-private",
+    reference="ARI after contrastive PCA: Abid et al. (2018), Nat. Commun. 9:2134; task shared-private",
 )
 def findability(private: Annotated[Floats, "n_cells n_latent"], programs: CellLabels, groups: CellLabels) -> float:
     """How plain private programs are to a simple method, in one draw of a simulator.
