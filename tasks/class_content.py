@@ -71,7 +71,7 @@ class ClassContent(UnseenCellType):
         "energy_distance",
         *INTEGRATION,
     )
-    references = (
+    references = (  # type: ignore[assignment]
         Reference("floor", "PCA as the content code, and no change as the swap"),
         Reference("baseline", "PCA of cells less their class's mean shift; the swap adds the other class's"),
         Reference("ceiling", "the true content as the code, and the ceiling of unseen-cell-type as the swap"),

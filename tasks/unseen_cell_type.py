@@ -360,8 +360,6 @@ class _Dilation:
     """
 
     def __init__(self, training: AnnData):
-        from itertools import product
-
         digits, styles = labels(training, "content"), labels(training, "environment")
         plain = styles == training.uns["fields"]["control"]
         images = _square(training.X)
@@ -374,7 +372,7 @@ class _Dilation:
             return float(np.square([dilated[of_one].mean(axis=0) for of_one in of_digit.T] - thick).sum())
 
         self.neighbours: tuple[tuple[int, int], ...] = ((0, 0),)
-        left = [offset for offset in product((-1, 0, 1), repeat=2) if offset != (0, 0)]
+        left = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
         while left:
             best = min(left, key=lambda offset: error((*self.neighbours, offset)))
             if error((*self.neighbours, best)) >= error(self.neighbours):

@@ -78,8 +78,8 @@ def choose_methods(
             dosed = _parse_settings([f"{name}.{dose}" for dose in doses], [name])
             changed = {**changes.get(name, {}), **dosed.get(name, {})}
             METHODS[name].configure(preset, **changed)  # refuses what cannot be
-            spec = MethodSpec.of(name, changed)
-            specs[spec.label] = spec
+            method = MethodSpec.of(name, changed)
+            specs[method.label] = method
     return list(specs.values()), tuple(absolute(plugin) for plugin in (*plugins, *files))
 
 

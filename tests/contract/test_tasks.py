@@ -704,9 +704,9 @@ def test_a_shift_permuted_over_genes_is_worse_than_the_mean_shift_and_uncorrelat
 
         true.append(task.evaluate(ceiling, unit, 0))
         permuted.append(task.evaluate(fit, unit, 0))
-    # measured: mean skill .76 against −4, correlation of Δ .85 against −.02
+    # measured: mean skill .76 against −1.5, correlation of Δ .85 against −.02
     assert np.mean([scores["skill"] for scores in true]) > 0.6
-    assert np.mean([scores["skill"] for scores in permuted]) < -2.0
+    assert np.mean([scores["skill"] for scores in permuted]) < -0.7
     assert np.mean([scores["delta_pearson"] for scores in true]) > 0.75
     assert abs(np.mean([scores["delta_pearson"] for scores in permuted])) < 0.1
 
