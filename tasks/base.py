@@ -22,7 +22,8 @@ from tasks.preprocessing import chosen_genes
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Fits a method to the cells that it is handed and returns the fitted method. The runner supplies it.
+#: Fits a method to the cells that it is handed and returns the fitted method. The runner supplies it. Where it has an
+#: attribute ``again``, that one fits with another seed.
 Fit = Callable[["AnnData"], Any]
 
 PRESETS = ("smoke", "default", "paper")

@@ -15,6 +15,7 @@ from tasks.paired import INTEGRATION, components
 from tasks.splits import dealt, distinct, handed, once, without_copies
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 #: Share of the cells of each group and cell type that methods are trained on.
@@ -60,22 +61,31 @@ class SharedPrivate(Drawn):
     """
 
     name = "shared-private"
-    version = 1
+    version = 2
     tags = frozenset({"disentanglement"})
     reference = "Weinberger et al. 2022, multiGroupVI, github.com/Genentech/multiGroupVI"
     datasets = ("splatter-groups", "marques", "pbmc-3tech", "haber-regions")
     requires = ("embed",)
-    primary = ("block_diagonality", "conditional_leakage")
-    two_sided = True
-    secondary = ("leakage_linear", "leakage_boosted", "cluster_ari", "cluster_nmi", *INTEGRATION)
+    primary = ("block_diagonality",)
+    secondary = (
+        "conditional_leakage",
+        "leakage_linear",
+        "leakage_boosted",
+        "cluster_ari",
+        "cluster_nmi",
+        "findability",
+        "bayes_accuracy",
+        *INTEGRATION,
+    )
     references = (
         Reference("floor", "PCA, one code that stands for both blocks", ("pca",)),
         Reference("baseline", "PCA without group means, and contrastive PCA of each group as the private block"),
+        Reference("structure", "what a cell's counts say of type and program by the true means", on="simulated"),
         Reference("ceiling", "the true factors as blocks"),
     )
     unit = "simulation draw or split of the cells"
     columns: ClassVar[Mapping[str, str]] = {"group": "environment", "cell_type": "content", "replicate": "replicate"}
-    draws: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 3, "paper": 10}
+    draws: ClassVar[Mapping[str, int]] = {"smoke": 2, "default": 10, "paper": 10}
 
     def check(self, data: AnnData) -> None:
         """Ask also for a cell type in two groups, and for a group of two cell types, with enough cells to probe."""
@@ -108,7 +118,8 @@ class SharedPrivate(Drawn):
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit, embed the other half in blocks, and ask each block for each factor."""
         data = self.data
-        fitted, test = fit(self.training_data(unit, seed)), self._split(unit, seed)[1]
+        training, test = self.training_data(unit, seed), self._split(unit, seed)[1]
+        fitted = fit(training)
         held_out = handed(data, test)
         types, groups = labels(held_out, "content"), labels(held_out, "environment")
         programs = data.obs["program"].to_numpy(str)[test] if "program" in data.obs else None
@@ -119,16 +130,24 @@ class SharedPrivate(Drawn):
         scores = scored(self.primary, matrix=matrix, **shared_code)
         if self.primary_only:
             return scores
+        if programs is not None:
+            linear = _LinearBlocks(training).embed_blocks(held_out)["private"]
+            scores |= scored(("findability",), private=linear, programs=programs, groups=groups)
+        if "programs" in data.obsm:
+            true = one_hot(data.obs["program"])[test]
+            scores |= scored(("bayes_accuracy",), posterior=data.obsm["programs"][test], one_hot=true)
         others = [name for name in self.secondary if name not in leakage]
         before, kbet = components(np.asarray(held_out.X)), self.preset == "paper"
         return scores | leakage | scored(others, before=before, kbet=kbet, **shared_code)
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
-        """Return the baseline, linear blocks, or the ceiling, blocks that are the true factors."""
-        fields = self.dataset.fields
+        """Return the baseline, linear blocks, or blocks that are the posterior of the true factors, or these."""
+        data, fields = self.data, self.dataset.fields
         if reference == "baseline":
             return _LinearBlocks
-        return lambda data: _TrueBlocks(self.data, fields.content, fields.environment)
+        if reference == "structure":
+            return lambda training: _KnownBlocks(data, data.obsm["types"], data.obsm["programs"])
+        return lambda training: _KnownBlocks(data, *true_blocks(data.obs, fields.content, fields.environment))
 
     def _split(self, unit: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return training and scored cells (indices)."""
@@ -228,21 +247,29 @@ class _LinearBlocks:
         return {"shared": z @ self.shared, "private": np.hstack(private)}
 
 
-class _TrueBlocks:
-    """The true factors, one-hot: the cell type; the programs (or groups, without any) that occur in one group alone."""
+def one_hot(labels: pd.Series) -> np.ndarray:
+    """Return 1 for the label of each cell and 0 for the others, in alphabetical order, (n_cells, n_labels)."""
+    values = labels.to_numpy(str)
+    return (values[:, None] == np.unique(values)).astype(np.float32)
 
-    def __init__(self, data: AnnData, content: str, environment: str):
-        self.obs = data.obs
-        private = "program" if "program" in data.obs else environment
-        n_groups = data.obs[environment].astype(str).groupby(data.obs[private].astype(str)).nunique()
-        self.values = {
-            "shared": (content, np.unique(data.obs[content].astype(str))),
-            "private": (private, np.array(n_groups.index[n_groups == 1], dtype=str)),
-        }
+
+def true_blocks(obs: pd.DataFrame, content: str, environment: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the true factors, one-hot: the cell type, and the programs (or groups, without any) of one group alone.
+
+    The private block is of width 0 where nothing is private.
+    """
+    private = obs["program" if "program" in obs else environment].astype(str)
+    n_groups = obs[environment].astype(str).groupby(private).nunique()
+    return one_hot(obs[content]), one_hot(private)[:, n_groups.to_numpy() == 1]
+
+
+class _KnownBlocks:
+    """Blocks that are known beforehand, by the names of cells."""
+
+    def __init__(self, data: AnnData, shared: np.ndarray, private: np.ndarray):
+        self.names, self.codes = data.obs_names, {"shared": shared, "private": private}
 
     def embed_blocks(self, data: AnnData) -> dict[str, np.ndarray]:
-        """Return both blocks; the private one is of width 0 where nothing is private."""
-        return {
-            name: (self.obs.loc[data.obs_names, column].to_numpy(str)[:, None] == values).astype(np.float32)
-            for name, (column, values) in self.values.items()
-        }
+        """Return both blocks, (n_cells, n_latent of the block) each."""
+        rows = self.names.get_indexer(data.obs_names)
+        return {name: codes[rows] for name, codes in self.codes.items()}

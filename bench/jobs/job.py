@@ -168,6 +168,8 @@ def _noting(fit: Fit, handed: list[tuple[int, int]]) -> Fit:
         handed.append(data.shape)
         return fit(data)
 
+    if hasattr(fit, "again"):
+        noted.again = _noting(fit.again, handed)  # type: ignore[attr-defined]
     return noted
 
 

@@ -11,8 +11,10 @@ from sklearn.preprocessing import StandardScaler
 from metrics import METRICS
 from metrics.blocks import (
     N_FOLDS,
+    bayes_accuracy,
     block_diagonality,
     conditional_leakage,
+    findability,
     leakage_boosted,
     leakage_linear,
     probe_accuracy,
@@ -86,6 +88,30 @@ def test_rare_labels_are_left_out(codes, labels):
     rare = labels.astype("U4")
     rare[:2] = "rare"
     assert probe_accuracy(codes, rare) == pytest.approx(1, abs=0.02)
+
+
+def test_below_chance_is_chance():
+    # each part's most frequent label is the rarer one elsewhere: a probe of nothing is wrong more often than not
+    rng = np.random.default_rng(0)
+    values = [leakage_linear(rng.normal(size=(60, 1)), np.repeat([0, 1], 30)) for _ in range(10)]
+    assert min(values) == 0
+
+
+# draws
+
+
+def test_findability_asks_within_groups(rng):
+    groups, programs = np.repeat(["a", "b"], 60), np.repeat(["a0", "a1", "b0", "b1"], 30)
+    plain = 20.0 * np.repeat([0, 1, 0, 1], 30)[:, None] + rng.normal(size=(120, 1))
+    assert findability(plain, programs, groups) == 1
+    assert findability(rng.permutation(plain), programs, groups) == pytest.approx(0, abs=0.1)
+    half = np.where(np.arange(120)[:, None] < 60, plain, 0.0)
+    assert findability(half, programs, groups) == 0.5
+
+
+def test_bayes_accuracy_by_hand():
+    posterior = np.array([[0.9, 0.1, 0.0], [0.9, 0.1, 0.0], [0.5, 0.5, 0.0]])
+    assert bayes_accuracy(posterior, np.eye(3)[[0, 1, 1]]) == pytest.approx((1 + 0 + 0.5) / 3)
 
 
 # conditional leakage
