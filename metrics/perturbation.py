@@ -433,7 +433,7 @@ def legacy(mean_true: Genes, mean_predicted: Genes, mean_control: Genes, top: To
 
 
 @metric(better="higher", low=-np.inf, high=1.0, reference="task few-shot-perturbation")
-def skill_half(mean_true: Genes, mean_predicted: Genes, mean_half: Genes) -> float:
+def skill_half(mean_true: Genes, mean_after_half: Genes, mean_half: Genes) -> float:
     """Skill over the mean of one half of a perturbation's cells, scored on the other half.
 
     ``S = 1 - Σ_g (m_g - m̂_g)² / Σ_g (m_g - h_g)²`` over genes: 0 is the score of h, the mean of the half, and, both
@@ -441,15 +441,15 @@ def skill_half(mean_true: Genes, mean_predicted: Genes, mean_half: Genes) -> flo
 
     Parameters
     ----------
-    mean_true, mean_predicted, mean_half
-        m, m̂ and h, (n_genes,).
+    mean_true, mean_after_half, mean_half
+        m, m̂ (predicted after adapting to the half) and h, (n_genes,).
 
     Raises
     ------
     ValueError
         If shapes differ, or values are not finite.
     """
-    return skill(mean_true, mean_predicted, mean_half, np.ones(np.shape(mean_true)))
+    return skill(mean_true, mean_after_half, mean_half, np.ones(np.shape(mean_true)))
 
 
 @metric(better="higher", low=-np.inf, high=np.inf, reference=_SPARSE_SHIFT)
