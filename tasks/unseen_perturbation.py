@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,7 +19,7 @@ from tasks.paired import PAIRED, distance_score, paired_scores
 from tasks.simulate.base import log1p_cp10k
 from tasks.simulate.sparse_shift import N_LAYERS, counted, decoded, latents_of
 from tasks.splits import dealt, halves, handed, without_copies
-from tasks.unseen_cell_type import Cells, in_components, mean
+from tasks.unseen_cell_type import Cells, in_components, interpolated, mean, squared_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,12 +88,12 @@ class UnseenPerturbation(Task):
         ),
         Reference("structure", "a linear readout of the saturated true latents, which add up", on="simulated"),
         Reference("ceiling", "the noiseless mean", on="simulated"),
-        Reference("ceiling", "the mean of the other half of the double's cells, shrunk towards additivity"),
+        Reference("ceiling", "the mean of the other half of the double's cells, its noise shrunk towards additivity"),
     )
     one_fit = True
     unit = "double perturbation"
     needs_control = True
-    draws: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 8, "paper": 16}
+    draws: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 12, "paper": 16}
     #: The double that this task, an inner one, may not see.
     left_out = ""
 
@@ -144,19 +144,13 @@ class UnseenPerturbation(Task):
         return scores if unit != self.units()[0] else scores | paired_scores(fitted, training, self.data)
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
-        """Return the structure, or the ceiling: the noiseless mean where it is known, else a shrunken half A.
-
-        Half A is as noisy as the truth. Its mean is moved towards additivity by the share of their squared distance
-        that noise explains (James & Stein 1961), so that it is no worse than the better of the two.
-        """
+        """Return the structure, or the ceiling: the noiseless mean where known, else an interpolated duplicate."""
         if reference == "structure":
             return lambda data: _SaturatingReadout(data, self.data.obs_names, self.data.obsm["factors"])
         parts, x, truth = self.cells(unit, seed), np.asarray(self.data.X), self.data.uns.get("truth")
         if truth is None:
-            half, additive = x[parts.weights], self._additive(unit, x[parts.source])
-            excess = mean(half) - additive
-            noise = half.var(axis=0, ddof=1, dtype=np.float64).sum() / len(half)
-            target = additive + excess * max(0.0, 1.0 - noise / np.square(excess).sum())
+            half = x[parts.weights]
+            target = interpolated(mean(half), self._additive(unit, x[parts.source]), squared_error(half))
         else:
             target = truth[unit]
         shifted = x[parts.source] + (target - mean(x[parts.source])).astype(np.float32)
@@ -375,6 +369,7 @@ def among(names: Sequence[str], own: str, mean_of: Callable[[str], np.ndarray]) 
     return {"means": np.stack([mean_of(name) for name in names]), "own": list(names).index(own)}
 
 
+@dataclass(frozen=True)
 class _TrueDecoder:
     """Samples cells of a new perturbation by the simulator's decoder, with a shift that is read off the few cells.
 
@@ -382,15 +377,14 @@ class _TrueDecoder:
     the least shift there is: perturbations shift few latents, and by about 5.
     """
 
-    def __init__(self, structure: Mapping[str, np.ndarray], seed: int):
-        self.structure, self.seed = dict(structure), seed
+    structure: dict[str, np.ndarray]
+    seed: int
+    shift: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def adapt(self, data: AnnData) -> _TrueDecoder:
         """Return a copy that knows the shift (n_latent,) of ``data``'s cells."""
-        adapted = _TrueDecoder(self.structure, self.seed)
-        mean_latent = latents_of(data.layers["counts"].astype(float), self.structure).mean(axis=0)
-        adapted.shift = np.where(np.abs(mean_latent) > LARGE_SHIFT, mean_latent, 0.0)
-        return adapted
+        latents = latents_of(data.layers["counts"].astype(float), self.structure).mean(axis=0)
+        return replace(self, shift=np.where(np.abs(latents) > LARGE_SHIFT, latents, 0.0))
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return as many cells of the perturbation as ``data`` has, (n_cells, n_genes)."""

@@ -14,7 +14,7 @@ from tasks.paired import PAIRED
 from tasks.simulate.digits import DIGITS, dilated
 from tasks.simulate.ifn import IFN
 from tasks.splits import handed
-from tasks.unseen_cell_type import MIN_CELLS, UnseenCellType, contents_of_shift
+from tasks.unseen_cell_type import MIN_CELLS, UnseenCellType, contents_of_shift, interpolated
 
 
 def simulated(**changes):
@@ -238,6 +238,12 @@ def test_a_condition_that_is_short_of_cells_is_named():
     assert "differ by blanks or case alone: 'control' and 'control '" in str(caught.value)
 
 
+def test_an_interpolated_duplicate_keeps_what_is_no_noise():
+    measured, prior = np.array([3.0, 3.0, 3.0, 1.0]), np.array([1.0, 1.0, 1.0, 1.0])
+    found = interpolated(measured, prior, np.array([0.0, 1.0, 9.0, 1.0]))
+    np.testing.assert_allclose(found, [3.0, 1 + 2 * 0.75, 1.0, 1.0])
+
+
 def test_ceiling_is_the_noiseless_shift_where_it_is_known_and_half_a_elsewhere(task):
     unit = "type1"
     known = task.reference_fit("ceiling", unit, 0)(task.training_data(unit, 0))
@@ -249,8 +255,10 @@ def test_ceiling_is_the_noiseless_shift_where_it_is_known_and_half_a_elsewhere(t
     parts = real.cells(unit, 0)
     duplicate = real.reference_fit("ceiling", unit, 0)(real.training_data(unit, 0))
     x = np.asarray(data.X, dtype=float)
-    expected = x[parts.weights].mean(axis=0) - x[parts.source].mean(axis=0)
-    np.testing.assert_allclose(duplicate.shifts["stimulated"], expected, atol=1e-6)
+    half = x[parts.weights].mean(axis=0) - x[parts.source].mean(axis=0)
+    prior = real._mean_shift(real.training_data(unit, 0), "stimulated")
+    noise = sum(x[cells].var(axis=0, ddof=1) / len(cells) for cells in (parts.weights, parts.source))
+    np.testing.assert_allclose(duplicate.shifts["stimulated"], interpolated(half, prior, noise), atol=1e-6)
     assert real.evaluate(lambda cells: duplicate, unit, 0)["skill"] > 0
 
 
