@@ -18,8 +18,9 @@ _PLACES = {
     ),
     "perturbation": (
         "skill delta_cosine delta_pearson deg_sign_accuracy deg_auprc log_variance_error correlation_error "
-        "energy_distance mmd mean_r2 skill_half likelihood_gain delta_pearson_top_degs"
+        "energy_distance mmd mean_r2 skill_half likelihood_gain delta_pearson_top_degs delta_pearson_perturbed"
     ),
+    "perturbation:retrieval": "perturbation_discrimination centroid_accuracy",
     "perturbation:legacy": "legacy_r2 legacy_r2_no_change legacy_r2_top_degs",
     "identifiability": "mcc mcc_within mcc_rotated latent_r2 target_auprc target_f1",
     "disentanglement": "mig sap beta_vae_score factor_vae_score irs",

@@ -124,9 +124,12 @@ class Task(ABC):
     needs_control: ClassVar[bool] = False
     #: Configuration that the task fixes for every method that has the key, such as the size of the code.
     settings: ClassVar[Mapping[str, Any]] = {}
+    #: Settings that make a further row of a method, by its name.
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: Seeds a preset runs.
     seeds: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 1, "paper": 5}
-    #: Draws of a simulated data set that a preset runs: the replicates of intervals and tests.
+    #: Draws of a simulated data set that a preset runs: the replicates of intervals and tests. ``default/digits`` holds
+    #: those of one data set.
     draws: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 1, "paper": 1}
 
     def __init__(self, dataset: Dataset, preset: str = "default", primary_only: bool = False, draw: int = 0):
@@ -140,7 +143,8 @@ class Task(ABC):
     @property
     def n_draws(self) -> int:
         """How many draws the preset runs; 1 for real data."""
-        return self.draws[self.preset] if self.dataset.simulated else 1
+        of_preset = self.draws[self.preset]
+        return self.draws.get(f"{self.preset}/{self.dataset.name}", of_preset) if self.dataset.simulated else 1
 
     @property
     def references_here(self) -> tuple[Reference, ...]:

@@ -179,7 +179,8 @@ def _fit_alone(request: StackedFit) -> None:
 def _key(cls: type[Method], config: Mapping[str, Any], data: AnnData, seed: int, stack: Sequence[int] = ()) -> str:
     from tasks.datasets.memory import digest
 
-    parts = [cls.name, json.dumps(config, sort_keys=True), source_digest(cls), digest(data), str(seed)]
+    read = {key: value for key, value in config.items() if key not in cls.unfitted}
+    parts = [cls.name, json.dumps(read, sort_keys=True), source_digest(cls), digest(data), str(seed)]
     if len(stack) > 1:
         parts.append(f"stacked with {sorted(stack)}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

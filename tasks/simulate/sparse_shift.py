@@ -39,6 +39,7 @@ def simulate(
     n_genes: int = 100,
     over: Literal["cells", "genes"] = "genes",
     correlation: float = 0.0,
+    n_truth: int = 1000,
 ) -> AnnData:
     """Simulate perturbations that each shift up to three of the latent units.
 
@@ -58,13 +59,17 @@ def simulate(
         a mean count of 40 (10⁶ at 25,000 cells).
     correlation
         Correlation of two latents within a perturbation, in [0, 1): z ~ N(shift, (1 − correlation) I + correlation).
+    n_truth
+        Fresh cells per perturbation whose mean expression is taken as the noiseless truth.
 
     Returns
     -------
     AnnData
         ``layers["counts"]`` Poisson counts, ``X`` their log1p(CP10k), ``obsm["z"]`` true latents,
         ``uns["targets"]`` (n_perturbations, n_latent) in {0, 1} in the order of ``uns["perturbations"]``;
-        ``uns["structure"]``: the decoder's weights by layer, and each gene's offset, for :func:`latents_of`.
+        ``uns["structure"]``: the decoder's weights by layer, and each gene's offset, for :func:`latents_of`; with
+        normalisation over genes also ``uns["truth"]``, each perturbation's noiseless mean of X, (n_perturbations,
+        n_genes).
     """
     import pandas as pd
     from anndata import AnnData
@@ -75,11 +80,15 @@ def simulate(
     sign = rng.choice([-1.0, 1.0], size=targets.shape)
     shift = targets * sign * rng.normal(5.0, 0.5, size=targets.shape)
     perturbation = np.repeat(np.arange(n_perturbations), n_cells)
-    noise = rng.standard_normal((len(perturbation), n_latent))
-    if correlation > 0:
-        common = rng.standard_normal((len(perturbation), 1))
-        noise = np.sqrt(1 - correlation) * noise + np.sqrt(correlation) * common
-    z = shift[perturbation] + noise
+
+    def around(means: np.ndarray) -> np.ndarray:
+        noise = rng.standard_normal(means.shape)
+        if correlation > 0:
+            common = rng.standard_normal((len(means), 1))
+            noise = np.sqrt(1 - correlation) * noise + np.sqrt(correlation) * common
+        return means + noise
+
+    z = around(shift[perturbation])
 
     layers = [orthogonal_layer(rng, *fans) for fans in ((n_latent, 40), (40, 40), (40, 40), (40, n_genes))]
     logits = decoded(z, layers)
@@ -88,11 +97,9 @@ def simulate(
     offset = np.zeros(n_genes)
     if over == "cells":
         offset -= np.log(np.exp(logits).sum(axis=0))
-        rate = softmax(logits, axis=0) * (40.0 * len(logits))
+        counts = rng.poisson(softmax(logits, axis=0) * (40.0 * len(logits))).astype(np.float32)
     else:
-        library = rng.lognormal(np.log(4000.0), 0.3, size=(len(logits), 1))
-        rate = softmax(logits, axis=1) * library
-    counts = rng.poisson(rate).astype(np.float32)
+        counts = counted(rng, logits)
 
     names = np.array([f"p{i:03d}" for i in range(n_perturbations)])
     obs = pd.DataFrame({"perturbation": names[perturbation]}, index=[f"cell{i}" for i in range(len(z))])
@@ -100,7 +107,16 @@ def simulate(
     data.var_names = [f"gene{i}" for i in range(n_genes)]
     data.uns.update(targets=targets, perturbations=names, X_units="log1p of counts per 10,000")
     data.uns["structure"] = {**{f"layer{i}": layer for i, layer in enumerate(layers)}, "offset": offset}
+    if over == "genes":
+        fresh = (decoded(around(np.tile(mean, (n_truth, 1))), layers) for mean in shift)
+        data.uns["truth"] = np.stack([log1p_cp10k(counted(rng, logits)).mean(axis=0) for logits in fresh])
     return data
+
+
+def counted(rng: np.random.Generator, logits: np.ndarray) -> np.ndarray:
+    """Return Poisson counts (n_cells, n_genes), the softmax over genes times a log-normal library."""
+    library = rng.lognormal(np.log(4000.0), 0.3, size=(len(logits), 1))
+    return rng.poisson(softmax(logits, axis=1) * library).astype(np.float32)
 
 
 def decoded(z: np.ndarray, layers: Sequence[np.ndarray]) -> np.ndarray:
@@ -142,7 +158,7 @@ def softmax(logits: np.ndarray, axis: int) -> np.ndarray:
 
 
 _SIZES = {
-    "smoke": {"n_cells": 50, "n_perturbations": 50},
+    "smoke": {"n_cells": 50, "n_perturbations": 50, "n_truth": 200},
     "default": {"n_cells": 100},
     "paper": {},
 }

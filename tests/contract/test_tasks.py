@@ -24,7 +24,7 @@ from tasks.unseen_perturbation import FewShotPerturbation, UnseenPerturbation
 
 #: Arguments that make a simulator small, for every simulated data set.
 TINY = {
-    "ifn-sim": {"n_types": 5, "n_cells": 60, "n_genes": 150, "n_truth": 200},
+    "ifn-sim": {"n_types": 8, "n_cells": 60, "n_genes": 150, "n_truth": 200},
     "pancancer-sim": {"n_cancers": 5, "n_tumours": 40, "n_normals": 10, "n_genes": 120},
     "sparse-shift": {"n_perturbations": 30, "n_cells": 40},
     "sparse-shift-published": {"n_perturbations": 30, "n_cells": 40},
@@ -124,7 +124,7 @@ def test_three_controls_of_registered_methods_that_can_do_it(name):
     cls = TASKS[name]
     for dataset in cls.datasets:
         names = [reference.name for reference in cls(DATASETS[dataset]).references_here]
-        assert [name for name in names if name != "structure"] == ["floor", "baseline", "ceiling"]
+        assert [name for name in names if name in ("floor", "baseline", "ceiling")] == ["floor", "baseline", "ceiling"]
     for control in cls.references:
         assert control.on in ("", "simulated", "real", *cls.datasets)
         assert control.description.strip()
@@ -190,11 +190,21 @@ def test_units_are_there_and_stable(entry, preset):
     assert TASKS[name](tiny_dataset(dataset), preset).units() == units
 
 
+@pytest.mark.parametrize("entry", SIMULATED)
+def test_units_are_the_same_in_every_draw(entry):
+    name, _, dataset = entry.partition("/")
+    first, other = (TASKS[name](tiny_dataset(dataset), draw=draw).units() for draw in (0, 1000))
+    assert other == (["draw1000"] if first == ["draw0"] else first)
+
+
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_smoke_has_no_more_units_than_default_and_default_than_paper(name):
     dataset = next(d for d in TASKS[name].datasets if d in TINY)
-    smoke, default, paper = (TASKS[name](tiny_dataset(dataset), preset).units() for preset in PRESETS)
-    assert set(smoke) < set(default) < set(paper) or set(smoke) < set(default) == set(paper)
+    tasks = [TASKS[name](tiny_dataset(dataset), preset) for preset in PRESETS]
+    smoke, default, paper = (set(task.units()) for task in tasks)
+    assert smoke <= default <= paper
+    n_smoke, n_default, n_paper = (len(task.units()) * task.n_draws for task in tasks)
+    assert n_smoke < n_default <= n_paper
 
 
 def held_out(task, unit):
@@ -371,7 +381,9 @@ def corrupted(data, hidden):
     if "targets" in data.uns:
         noised.uns["targets"] = rng.permuted(data.uns["targets"], axis=1)
     if "truth" in data.uns:
-        noised.uns["truth"] = {key: rng.random(data.n_vars) for key in data.uns["truth"]}
+        known = data.uns["truth"]
+        of_names = isinstance(known, dict)
+        noised.uns["truth"] = {key: rng.random(data.n_vars) for key in known} if of_names else rng.random(known.shape)
     assert digest(noised) != digest(data)
     return noised
 
@@ -550,7 +562,7 @@ def control_means():
         task = TASKS[name](tiny_dataset(dataset))
         found = {}
         for unit in task.units():
-            for control in task.references:
+            for control in task.references_here:
                 fit = fit_of(chosen(task, unit, control), task) if control.methods else None
                 fit = fit or task.reference_fit(control.name, unit, 0)
                 scores = task.evaluate(fit, unit, 0)
@@ -581,7 +593,7 @@ def chosen(task, unit, control):
 
 #: Half of the gaps N1 − N0 and P − N1 that were measured, in the metric's better direction.
 GAPS = {
-    ("unseen-cell-type/ifn-sim", "skill"): (2.0, 0.3),
+    ("unseen-cell-type/ifn-sim", "skill"): (0.7, 0.45),
     ("reembedding/pancancer-sim", "displacement"): (0.8, 0.13),
     ("reembedding/pancancer-sim", "knn_recall"): (0.25, 0.05),
     ("latent-recovery/sparse-shift", "mcc"): (0.1, 0.15),
@@ -694,9 +706,9 @@ def test_a_shift_permuted_over_genes_is_worse_than_the_mean_shift_and_uncorrelat
 
         true.append(task.evaluate(ceiling, unit, 0))
         permuted.append(task.evaluate(fit, unit, 0))
-    # measured: mean skill .90 against −5, correlation of Δ .85 against −.02
-    assert np.mean([scores["skill"] for scores in true]) > 0.8
-    assert np.mean([scores["skill"] for scores in permuted]) < -2.0
+    # measured: mean skill .76 against −1.5, correlation of Δ .85 against −.02
+    assert np.mean([scores["skill"] for scores in true]) > 0.6
+    assert np.mean([scores["skill"] for scores in permuted]) < -0.7
     assert np.mean([scores["delta_pearson"] for scores in true]) > 0.75
     assert abs(np.mean([scores["delta_pearson"] for scores in permuted])) < 0.1
 
