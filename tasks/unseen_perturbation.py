@@ -348,8 +348,7 @@ class FewShotPerturbation(Task):
         """Return the ceiling, which knows the noiseless mean, or the structure, which knows the decoder."""
         if reference == "structure":
             return lambda data: _TrueDecoder(self.data.uns["structure"], seed)
-        names = list(self.data.uns["perturbations"])
-        truth = self.data.uns["truth"][names.index(unit.partition(" n=")[0])]
+        truth = self.data.uns["truth"][unit.partition(" n=")[0]]
         return lambda data: _Duplicate(truth[None])
 
 
