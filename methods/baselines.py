@@ -132,6 +132,7 @@ class RidgeShift(Shift):
     class Config:
         """Penalties to choose from."""
 
+        # decades around the natural scale of the Gram matrix; ours
         strengths: tuple[float, ...] = key(STRENGTHS, least=0)
 
     def shift(self, profile: np.ndarray, source: str, target: str) -> np.ndarray:

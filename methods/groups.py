@@ -11,7 +11,7 @@ from methods.errors import CannotFit
 #: A content label enters a shift between environments if it has this many cells in both: a mean of fewer cells is
 #: mostly noise, and would weigh as much as any other. The tasks' own mean shift has the same limit.
 LEAST_CELLS = 20
-#: Penalties that a regression of shifts chooses from: decades around the natural scale of the Gram matrix; ours.
+#: Penalties that a regression of shifts chooses from, in units of the mean of the Gram matrix' diagonal.
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
 
 

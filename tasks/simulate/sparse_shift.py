@@ -68,8 +68,7 @@ def simulate(
         ``layers["counts"]`` Poisson counts, ``X`` their log1p(CP10k), ``obsm["z"]`` true latents,
         ``uns["targets"]`` (n_perturbations, n_latent) in {0, 1} in the order of ``uns["perturbations"]``;
         ``uns["structure"]``: the decoder's weights by layer, and each gene's offset, for :func:`latents_of`; with
-        normalisation over genes also ``uns["truth"]``, each perturbation's noiseless mean of X, (n_perturbations,
-        n_genes).
+        normalisation over genes also ``uns["truth"]``, each perturbation's noiseless mean of X (n_genes,).
     """
     import pandas as pd
     from anndata import AnnData
@@ -109,7 +108,8 @@ def simulate(
     data.uns["structure"] = {**{f"layer{i}": layer for i, layer in enumerate(layers)}, "offset": offset}
     if over == "genes":
         fresh = (decoded(around(np.tile(mean, (n_truth, 1))), layers) for mean in shift)
-        data.uns["truth"] = np.stack([log1p_cp10k(counted(rng, logits)).mean(axis=0) for logits in fresh])
+        means = [log1p_cp10k(counted(rng, logits)).mean(axis=0) for logits in fresh]
+        data.uns["truth"] = dict(zip(names.tolist(), means, strict=True))
     return data
 
 
