@@ -181,7 +181,8 @@ def _about_task(name: str) -> dict[str, Any]:
         "primary": list(cls.primary),
         "secondary": list(cls.secondary),
         "references": [
-            {"name": c.name, "description": c.description, "methods": list(c.methods)} for c in cls.references
+            {"name": c.name, "description": c.description, "methods": list(c.methods), "on": c.on}
+            for c in cls.references
         ],
         "reference": cls.reference,
     }
@@ -235,7 +236,8 @@ def _show_dataset(found: dict[str, Any]) -> str:
 
 def _show_task(found: dict[str, Any]) -> str:
     references = [
-        f"  {c['name']}: {c['description']}" + (f" (of {', '.join(c['methods'])})" if len(c["methods"]) > 1 else "")
+        f"  {c['name']}{' on ' * bool(c['on'])}{c['on']}: {c['description']}"
+        + (f" (of {', '.join(c['methods'])})" if len(c["methods"]) > 1 else "")
         for c in found["references"]
     ]
     lines = [

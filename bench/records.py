@@ -46,6 +46,11 @@ class MethodSpec:
     name: str
     changes: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, name: str, changes: Mapping[str, Any]) -> MethodSpec:
+        """Return a method with changes, labelled by both: ``name@key=value``."""
+        return cls(name + "".join(f"@{key}={value}" for key, value in sorted(changes.items())), name, changes)
+
 
 @dataclass(frozen=True)
 class Job:

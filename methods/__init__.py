@@ -17,6 +17,7 @@ METHODS = Registry(
         "no-change": "methods.baselines:NoChange",
         "mean-shift": "methods.baselines:MeanShift",
         "additive-shift": "methods.baselines:AdditiveShift",
+        "scaled-additive-shift": "methods.baselines:ScaledAdditiveShift",
         "nearest-type-shift": "methods.baselines:NearestTypeShift",
         "ridge-shift": "methods.baselines:RidgeShift",
         # linear and neighbour embeddings

@@ -140,6 +140,8 @@ class Method(ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: The key of the configuration that is the size of the code; tasks fix it as ``n_latent``.
     code_size: ClassVar[str] = "n_latent"
+    #: Keys of the configuration that ``fit`` does not read: what differs in them alone shares its fit.
+    unfitted: ClassVar[frozenset[str]] = frozenset()
     #: Whether a fit uses a GPU where there is one.
     uses_gpu: ClassVar[bool] = False
     #: Whether fits that differ in their seed can be stacked, by ``fit_stacked(methods, datasets, seeds)``. Subclasses

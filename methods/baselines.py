@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from methods.base import Method, column, key, parts_of
-from methods.groups import group_means
+from methods.groups import STRENGTHS, group_means, regressed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -86,6 +86,28 @@ class AdditiveShift(MeanShift):
         return np.sum([super(AdditiveShift, self).shift(profile, source, part) for part in parts], axis=0)
 
 
+class ScaledAdditiveShift(AdditiveShift):
+    """Predict the sum of the parts' mean shifts times a factor, since two perturbations often give less than their sum.
+
+    The factor cannot be learned from single perturbations; it is a constant. A trained environment gets its mean shift.
+    """
+
+    name = "scaled-additive-shift"
+    tags = frozenset({"prediction"})  # no baseline of every task: where nothing is composed it is the mean shift
+
+    @dataclass(frozen=True)
+    class Config:
+        """The factor."""
+
+        # ours: on eight development draws of doubles-sim .6, .7 and .8 had .58, .59 and .66 of the error of adding
+        scale: float = key(0.65, above=0)
+
+    def shift(self, profile: np.ndarray, source: str, target: str) -> np.ndarray:
+        """Return the factor times Δ(A) + Δ(B), or Δ(target) where it was trained."""
+        composed = len(parts_of(target, {environment for environment, _ in self.means})) > 1
+        return (self.config.scale if composed else 1.0) * super().shift(profile, source, target)
+
+
 class NearestTypeShift(Shift):
     """Predict the shift of the content label whose source profile correlates best with that of the cells."""
 
@@ -102,13 +124,7 @@ class NearestTypeShift(Shift):
 
 
 class RidgeShift(Shift):
-    """Ridge regression of the shift on the source profile, over the trained content labels.
-
-    Both are centred over labels, so that the strongest penalty gives the mean shift. With T labels and many genes the
-    dual form is solved: Δ̂ = Δ̄ + k(K + λI)⁻¹(Δ − Δ̄), K the T × T Gram matrix of the centred profiles. λ is the value
-    of ``strengths`` (in units of the mean of K's diagonal) with the smallest leave-one-label-out error; each label is
-    predicted by a fit without it.
-    """
+    """Ridge regression of the shift on the source profile, over the trained content labels (:func:`regressed`)."""
 
     name = "ridge-shift"
 
@@ -117,31 +133,8 @@ class RidgeShift(Shift):
         """Penalties to choose from."""
 
         # decades around the natural scale of the Gram matrix; ours
-        strengths: tuple[float, ...] = key((0.01, 0.1, 1.0, 10.0, 100.0), least=0)
+        strengths: tuple[float, ...] = key(STRENGTHS, least=0)
 
     def shift(self, profile: np.ndarray, source: str, target: str) -> np.ndarray:
         """Return the ridge prediction (n_genes,) at the best penalty."""
-        profiles, shifts = self.means.shifts(source, target)
-        n_labels = len(profiles)
-        if n_labels < 3:  # without one of two labels a single point is left: nothing to regress
-            return shifts.mean(axis=0)
-        errors = []
-        for strength in self.config.strengths:
-            left_out = [
-                shifts[i] - _ridge(np.delete(profiles, i, 0), np.delete(shifts, i, 0), profiles[i], strength)
-                for i in range(n_labels)
-            ]
-            errors.append(np.square(left_out).sum())
-        return _ridge(profiles, shifts, profile, self.config.strengths[int(np.argmin(errors))])
-
-
-def _ridge(profiles: np.ndarray, shifts: np.ndarray, query: np.ndarray, strength: float) -> np.ndarray:
-    """Dual ridge prediction (n_genes,) at ``query``, with the intercept unpenalised."""
-    centre, mean = profiles.mean(axis=0), shifts.mean(axis=0)
-    centred = profiles - centre
-    gram = centred @ centred.T
-    penalty = strength * np.trace(gram) / len(gram)
-    if penalty == 0.0:  # identical profiles carry nothing to regress on
-        return mean
-    weights = np.linalg.solve(gram + penalty * np.eye(len(gram)), centred @ (query - centre))
-    return mean + weights @ (shifts - mean)
+        return regressed(*self.means.shifts(source, target), profile, self.config.strengths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from methods.errors import CannotFit
 #: A content label enters a shift between environments if it has this many cells in both: a mean of fewer cells is
 #: mostly noise, and would weigh as much as any other. The tasks' own mean shift has the same limit.
 LEAST_CELLS = 20
+#: Penalties that a regression of shifts chooses from, in units of the mean of the Gram matrix' diagonal.
+STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
 
 
 class GroupMeans(dict[tuple[str, str], np.ndarray]):
@@ -58,3 +60,46 @@ def group_means(values: np.ndarray, environments: np.ndarray, contents: np.ndarr
     cells = {pair: (environments == pair[0]) & (contents == pair[1]) for pair in pairs}
     means = {pair: values[mask].mean(axis=0, dtype=np.float64) for pair, mask in cells.items()}
     return GroupMeans(means, {pair: int(mask.sum()) for pair, mask in cells.items()})
+
+
+def regressed(
+    means: np.ndarray, shifts: np.ndarray, queries: np.ndarray, strengths: Sequence[float] = STRENGTHS
+) -> np.ndarray:
+    """Return the shift that ridge regression on the mean expects at each of ``queries``, (..., n).
+
+    Means and shifts are centred over contents, so that the strongest penalty gives the mean shift. With T contents and
+    many genes the dual form is solved: Δ(x) = Δ̄ + k(x)(K + λI)⁻¹(Δ − Δ̄), K the T × T Gram matrix of the centred means.
+    λ is the value of ``strengths`` (in units of the mean of K's diagonal) with the smallest leave-one-content-out
+    error; each content is predicted by a fit without it. With two contents there is nothing to regress: the mean shift.
+
+    Parameters
+    ----------
+    means, shifts
+        Of the contents, each (n_contents, n): :meth:`GroupMeans.shifts`.
+    queries
+        Means or single cells, (..., n).
+    """
+    if len(means) < 3:  # without one of two a single point is left
+        return np.broadcast_to(shifts.mean(axis=0), queries.shape)
+
+    def error(strength: float) -> float:
+        others = [np.arange(len(means)) != i for i in range(len(means))]
+        left_out = [
+            shift - _ridge(means[rest], shifts[rest], mean, strength)
+            for rest, mean, shift in zip(others, means, shifts, strict=True)
+        ]
+        return float(np.square(left_out).sum())
+
+    return _ridge(means, shifts, queries, min(strengths, key=error))
+
+
+def _ridge(means: np.ndarray, shifts: np.ndarray, queries: np.ndarray, strength: float) -> np.ndarray:
+    """Return the dual ridge prediction (..., n) at ``queries``, with the intercept unpenalised."""
+    centre, mean = means.mean(axis=0), shifts.mean(axis=0)
+    centred = means - centre
+    gram = centred @ centred.T
+    penalty = strength * np.trace(gram) / len(gram)
+    if penalty == 0.0:  # alike means carry nothing to regress on
+        return np.broadcast_to(mean, queries.shape)
+    weights = np.linalg.solve(gram + penalty * np.eye(len(gram)), shifts - mean)
+    return mean + (queries - centre) @ centred.T @ weights

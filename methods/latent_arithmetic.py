@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from methods.base import Method, column, control, parts_of
-from methods.groups import group_means
+from methods.base import Method, column, control, key, parts_of
+from methods.groups import group_means, regressed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,8 +25,20 @@ class LatentArithmetic(Method):
     Mol Syst Biol 19:e11517). A method that decodes with a label of the environment instead (CVAE, trVAE, LORD,
     multiGroupVI) has no shift to add, and refuses such an environment.
 
+    With ``shift="regression"`` the shift is no mean but a ridge regression, over the same labels, of their shift on
+    their mean code in a (:func:`methods.groups.regressed`), taken at the code of each cell: the model may use a cell's
+    state. A composed shift remains a sum of means.
+
     A subclass has ``embed`` and ``decode`` and calls :meth:`remember_latents` at the end of ``fit``.
     """
+
+    unfitted: ClassVar[frozenset[str]] = frozenset({"shift"})
+
+    @dataclass(frozen=True)
+    class Config:
+        """How a latent shift depends on the cell."""
+
+        shift: str = key("mean", among=("mean", "regression"))  # Lotfollahi et al. 2019, scGen: the mean
 
     def remember_latents(self, data: AnnData) -> None:
         """Keep the mean code of each (environment, content) of the training cells, and the name of the control."""
@@ -39,6 +52,13 @@ class LatentArithmetic(Method):
         adapted.remember_latents(data)
         adapted.latent_means = self.latent_means.joined(adapted.latent_means)
         return adapted
+
+    def shift_at(self, codes: np.ndarray, source: str, target: str) -> np.ndarray:
+        """Return the shift of ``codes`` to ``target``: of all, (n_latent,), or of each, (n_cells, n_latent)."""
+        trained = any(environment == target for environment, _ in self.latent_means)
+        if getattr(self.config, "shift", "mean") == "regression" and trained:
+            return regressed(*self.latent_means.shifts(source, target), codes)
+        return self.latent_shift(source, target)
 
     def latent_shift(self, source: str, target: str) -> np.ndarray:
         """Return the shift (n_latent,) from ``source`` to ``target``.
@@ -61,5 +81,5 @@ class LatentArithmetic(Method):
         codes = np.array(self.embed(data), dtype=np.float64)  # type: ignore[attr-defined]
         sources = column(data, "environment")
         for source in np.unique(sources):
-            codes[sources == source] += self.latent_shift(str(source), target_environment)
+            codes[sources == source] += self.shift_at(codes[sources == source], str(source), target_environment)
         return self.decode(codes.astype(np.float32))  # type: ignore[attr-defined]

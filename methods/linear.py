@@ -47,7 +47,7 @@ class PCA(LinearFactors):
     reference = "Jolliffe 2002, Principal Component Analysis, 2nd ed., Springer"
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(LatentArithmetic.Config):
         """Size of the code."""
 
         n_latent: int = key(10, above=0)  # the suite's common code size
@@ -77,7 +77,7 @@ class FastICA(LinearFactors):
     reference = "Hyvärinen & Oja 2000, Neural Networks 13:411"
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(LatentArithmetic.Config):
         """Size of the code and the stopping rule."""
 
         n_latent: int = key(10, above=0)  # the suite's common code size

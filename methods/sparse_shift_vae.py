@@ -65,7 +65,7 @@ class IVAE(Unconditional):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {**Variational.presets, "paper": PUBLISHED}
 
     @dataclass(frozen=True)
-    class Config(Variational.Config):
+    class Config(Unconditional.Config):
         """The VAE's, with the warm-up of the KL."""
 
         likelihood: str = "auto"  # Lopez et al. 2023: negative binomial

@@ -277,6 +277,10 @@ class Variational(NeuralMethod):
 class Unconditional(Variational, LatentArithmetic):
     """A model whose decoder reads the latents alone, so that it decodes codes and predicts by latent arithmetic."""
 
+    @dataclass(frozen=True)
+    class Config(NeuralMethod.Config, LatentArithmetic.Config):
+        """Network, training and latent arithmetic."""
+
     def settle(self, data: AnnData) -> None:
         """Keep the mean codes of the training cells."""
         self.remember_latents(data)

@@ -12,20 +12,24 @@ __all__ = ["METRICS", "MetricInfo", "Registry", "UnknownName", "checked", "famil
 #: Names, by the module, or the family in a module, that they belong to.
 _PLACES = {
     "embedding": (
-        "displacement knn_recall trustworthiness continuity distance_spearman training_drift "
+        "neighbour_agreement agreement_two_seeds knn_recall displacement displacement_two_seeds training_drift "
+        "trustworthiness continuity distance_spearman "
         "reconstruction_error training_reconstruction_error label_transfer ood_distance"
     ),
     "perturbation": (
         "skill delta_cosine delta_pearson deg_sign_accuracy deg_auprc log_variance_error correlation_error "
-        "energy_distance mmd mean_r2 skill_half likelihood_gain delta_pearson_top_degs"
+        "energy_distance mmd mean_r2 skill_half likelihood_gain delta_pearson_top_degs delta_pearson_perturbed"
     ),
+    "perturbation:retrieval": "perturbation_discrimination centroid_accuracy",
     "perturbation:legacy": "legacy_r2 legacy_r2_no_change legacy_r2_top_degs",
-    "identifiability": "mcc mcc_within latent_r2 target_auprc target_f1",
+    "identifiability": "mcc mcc_within mcc_rotated latent_r2 target_auprc target_f1",
     "disentanglement": "mig sap beta_vae_score factor_vae_score irs",
     "disentanglement:concentration": "modularity infom infoc",
     "disentanglement:linear_readout": "explicitness infoe",
     "disentanglement:dci": "dci_disentanglement dci_completeness dci_informativeness",
-    "blocks": "block_diagonality leakage_linear leakage_boosted conditional_leakage",
+    "blocks": (
+        "block_diagonality leakage_linear leakage_boosted conditional_leakage transfer_error findability bayes_accuracy"
+    ),
     "blocks:clusters": "cluster_ari cluster_nmi",
     "integration:integration": (
         "ilisi pcr_comparison bras graph_connectivity kbet_per_label clisi ari_leiden nmi_leiden "

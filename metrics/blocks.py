@@ -20,6 +20,8 @@ Probe = Literal["linear", "boosted"]
 Block = Annotated[Floats, "n_cells n_latent>=0"]
 CellLabels = Annotated[Labels, "n_cells"]
 
+N_COMPONENTS = 50
+"""Principal components that ``transfer_error`` classifies in."""
 N_FOLDS = 3
 """Parts that the cells are cut into; each is scored by the probe fitted on the others."""
 MIN_PER_GROUP = 2 * N_FOLDS
@@ -127,12 +129,12 @@ def block_diagonality(matrix: Annotated[NDArray[Any], "n_blocks>=2 n_blocks"]) -
 # leakage
 
 
-@metric(better="lower", low=-1.0, high=1.0, reference=f"{_LEAKAGE}; logistic regression")
+@metric(better="lower", low=0.0, high=1.0, reference=f"{_LEAKAGE}; logistic regression")
 def leakage_linear(codes: Block, attribute: CellLabels, seed: int = 0) -> float:
     """How well a linear probe finds a label in a code that should not hold it.
 
-    ``probe_accuracy`` of the linear probe: held-out balanced accuracy, 0 at chance, 1 if the label is there in full.
-    A little below 0 is chance, too; do not rank by it. A constant code scores 0: read leakage beside a metric of what
+    ``probe_accuracy`` of the linear probe: held-out balanced accuracy, 0 at chance or below, 1 if the label is there
+    in full. A constant code scores 0: read leakage beside a metric of what
     the code should hold. Labels hidden from a linear probe need ``leakage_boosted``.
 
     Parameters
@@ -149,15 +151,15 @@ def leakage_linear(codes: Block, attribute: CellLabels, seed: int = 0) -> float:
     ValueError
         If the cells differ in number, or values are not finite.
     """
-    return probe_accuracy(codes, attribute, "linear", seed)
+    return float(np.maximum(probe_accuracy(codes, attribute, "linear", seed), 0.0))
 
 
-@metric(better="lower", low=-1.0, high=1.0, reference=f"{_LEAKAGE}; gradient-boosted trees")
+@metric(better="lower", low=0.0, high=1.0, reference=f"{_LEAKAGE}; gradient-boosted trees")
 def leakage_boosted(codes: Block, attribute: CellLabels, seed: int = 0) -> float:
     """How well a boosted probe finds a label in a code that should not hold it.
 
-    ``probe_accuracy`` of the boosted probe: held-out balanced accuracy, 0 at chance, 1 if the label is there in full.
-    A little below 0 is chance, too; do not rank by it. A constant code scores 0: read leakage beside a metric of what
+    ``probe_accuracy`` of the boosted probe: held-out balanced accuracy, 0 at chance or below, 1 if the label is there
+    in full. A constant code scores 0: read leakage beside a metric of what
     the code should hold.
 
     Parameters
@@ -174,14 +176,15 @@ def leakage_boosted(codes: Block, attribute: CellLabels, seed: int = 0) -> float
     ValueError
         If the cells differ in number, or values are not finite.
     """
-    return probe_accuracy(codes, attribute, "boosted", seed)
+    return float(np.maximum(probe_accuracy(codes, attribute, "boosted", seed), 0.0))
 
 
-@metric(better="lower", low=-1.0, high=1.0, reference=f"{_LEAKAGE}; within groups")
+@metric(better="lower", low=0.0, high=1.0, reference=f"{_LEAKAGE}; within groups")
 def conditional_leakage(codes: Block, attribute: CellLabels, given: CellLabels, seed: int = 0) -> float:
     """Leakage of a label within each group, such as each cell type.
 
-    ``Σ_g n_g leakage_g / Σ_g n_g`` over the groups g of ``given``, with a separate boosted probe in each. Where
+    ``Σ_g n_g accuracy_g / Σ_g n_g`` over the groups g of ``given``, with a separate boosted probe in each, and 0 where
+    that is below chance. Where
     groups differ in their share of the labels, a code that holds nothing but the group leaks the label overall,
     rightly, but not within groups. Labels that fewer than ``MIN_PER_GROUP`` cells have in a group are left out
     there, and groups with fewer than 2 labels left; not a number if no group is left.
@@ -210,7 +213,7 @@ def conditional_leakage(codes: Block, attribute: CellLabels, given: CellLabels, 
         if len(np.unique(attribute[cells])) > 1:
             total += len(cells) * probe_accuracy(z[cells], attribute[cells], "boosted", seed)
             weight += len(cells)
-    return total / weight if weight else float("nan")
+    return max(total / weight, 0.0) if weight else float("nan")
 
 
 # clusters
@@ -269,6 +272,96 @@ def clusters(codes: Annotated[Floats, "n_cells n_latent"], labels: CellLabels, s
         "cluster_ari": float(adjusted_rand_score(labels, assigned)),
         "cluster_nmi": float(normalized_mutual_info_score(labels, assigned)),
     }
+
+
+@metric(
+    better="lower",
+    low=0.0,
+    high=1.0,
+    reference="Classifiers of real images asked of transferred ones: Gabbay & Hoshen (2020), ICLR; task class-content",
+)
+def transfer_error(
+    x_real: Annotated[Floats, "n_real n_genes"],
+    labels_real: Annotated[NDArray[Any], "n_real"],
+    x_transferred: Annotated[Floats, "n_transferred n_genes"],
+    labels_transferred: Annotated[NDArray[Any], "n_transferred"],
+) -> float:
+    """Share of transferred cells that a classifier of real cells does not take for what they should be.
+
+    The classifier is a linear discriminant analysis, its covariance shrunk as by Ledoit and Wolf, on at most
+    ``N_COMPONENTS`` principal components of the real cells. It tells cells of all classes and contents apart, so that a
+    transfer errs that leaves the class, and so does one that changes the content.
+
+    Parameters
+    ----------
+    x_real, x_transferred
+        Expression, (n_real, n_genes) and (n_transferred, n_genes).
+    labels_real, labels_transferred
+        Class and content as one label: of real cells what they are, of transferred ones what they should be.
+
+    Raises
+    ------
+    ValueError
+        If the cells differ in number, or values are not finite.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    n_components = min(N_COMPONENTS, len(x_real) - 1, x_real.shape[1])
+    pca = PCA(n_components, svd_solver="randomized", random_state=0).fit(x_real)
+    classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(pca.transform(x_real), labels_real)
+    return float(np.mean(classifier.predict(pca.transform(x_transferred)) != labels_transferred))
+
+
+@metric(
+    better="higher",
+    low=-0.5,
+    high=1.0,
+    reference="ARI after contrastive PCA: Abid et al. (2018), Nat. Commun. 9:2134; task shared-private",
+)
+def findability(private: Annotated[Floats, "n_cells n_latent"], programs: CellLabels, groups: CellLabels) -> float:
+    """How plain private programs are to a simple method, in one draw of a simulator.
+
+    :func:`clusters`' ``cluster_ari`` of the programs within each group, in private codes of contrastive PCA; the mean
+    over groups. It says how hard a draw is, not how good a method is.
+
+    Parameters
+    ----------
+    private
+        Private codes by contrastive PCA, (n_cells, n_latent).
+    programs, groups
+        (n_cells,).
+
+    Raises
+    ------
+    ValueError
+        If the cells differ in number, or values are not finite.
+    """
+    within = [clusters(private[groups == g], programs[groups == g])["cluster_ari"] for g in np.unique(groups)]
+    return float(np.mean(within))
+
+
+@metric(better="higher", low=0.0, high=1.0, reference="Bayes' classifier of a simulator; task shared-private")
+def bayes_accuracy(
+    posterior: Annotated[Floats, "n_cells n_labels"], one_hot: Annotated[Floats, "n_cells n_labels"]
+) -> float:
+    """Share of the cells whose label is the likeliest by the true model: more nobody can know of a simulated draw.
+
+    Parameters
+    ----------
+    posterior
+        Probability of each label given the cell's counts and the true parameters, (n_cells, n_labels). If m labels tie
+        for the highest, each is counted as 1/m of a choice.
+    one_hot
+        1 for the cell's label, 0 for others, (n_cells, n_labels).
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, or values are not finite.
+    """
+    best = posterior >= posterior.max(axis=1, keepdims=True) * (1 - 1e-9)
+    return float(np.mean((one_hot * best).sum(axis=1) / best.sum(axis=1)))
 
 
 def _standardised(codes: Floats) -> Floats:

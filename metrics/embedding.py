@@ -1,8 +1,8 @@
 """Metrics of an embedding, and of how it changes when the unit it shows was left out of the fit.
 
-Stability alone is gameable: a frozen random projection is perfectly stable. Read ``displacement`` with
-``knn_recall``. Neighbours are defined with fractional ties: if m samples tie for the last q places among
-the k nearest, each of them counts as q/m of a neighbour. A collapsed code, in which all samples tie, thus
+Stability alone is gameable: a frozen random projection is perfectly stable. Read ``neighbour_agreement`` and
+``displacement`` with ``knn_recall``. Neighbours are defined with fractional ties: if m samples tie for the last q
+places among the k nearest, each of them counts as q/m of a neighbour. A collapsed code, in which all samples tie, thus
 scores exactly what chance does, and never by the order of the samples. Neighbours are those of
 ``metrics.neighbours``, approximate beyond 20,000 samples; ranks and ties are exact.
 """
@@ -85,14 +85,15 @@ def displacement(
     train_in: Annotated[Floats, "n_train n_latent_in"],
     train_out: Annotated[Floats, "n_train n_latent_out"],
 ) -> float:
-    """How far held-out samples move when their unit is left out of the fit.
+    """How far held-out samples move when their unit is left out of the fit, in units of the whole embedding's variance.
 
-    ``ε = Σ‖z_in - T z_out‖² / Σ‖z_in - mean(z_in)‖²``, where T is the Procrustes map (rotation, reflection,
-    scale, shift) from the out-space to the in-space, fitted on *training* samples only. 0: embedded as if
-    trained on; 1: as far off as if all of them lay at their mean.
+    ``ε = mean‖z_in - T z_out‖² / v``, the mean over held-out samples, where T is the Procrustes map (rotation,
+    reflection, scale, shift) from the out-space to the in-space, fitted on *training* samples only, and v the variance
+    of the in-embedding: the mean squared distance of all samples, training and held-out, from their mean. 0: embedded
+    as if trained on. The unit's own variance in the denominator would make a tight unit look far off.
 
-    A collapsed code cannot win: if ``z_in`` is constant, ε is not a number; if only the out-model
-    collapsed, T sends every sample to the training mean, and ε is at least 1.
+    A collapsed code cannot win: if the in-embedding is constant, ε is not a number; if only the out-model
+    collapsed, T sends every sample to the training mean.
 
     Parameters
     ----------
@@ -108,12 +109,41 @@ def displacement(
         If samples are not paired, an embedding's width differs between held-out and training samples, or
         values are not finite.
     """
-    if _is_constant(z_in):
+    everything = np.vstack([z_in, train_in])
+    if _is_constant(everything):
         return float("nan")
     rotation, scale, source_mean, target_mean = procrustes(train_out, train_in)
     width = len(rotation)
     mapped = scale * (_pad(z_out, width) - source_mean) @ rotation + target_mean
-    return float(np.sum((_pad(z_in, width) - mapped) ** 2) / np.sum((z_in - z_in.mean(axis=0)) ** 2))
+    moved = np.mean(np.sum((_pad(z_in, width) - mapped) ** 2, axis=1))
+    return float(moved / everything.var(axis=0).sum())
+
+
+@metric(
+    better="lower",
+    low=0.0,
+    high=np.inf,
+    reference="Procrustes residual: Schönemann & Carroll (1970), Psychometrika 35:245; task reembedding",
+)
+def displacement_two_seeds(
+    z_in: Annotated[Floats, "n_held_out n_latent_in"],
+    z_again: Annotated[Floats, "n_held_out n_latent_again"],
+    train_in: Annotated[Floats, "n_train n_latent_in"],
+    train_again: Annotated[Floats, "n_train n_latent_again"],
+) -> float:
+    """:func:`displacement` between two fits that both have the unit, with different seeds: what training alone moves.
+
+    Parameters
+    ----------
+    z_in, z_again, train_in, train_again
+        Codes of the held-out and of the training samples by the one fit and by the other.
+
+    Raises
+    ------
+    ValueError
+        As :func:`displacement`.
+    """
+    return displacement(z_in, z_again, train_in, train_again)
 
 
 @metric(
@@ -148,6 +178,75 @@ def training_drift(
     better="higher",
     low=0.0,
     high=1.0,
+    reference="Overlap of neighbourhoods, as Lee & Verleysen (2009), Neurocomputing 72:1431; task reembedding",
+)
+def neighbour_agreement(
+    z_in: Annotated[Floats, "n_held_out n_latent_in"],
+    z_out: Annotated[Floats, "n_held_out n_latent_out"],
+    train_in: Annotated[Floats, "n_train n_latent_in"],
+    train_out: Annotated[Floats, "n_train n_latent_out"],
+    k: int = 15,
+) -> float:
+    """Share of a held-out sample's nearest training samples that two embeddings have in common.
+
+    ``mean over i of Σ_j w_ij v_ij / k``, where w and v say which of the training samples j are among the k nearest
+    (Euclidean) of the held-out sample i in the one and in the other embedding: 0, 1, or a fraction where samples tie,
+    so that it is what ties broken at random would give on average. No map between the embeddings is needed. If either
+    or both are constant the value is exactly k / n_train, which is chance; k is at most n_train. A frozen embedding has
+    1, whatever it shows: read it with ``knn_recall``.
+
+    Parameters
+    ----------
+    z_in, z_out
+        Held-out samples embedded by the model fitted with and without them, (n_held_out, n_latent_in) and
+        (n_held_out, n_latent_out).
+    train_in, train_out
+        The same training samples embedded by the two models, (n_train, n_latent_in), (n_train, n_latent_out).
+    k
+        Number of neighbours.
+
+    Raises
+    ------
+    ValueError
+        If samples are not paired, an embedding's width differs between held-out and training samples, values are not
+        finite, or k is under 1.
+    """
+    k = _neighbours_of(k, len(train_in))
+    both = zip(_nearest_training(z_in, train_in, k), _nearest_training(z_out, train_out, k), strict=True)
+    return sum(float(np.sum(w * v)) for w, v in both) / (k * len(z_in))
+
+
+@metric(
+    better="higher",
+    low=0.0,
+    high=1.0,
+    reference="Overlap of neighbourhoods, as Lee & Verleysen (2009), Neurocomputing 72:1431; task reembedding",
+)
+def agreement_two_seeds(
+    z_in: Annotated[Floats, "n_held_out n_latent_in"],
+    z_again: Annotated[Floats, "n_held_out n_latent_again"],
+    train_in: Annotated[Floats, "n_train n_latent_in"],
+    train_again: Annotated[Floats, "n_train n_latent_again"],
+) -> float:
+    """:func:`neighbour_agreement` of two fits that both have the unit, with two seeds: what training alone leaves.
+
+    Parameters
+    ----------
+    z_in, z_again, train_in, train_again
+        Codes of the held-out and of the training samples by the one fit and by the other.
+
+    Raises
+    ------
+    ValueError
+        As :func:`neighbour_agreement`.
+    """
+    return neighbour_agreement(z_in, z_again, train_in, train_again)
+
+
+@metric(
+    better="higher",
+    low=0.0,
+    high=1.0,
     reference="Neighbourhood preservation: Lee & Verleysen (2009), Neurocomputing 72:1431, Q_NX; task reembedding",
 )
 def knn_recall(
@@ -157,7 +256,9 @@ def knn_recall(
     z_train: Annotated[Floats, "n_train n_latent"],
     k: int = 15,
 ) -> float:
-    """Share of a held-out sample's nearest neighbours in gene space that are neighbours in latent space.
+    """Share of a held-out sample's nearest neighbours in a reference space that are neighbours in latent space.
+
+    With a reference that shares no noise with what was embedded, this is how faithful the embedding is.
 
     ``mean over i of Σ_j min(w_ij, v_ij) / k``, where w and v say which of the training and other held-out
     samples j are among the k nearest (Euclidean) of i in the reference space and in latent space: 0, 1, or
@@ -378,13 +479,7 @@ def label_transfer(
     k = _neighbours_of(k, len(z_train))
     names, codes = np.unique(labels_train, return_inverse=True)
     one_hot = np.eye(len(names))[codes]
-    n_held_out = len(z_held_out)
-    votes = np.vstack(
-        [
-            _membership(distances[:, n_held_out:], tie, k) @ one_hot
-            for distances, tie in _squared_distances(np.vstack([z_held_out, z_train]), np.arange(n_held_out))
-        ]
-    )
+    votes = np.vstack([weights @ one_hot for weights in _nearest_training(z_held_out, z_train, k)])
     winners = votes >= votes.max(axis=1, keepdims=True) - 1e-9
     is_own_label = labels_held_out[:, None] == names[None, :]
     right = np.sum(winners & is_own_label, axis=1) / winners.sum(axis=1)
@@ -501,6 +596,13 @@ def _neighbourhoods(points: Floats, n_queries: int, k: int) -> Iterator[Floats]:
             weights[some] = _membership(distances, tie, k)
             at += len(distances)
         yield weights
+
+
+def _nearest_training(held_out: Floats, training: Floats, k: int) -> Iterator[Floats]:
+    """How much each training sample is one of the held-out samples' k nearest, ``_membership``, in chunks of rows."""
+    n_held_out = len(held_out)
+    for distances, tie in _squared_distances(np.vstack([held_out, training]), np.arange(n_held_out)):
+        yield _membership(distances[:, n_held_out:], tie, k)
 
 
 def _membership(distances: Floats, tie: Floats, k: int) -> Floats:

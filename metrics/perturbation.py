@@ -31,6 +31,7 @@ BANDWIDTHS = (0.5, 1.0, 2.0)
 
 _LEGACY = "Lotfollahi et al. (2019), Nat. Methods 16:715, scGen's R², squared Pearson of gene means"
 _SPARSE_SHIFT = "Lopez et al. (2023), CLeaR, PMLR 213:662, transfer to unseen interventions"
+_SYSTEMA = "Systema: Viñas Torné et al. (2025), Nat. Biotechnol."
 _GEARS = "GEARS: Roohani et al. (2024), Nat. Biotechnol. 42:927"
 
 
@@ -432,7 +433,7 @@ def legacy(mean_true: Genes, mean_predicted: Genes, mean_control: Genes, top: To
 
 
 @metric(better="higher", low=-np.inf, high=1.0, reference="task few-shot-perturbation")
-def skill_half(mean_true: Genes, mean_predicted: Genes, mean_half: Genes) -> float:
+def skill_half(mean_true: Genes, mean_after_half: Genes, mean_half: Genes) -> float:
     """Skill over the mean of one half of a perturbation's cells, scored on the other half.
 
     ``S = 1 - Σ_g (m_g - m̂_g)² / Σ_g (m_g - h_g)²`` over genes: 0 is the score of h, the mean of the half, and, both
@@ -440,15 +441,15 @@ def skill_half(mean_true: Genes, mean_predicted: Genes, mean_half: Genes) -> flo
 
     Parameters
     ----------
-    mean_true, mean_predicted, mean_half
-        m, m̂ and h, (n_genes,).
+    mean_true, mean_after_half, mean_half
+        m, m̂ (predicted after adapting to the half) and h, (n_genes,).
 
     Raises
     ------
     ValueError
         If shapes differ, or values are not finite.
     """
-    return skill(mean_true, mean_predicted, mean_half, np.ones(np.shape(mean_true)))
+    return skill(mean_true, mean_after_half, mean_half, np.ones(np.shape(mean_true)))
 
 
 @metric(better="higher", low=-np.inf, high=np.inf, reference=_SPARSE_SHIFT)
@@ -495,6 +496,74 @@ def delta_pearson_top_degs(delta_true: Genes, delta_predicted: Genes, top: TopGe
         If shapes differ, values are not finite, or ``top`` does not hold at least 2 indices of genes.
     """
     return delta_pearson(*_of_top(top, delta_true, delta_predicted))
+
+
+@metric(better="higher", low=-1.0, high=1.0, reference=f"{_SYSTEMA}, Pearson of Δ against the perturbed centroid")
+def delta_pearson_perturbed(mean_true: Genes, mean_predicted: Genes, mean_perturbed: Genes) -> float:
+    """``delta_pearson`` with Δ measured from the mean of the perturbed training cells in place of the control.
+
+    What all perturbations have in common (stress, selection) earns nothing: a method that predicts this mean for
+    each of them has a Δ of zero and scores 0.
+
+    Parameters
+    ----------
+    mean_true, mean_predicted
+        Gene means of the true and the predicted perturbed cells, (n_genes,).
+    mean_perturbed
+        Mean over the trained perturbations of their gene means, (n_genes,).
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, or values are not finite.
+    """
+    return delta_pearson(mean_true - mean_perturbed, mean_predicted - mean_perturbed)
+
+
+@family(
+    perturbation_discrimination=share(
+        "Wu et al. (2024), PerturBench; the Virtual Cell Challenge's PDS, Roohani et al. (2025), Cell 188:3370",
+        "How many of the other perturbations' true means are farther from the prediction than its own, by L1.",
+    ),
+    centroid_accuracy=share(
+        f"{_SYSTEMA}, centroid accuracy",
+        "Whether of all perturbations' true means its own is the nearest to the prediction, by Euclidean distance.",
+    ),
+)
+def retrieval(
+    mean_predicted: Genes, means: Annotated[Floats, "n_perturbations>=2 n_genes"], own: int
+) -> dict[str, float]:
+    """Tell whether a predicted mean is more like its own perturbation than like the others.
+
+    ``perturbation_discrimination = share of the others k with ‖m̂ − m_k‖₁ > ‖m̂ − m_own‖₁``; one as far counts half. 1
+    is the nearest of all, and one half is chance. The challenge divides the rank by the number n of perturbations and
+    not by n − 1: its score is 1 − (1 − ours) (n − 1) / n. ``centroid_accuracy`` is 1 where no other is as near, else 0;
+    chance is 1 / n. With few perturbations both are coarse; their means over perturbations are what is read.
+
+    Parameters
+    ----------
+    mean_predicted
+        m̂, gene means of the predicted cells, (n_genes,).
+    means
+        m_k, gene means of the true cells of all held-out perturbations, (n_perturbations, n_genes).
+    own
+        Which of them was predicted.
+
+    Raises
+    ------
+    ValueError
+        If there is no perturbation ``own``, genes differ in number, or values are not finite.
+    """
+    if not 0 <= own < len(means):
+        raise ValueError(f"own is {own}; the index of one of {len(means)} perturbations is needed")
+    others = np.arange(len(means)) != own
+    absolute = np.abs(means - mean_predicted).sum(axis=1)
+    farther, as_far = absolute[others] > absolute[own], absolute[others] == absolute[own]
+    euclidean = np.linalg.norm(means - mean_predicted, axis=1)
+    return {
+        "perturbation_discrimination": float(np.mean(farther + 0.5 * as_far)),
+        "centroid_accuracy": float(euclidean[own] < euclidean[others].min()),
+    }
 
 
 def _of_top(top: NDArray[Any], *vectors: Floats) -> list[Floats]:

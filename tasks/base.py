@@ -22,7 +22,8 @@ from tasks.preprocessing import chosen_genes
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Fits a method to the cells that it is handed and returns the fitted method. The runner supplies it.
+#: Fits a method to the cells that it is handed and returns the fitted method. The runner supplies it. Where it has an
+#: attribute ``again``, that one fits with another seed.
 Fit = Callable[["AnnData"], Any]
 
 PRESETS = ("smoke", "default", "paper")
@@ -35,17 +36,22 @@ class Reference:
     Attributes
     ----------
     name
-        ``floor`` (knows nothing), ``baseline`` (the strongest simple method) or ``ceiling`` (the best score in reach).
+        ``floor`` (knows nothing), ``baseline`` (the strongest simple method), ``structure`` (a simple method that is
+        handed the simulator's true structure, such as its latents, and not the answer) or ``ceiling`` (the best score
+        in reach).
     description
         What it does, in a phrase.
     methods
         Registered methods that stand for it. If there are several, the method with the best score on the inner units
         (:meth:`Task.inner`) is taken. Empty: the task builds it itself, in :meth:`Task.reference_fit`.
+    on
+        ``simulated``, ``real`` or the name of a data set: where the reference exists. Empty: everywhere.
     """
 
     name: str
     description: str
     methods: tuple[str, ...] = ()
+    on: str = ""
 
 
 def scored(metrics: Iterable[str], **arrays: Any) -> dict[str, float]:
@@ -108,6 +114,7 @@ class Task(ABC):
     one_fit: ClassVar[bool] = False
     #: The metrics shown beside it.
     secondary: ClassVar[tuple[str, ...]]
+    #: References on all data sets; :attr:`references_here` has those of one.
     references: ClassVar[tuple[Reference, ...]]
     #: Options of the command line that name the columns of a user's file, and the field of each; empty: not offered.
     columns: ClassVar[Mapping[str, str]] = {}
@@ -117,9 +124,12 @@ class Task(ABC):
     needs_control: ClassVar[bool] = False
     #: Configuration that the task fixes for every method that has the key, such as the size of the code.
     settings: ClassVar[Mapping[str, Any]] = {}
+    #: Settings that make a further row of a method, by its name.
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: Seeds a preset runs.
     seeds: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 1, "paper": 5}
-    #: Draws of a simulated data set that a preset runs: the replicates of intervals and tests.
+    #: Draws of a simulated data set that a preset runs: the replicates of intervals and tests. ``default/digits`` holds
+    #: those of one data set.
     draws: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 1, "paper": 1}
 
     def __init__(self, dataset: Dataset, preset: str = "default", primary_only: bool = False, draw: int = 0):
@@ -133,7 +143,18 @@ class Task(ABC):
     @property
     def n_draws(self) -> int:
         """How many draws the preset runs; 1 for real data."""
-        return self.draws[self.preset] if self.dataset.simulated else 1
+        of_preset = self.draws[self.preset]
+        return self.draws.get(f"{self.preset}/{self.dataset.name}", of_preset) if self.dataset.simulated else 1
+
+    @property
+    def references_here(self) -> tuple[Reference, ...]:
+        """The references that exist on the data set: of those of one name, the first that does."""
+        here = {"", self.dataset.name, "simulated" if self.dataset.simulated else "real"}
+        found: dict[str, Reference] = {}
+        for reference in self.references:
+            if reference.on in here:
+                found.setdefault(reference.name, reference)
+        return tuple(found.values())
 
     @cached_property
     def data(self) -> AnnData:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from bench.jobs.stacked import Stack, StackedFit
 
+#: What is added to a job's seed where a task fits the same data again.
+AGAIN = 10_000
+
 
 class Fits:
     """Fits methods for one job and keeps account of them.
@@ -66,7 +69,12 @@ class Fits:
         self.log: list[str] = []
 
     def of(self, name: str, config: Mapping[str, Any], seed: int) -> Callable[[AnnData], Method]:
-        """Return the ``fit`` that a task is handed."""
+        """Return the ``fit`` that a task is handed; its attribute ``again`` is the same with another seed."""
+        fit = self._seeded(name, config, seed)
+        fit.again = self._seeded(name, config, seed + AGAIN)  # type: ignore[attr-defined]
+        return fit
+
+    def _seeded(self, name: str, config: Mapping[str, Any], seed: int) -> Callable[[AnnData], Method]:
         cls = METHODS[name]
         settings = cls.configure(**config)
 
@@ -171,7 +179,8 @@ def _fit_alone(request: StackedFit) -> None:
 def _key(cls: type[Method], config: Mapping[str, Any], data: AnnData, seed: int, stack: Sequence[int] = ()) -> str:
     from tasks.datasets.memory import digest
 
-    parts = [cls.name, json.dumps(config, sort_keys=True), source_digest(cls), digest(data), str(seed)]
+    read = {key: value for key, value in config.items() if key not in cls.unfitted}
+    parts = [cls.name, json.dumps(read, sort_keys=True), source_digest(cls), digest(data), str(seed)]
     if len(stack) > 1:
         parts.append(f"stacked with {sorted(stack)}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -154,7 +154,7 @@ def _fit(job: Job, task: Task, unit: str, fits: Fits) -> tuple[Fit, str]:
     """Return what the task is handed and, for a reference that registered methods stand for, which one does."""
     if job.role != "reference":
         return fits.of(job.name, job.config, job.seed), ""
-    reference = next(reference for reference in task.references if reference.name == job.method)
+    reference = next(reference for reference in task.references_here if reference.name == job.method)
     if not reference.methods:
         return task.reference_fit(reference.name, unit, job.seed), ""
     name = reference.methods[0] if len(reference.methods) == 1 else _best(reference, task, unit, job)
@@ -168,6 +168,8 @@ def _noting(fit: Fit, handed: list[tuple[int, int]]) -> Fit:
         handed.append(data.shape)
         return fit(data)
 
+    if hasattr(fit, "again"):
+        noted.again = _noting(fit.again, handed)  # type: ignore[attr-defined]
     return noted
 
 

@@ -78,8 +78,8 @@ def choose_methods(
             dosed = _parse_settings([f"{name}.{dose}" for dose in doses], [name])
             changed = {**changes.get(name, {}), **dosed.get(name, {})}
             METHODS[name].configure(preset, **changed)  # refuses what cannot be
-            label = name + "".join(f"@{key}={value}" for key, value in sorted(changed.items()))
-            specs[label] = MethodSpec(label, name, changed)
+            method = MethodSpec.of(name, changed)
+            specs[method.label] = method
     return list(specs.values()), tuple(absolute(plugin) for plugin in (*plugins, *files))
 
 

@@ -106,8 +106,8 @@ def make_plan(
             x_taken_for=taken,
             n_copies=index[key]["n_copies"],
         )
-        rows = [_method_row(blank, spec, task, preset) for spec in methods]
-        rows += [_reference_row(blank, reference) for reference in task.references]
+        rows = [_method_row(blank, spec, task, preset) for spec in _with_variants(methods, task)]
+        rows += [_reference_row(blank, reference) for reference in task.references_here]
         for row in rows:
             crossed = [row] if row.skip else [job for draw in numbers for job in _crossed(row, draw, units, seeds)]
             if row.name and not row.skip and METHODS[row.name].stackable and sizes[task_name] <= MOST_VALUES:
@@ -117,6 +117,15 @@ def make_plan(
         reasons = "\n".join(f"{task}: {reason}" for task, reason in absent.items())
         raise PlanError(f"no task could run\n{reasons}")
     return Plan(tuple(jobs), absent, sizes, selections, tuple(dict.fromkeys(notes)))
+
+
+def _with_variants(methods: Sequence[MethodSpec], task: Task) -> list[MethodSpec]:
+    """Return the methods and the variants of them that the task asks for (:attr:`tasks.base.Task.variants`)."""
+    specs = {spec.label: spec for spec in methods}
+    for spec in methods:
+        variant = MethodSpec.of(spec.name, {**task.variants.get(spec.name, {}), **spec.changes})
+        specs.setdefault(variant.label, variant)
+    return list(specs.values())
 
 
 def _crossed(row: Job, draw: int | None, units: Sequence[str], seeds: Sequence[int]) -> list[Job]:

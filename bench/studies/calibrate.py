@@ -366,7 +366,7 @@ def _scores(task: Task, job: Job) -> Iterator[tuple[str, float, dict[str, float]
 
 def _reference(task: Task, name: str, job: Job) -> Fit:
     """Return the ``fit`` of floor or ceiling; only for the baseline do tasks name several methods to choose among."""
-    (reference,) = (reference for reference in task.references if reference.name == name)
+    (reference,) = (reference for reference in task.references_here if reference.name == name)
     if not reference.methods:
         return task.reference_fit(name, job.held_out, job.seed)
     (method,) = reference.methods

@@ -110,7 +110,7 @@ def _changes(job: Job) -> list[str]:
     if job.role != "reference":
         methods: tuple[str, ...] = (job.name,)
     else:
-        reference = next((reference for reference in task.references if reference.name == job.method), None)
+        reference = next((reference for reference in task.references_here if reference.name == job.method), None)
         if reference is None:
             raise StoreError(f"job {job.id}: {task.name} no longer has a reference {job.method}")
         methods = reference.methods

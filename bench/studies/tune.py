@@ -160,7 +160,7 @@ def studies_of(
     found, without = list[Study](), dict[str, str]()
     tasks: dict[tuple[str, int | None], Task] = {}
     for job in plan.jobs:
-        if job.role != "method" or job.skip or job.seed:
+        if job.method not in by_label or job.skip or job.seed:  # a reference, or a variant that the task asks for
             continue
         at = job.task, job.draw
         if at not in tasks:

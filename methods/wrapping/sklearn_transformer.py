@@ -73,7 +73,9 @@ class SklearnTransformer(Wrapped):
 
 
 class InvertibleTransformer(SklearnTransformer, LatentArithmetic):
-    """A transformer with ``inverse_transform``, which decodes; it predicts by latent arithmetic."""
+    """A transformer with ``inverse_transform``, which decodes; it predicts by latent arithmetic, by mean shifts."""
+
+    unfitted = frozenset()
 
     def fit(self, data: AnnData, seed: int) -> Self:
         """Fit the estimator and remember the mean codes."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tasks.datasets.base import Fields
 from tasks.simulate.base import Simulated, log1p_cp10k
+from tasks.simulate.inversion import most_likely
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,11 +36,11 @@ def draw_factors(rng: np.random.Generator, n_cells: int) -> np.ndarray:
 
 def simulate(
     rng: np.random.Generator,
-    n_cells: int = 3000,
+    n_cells: int = 1000,
     n_genes: int = 300,
     density: float = 0.15,
-    effect: float = 0.4,
-    interaction: float = 0.3,
+    effect: float = 0.2,
+    interaction: float = 4.0,
 ) -> AnnData:
     """Simulate negative binomial counts with log mean = base + f W + interaction · tanh(f R) V.
 
@@ -62,7 +64,8 @@ def simulate(
     -------
     AnnData
         ``layers["counts"]``, ``X`` their log1p(CP10k); ``obsm["factors"]`` (n_cells, 6) in the order of
-        ``uns["factor_names"]``. The environment is one for all.
+        ``uns["factor_names"]``; ``uns["structure"]``: what makes log means of them, for :func:`factors_of`. The
+        environment is one for all.
     """
     import pandas as pd
     from anndata import AnnData
@@ -73,9 +76,9 @@ def simulate(
     nonlinear = rng.normal(0.0, effect, shape) * (rng.random(shape) < density)
     mixing = rng.standard_normal((len(FACTORS), len(FACTORS)))
     mixing /= np.linalg.norm(mixing, axis=0)
-    log_mean = rng.normal(0.0, 1.0, n_genes) + factors @ programs
-    log_mean += interaction * np.tanh(factors @ mixing) @ nonlinear
-    rate = np.exp(log_mean)
+    base = rng.normal(0.0, 1.0, n_genes)
+    structure = {"base": base, "programs": programs, "mixing": mixing, "nonlinear": interaction * nonlinear}
+    rate = np.exp(log_means(factors, structure))
     rate *= rng.lognormal(np.log(4000.0), 0.3, (n_cells, 1)) / rate.sum(axis=1, keepdims=True)
     dispersion = rng.gamma(4.0, 0.5, n_genes)
     counts = rng.poisson(rate * rng.gamma(dispersion, 1 / dispersion, rate.shape)).astype(np.float32)
@@ -85,8 +88,26 @@ def simulate(
         log1p_cp10k(counts), obs=obs, layers={"counts": counts}, obsm={"factors": factors.astype(np.float32)}
     )
     data.var_names = [f"gene{i}" for i in range(n_genes)]
-    data.uns.update(factor_names=np.array(FACTORS), X_units="log1p of counts per 10,000")
+    data.uns.update(factor_names=np.array(FACTORS), structure=structure, X_units="log1p of counts per 10,000")
     return data
+
+
+def log_means(factors: np.ndarray, structure: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return log mean expression but for the library, (n_cells, n_genes), of factors (n_cells, 6)."""
+    bent = np.tanh(factors @ structure["mixing"]) @ structure["nonlinear"]
+    return structure["base"] + factors @ structure["programs"] + bent
+
+
+def factors_of(counts: np.ndarray, structure: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the factors that explain counts (n_cells, n_genes) best by the true programs, (n_cells, 6)."""
+
+    def decoder(factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        slope = 1 - np.tanh(factors @ structure["mixing"]) ** 2
+        bent = (structure["mixing"] * slope[:, None, :]) @ structure["nonlinear"]
+        return log_means(factors, structure), structure["programs"] + bent
+
+    start = np.zeros((len(counts), len(FACTORS)))
+    return most_likely(counts, decoder, start, variance=1.0)
 
 
 FACTOR_EXPRESSION = Simulated(
@@ -95,5 +116,5 @@ FACTOR_EXPRESSION = Simulated(
     reference="this suite",
     fields=Fields(environment="environment", content=""),
     simulate=simulate,
-    sizes={"smoke": {"n_cells": 1000, "n_genes": 150}, "paper": {"n_cells": 20_000, "n_genes": 1000}},
+    sizes={"smoke": {"n_cells": 500, "n_genes": 150}, "paper": {"n_cells": 10_000, "n_genes": 1000}},
 )

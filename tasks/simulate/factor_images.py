@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ Floats = NDArray[np.float64]
 
 SHAPES = ("ellipse", "rectangle", "triangle")
 FACTORS = ("shape", "scale", "rotation", "x", "y")
+N_LIBRARY = 20_000
 SUBPIXELS = 4
 """Each pixel is the mean of SUBPIXELS² points of the scene, 0 or 1 each: anti-aliasing."""
 
@@ -65,6 +68,34 @@ def render(factors: Floats, side: int = 16) -> Floats:
     return images
 
 
+def draw_factors(rng: np.random.Generator, n_images: int, side: int) -> Floats:
+    """Return independent factors (n_images, 5), in the order of ``FACTORS``, as :func:`simulate` says."""
+    unit, middle = side / 16, side / 2
+    return np.column_stack(
+        [
+            rng.integers(0, len(SHAPES), n_images),
+            rng.uniform(3 * unit, 5 * unit, n_images),
+            rng.uniform(-np.pi / 4, np.pi / 4, n_images),
+            rng.uniform(middle - 3 * unit, middle + 3 * unit, n_images),
+            rng.uniform(middle - 3 * unit, middle + 3 * unit, n_images),
+        ]
+    )
+
+
+def factors_of(x: NDArray[Any], structure: Mapping[str, Any]) -> Floats:
+    """Return the factors of the nearest of 20,000 images without noise, rendered here, (n_images, 5)."""
+    from sklearn.neighbors import NearestNeighbors
+
+    factors, images = _library(int(structure["side"]))
+    return factors[NearestNeighbors(n_neighbors=1, algorithm="brute").fit(images).kneighbors(x)[1][:, 0]]
+
+
+@cache
+def _library(side: int) -> tuple[Floats, Floats]:
+    factors = draw_factors(np.random.default_rng(92), N_LIBRARY, side)
+    return factors, render(factors, side).reshape(N_LIBRARY, -1)
+
+
 def simulate(rng: np.random.Generator, n_cells: int = 3000, side: int = 16, noise: float = 0.02) -> AnnData:
     """Draw independent factors and render them.
 
@@ -84,27 +115,17 @@ def simulate(rng: np.random.Generator, n_cells: int = 3000, side: int = 16, nois
     -------
     AnnData
         ``X`` grey levels, row by row; ``obsm["factors"]`` (n_cells, 5) in the order of ``uns["factor_names"]``, the
-        shape as its number. The environment is one for all.
+        shape as its number; ``uns["structure"]``, for :func:`factors_of`. The environment is one for all.
     """
     import pandas as pd
     from anndata import AnnData
 
-    unit = side / 16
-    middle = side / 2
-    factors = np.column_stack(
-        [
-            rng.integers(0, len(SHAPES), n_cells),
-            rng.uniform(3 * unit, 5 * unit, n_cells),
-            rng.uniform(-np.pi / 4, np.pi / 4, n_cells),
-            rng.uniform(middle - 3 * unit, middle + 3 * unit, n_cells),
-            rng.uniform(middle - 3 * unit, middle + 3 * unit, n_cells),
-        ]
-    )
+    factors = draw_factors(rng, n_cells, side)
     x = render(factors, side).reshape(n_cells, -1) + noise * rng.standard_normal((n_cells, side * side))
     obs = pd.DataFrame({"environment": np.repeat("all", n_cells)}, index=[f"image{i}" for i in range(n_cells)])
     data = AnnData(x.astype(np.float32), obs=obs, obsm={"factors": factors.astype(np.float32)})
     data.var_names = [f"row{row}_column{column}" for row in range(side) for column in range(side)]
-    data.uns.update(factor_names=np.array(FACTORS), X_units="grey level, 0 to 1, with noise")
+    data.uns.update(factor_names=np.array(FACTORS), structure={"side": side}, X_units="grey level, 0 to 1, with noise")
     return data
 
 
@@ -114,5 +135,5 @@ FACTOR_IMAGES = Simulated(
     reference="this suite; after dSprites, Matthey et al. 2017, github.com/deepmind/dsprites-dataset",
     fields=Fields(environment="environment", content=""),
     simulate=simulate,
-    sizes={"smoke": {"n_cells": 1000}, "paper": {"n_cells": 20_000}},
+    sizes={"smoke": {"n_cells": 500}, "paper": {"n_cells": 10_000}},
 )

@@ -24,6 +24,8 @@ def simulate(
     n_donors: int = 6,
     strength: float = 2.0,
     interaction: float = 0.6,
+    trait: float = 1.5,
+    spread: float = 0.3,
     n_truth: int = 2000,
 ) -> AnnData:
     """Simulate control and stimulated cells of types that are leaves of a binary tree.
@@ -44,6 +46,8 @@ def simulate(
     interaction
         How much the response depends on the cell's state. At 0 all types respond alike in log mean, and the
         mean shift is optimal up to noise and normalisation; at 1 the nearest type and state-aware models can win.
+    trait, spread
+        Standard deviation of a factor between types, and between the cells of a type.
     n_truth
         Fresh cells per type and condition whose mean expression is taken as the noiseless truth.
 
@@ -67,12 +71,12 @@ def simulate(
     state_response = rng.normal(0.0, 0.5, (N_FACTORS, n_genes)) * (member | (rng.random((N_FACTORS, n_genes)) < 0.02))
     gate = rng.standard_normal((N_FACTORS, N_FACTORS)) / np.sqrt(N_FACTORS) * 2.0
     donor_effect = rng.normal(0.0, 0.1, (n_donors, n_genes))
-    traits = tree_traits(rng, n_types, N_FACTORS) * 1.5
+    traits = tree_traits(rng, n_types, N_FACTORS) * trait
     dispersion = rng.gamma(4.0, 0.5, n_genes)
 
     def cells(types: np.ndarray, stimulated: np.ndarray) -> tuple[np.ndarray, ...]:
         donors = rng.integers(0, n_donors, len(types))
-        z = traits[types] + 0.3 * rng.standard_normal((len(types), N_FACTORS))
+        z = traits[types] + spread * rng.standard_normal((len(types), N_FACTORS))
         a = strength / (1 + np.exp(-interaction * (z @ gate))) * stimulated[:, None]
         log_mean = base + z @ loadings + a @ response + interaction * (a * z) @ state_response
         log_mean += donor_effect[donors]
@@ -83,7 +87,7 @@ def simulate(
     types = np.repeat(np.arange(n_types), 2 * n_cells)
     stimulated = np.tile(np.repeat([0.0, 1.0], n_cells), n_types)
     donors, z, a, counts = cells(types, stimulated)
-    names = np.array([f"type{i}" for i in range(n_types)])
+    names = np.array([f"type{i:0{len(str(n_types - 1))}d}" for i in range(n_types)])
     conditions = np.array(["control", "stimulated"])
     truth = {
         f"{names[t]}|{conditions[s]}": log1p_cp10k(cells(np.full(n_truth, t), np.full(n_truth, float(s)))[3]).mean(0)
@@ -118,9 +122,10 @@ def _log_sum_exp(x: np.ndarray) -> np.ndarray:
 
 IFN = Simulated(
     name="ifn-sim",
-    summary="8 cell types on a tree, control and stimulated; response gated by cell state, 6 donors, counts",
+    summary="12 cell types on a tree, control and stimulated; response gated by cell state, 6 donors, counts",
     reference="this suite; modelled on Kang et al. 2018, Nature Biotechnology 36:89",
     fields=Fields(environment="condition", content="cell_type", replicate="donor", control="control"),
     simulate=simulate,
-    sizes={"smoke": {"n_cells": 60, "n_genes": 300, "n_truth": 500}, "paper": {"n_cells": 400, "n_genes": 2000}},
+    parameters={"n_types": 12, "n_genes": 500, "interaction": 1.0, "trait": 1.2, "spread": 1.0, "n_truth": 1000},
+    sizes={"smoke": {"n_types": 8, "n_cells": 60, "n_genes": 200, "n_truth": 300}, "paper": {"n_genes": 2000}},
 )

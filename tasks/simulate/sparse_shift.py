@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -9,9 +10,15 @@ import numpy as np
 
 from tasks.datasets.base import Fields
 from tasks.simulate.base import Simulated, log1p_cp10k
+from tasks.simulate.inversion import most_likely
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+#: Slope of the leaky ReLU for negative values, and number of the decoder's layers.
+SLOPE, N_LAYERS = 0.2, 4
+#: Of a latent over all perturbations: 1 within one, and shifts of 5 in about one of eight.
+VARIANCE = 4.0
 
 
 def orthogonal_layer(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
@@ -32,6 +39,7 @@ def simulate(
     n_genes: int = 100,
     over: Literal["cells", "genes"] = "genes",
     correlation: float = 0.0,
+    n_truth: int = 1000,
 ) -> AnnData:
     """Simulate perturbations that each shift up to three of the latent units.
 
@@ -51,12 +59,16 @@ def simulate(
         a mean count of 40 (10⁶ at 25,000 cells).
     correlation
         Correlation of two latents within a perturbation, in [0, 1): z ~ N(shift, (1 − correlation) I + correlation).
+    n_truth
+        Fresh cells per perturbation whose mean expression is taken as the noiseless truth.
 
     Returns
     -------
     AnnData
         ``layers["counts"]`` Poisson counts, ``X`` their log1p(CP10k), ``obsm["z"]`` true latents,
-        ``uns["targets"]`` (n_perturbations, n_latent) in {0, 1} in the order of ``uns["perturbations"]``.
+        ``uns["targets"]`` (n_perturbations, n_latent) in {0, 1} in the order of ``uns["perturbations"]``;
+        ``uns["structure"]``: the decoder's weights by layer, and each gene's offset, for :func:`latents_of`; with
+        normalisation over genes also ``uns["truth"]``, each perturbation's noiseless mean of X (n_genes,).
     """
     import pandas as pd
     from anndata import AnnData
@@ -67,31 +79,76 @@ def simulate(
     sign = rng.choice([-1.0, 1.0], size=targets.shape)
     shift = targets * sign * rng.normal(5.0, 0.5, size=targets.shape)
     perturbation = np.repeat(np.arange(n_perturbations), n_cells)
-    noise = rng.standard_normal((len(perturbation), n_latent))
-    if correlation > 0:
-        common = rng.standard_normal((len(perturbation), 1))
-        noise = np.sqrt(1 - correlation) * noise + np.sqrt(correlation) * common
-    z = shift[perturbation] + noise
 
-    hidden = z
-    for fan_in, fan_out in ((n_latent, 40), (40, 40), (40, 40)):
-        hidden = hidden @ orthogonal_layer(rng, fan_in, fan_out)
-        hidden = np.where(hidden > 0, hidden, 0.2 * hidden)
-    logits = hidden @ orthogonal_layer(rng, 40, n_genes)
+    def around(means: np.ndarray) -> np.ndarray:
+        noise = rng.standard_normal(means.shape)
+        if correlation > 0:
+            common = rng.standard_normal((len(means), 1))
+            noise = np.sqrt(1 - correlation) * noise + np.sqrt(correlation) * common
+        return means + noise
+
+    z = around(shift[perturbation])
+
+    layers = [orthogonal_layer(rng, *fans) for fans in ((n_latent, 40), (40, 40), (40, 40), (40, n_genes))]
+    logits = decoded(z, layers)
+    layers[-1] /= logits.std()
     logits /= logits.std()
+    offset = np.zeros(n_genes)
     if over == "cells":
-        rate = softmax(logits, axis=0) * (40.0 * len(logits))
+        offset -= np.log(np.exp(logits).sum(axis=0))
+        counts = rng.poisson(softmax(logits, axis=0) * (40.0 * len(logits))).astype(np.float32)
     else:
-        library = rng.lognormal(np.log(4000.0), 0.3, size=(len(logits), 1))
-        rate = softmax(logits, axis=1) * library
-    counts = rng.poisson(rate).astype(np.float32)
+        counts = counted(rng, logits)
 
     names = np.array([f"p{i:03d}" for i in range(n_perturbations)])
     obs = pd.DataFrame({"perturbation": names[perturbation]}, index=[f"cell{i}" for i in range(len(z))])
     data = AnnData(log1p_cp10k(counts), obs=obs, layers={"counts": counts}, obsm={"z": z.astype(np.float32)})
     data.var_names = [f"gene{i}" for i in range(n_genes)]
     data.uns.update(targets=targets, perturbations=names, X_units="log1p of counts per 10,000")
+    data.uns["structure"] = {**{f"layer{i}": layer for i, layer in enumerate(layers)}, "offset": offset}
+    if over == "genes":
+        fresh = (decoded(around(np.tile(mean, (n_truth, 1))), layers) for mean in shift)
+        means = [log1p_cp10k(counted(rng, logits)).mean(axis=0) for logits in fresh]
+        data.uns["truth"] = dict(zip(names.tolist(), means, strict=True))
     return data
+
+
+def counted(rng: np.random.Generator, logits: np.ndarray) -> np.ndarray:
+    """Return Poisson counts (n_cells, n_genes), the softmax over genes times a log-normal library."""
+    library = rng.lognormal(np.log(4000.0), 0.3, size=(len(logits), 1))
+    return rng.poisson(softmax(logits, axis=1) * library).astype(np.float32)
+
+
+def decoded(z: np.ndarray, layers: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the logits (n_cells, n_genes) of latents (n_cells, n_latent), by weights (fan_in, fan_out)."""
+    for layer in layers[:-1]:
+        z = z @ layer
+        z = np.where(z > 0, z, SLOPE * z)
+    return z @ layers[-1]
+
+
+def latents_of(counts: np.ndarray, structure: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the latents that explain counts (n_cells, n_genes) best by the true decoder, (n_cells, n_latent).
+
+    The search starts from the decoder's inverse, layer by layer, and goes on for 500 cells at a time.
+    """
+    layers, offset = [structure[f"layer{i}"] for i in range(N_LAYERS)], structure["offset"]
+
+    def decoder(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        hidden, jacobian = z, np.eye(z.shape[1])[None]
+        for layer in layers[:-1]:
+            hidden, jacobian = hidden @ layer, jacobian @ layer
+            slope = np.where(hidden > 0, 1.0, SLOPE)
+            hidden, jacobian = hidden * slope, jacobian * slope[:, None, :]
+        return hidden @ layers[-1] + offset, jacobian @ layers[-1]
+
+    z = np.log((counts + 0.5) / (counts.sum(axis=1, keepdims=True) + 0.5)) - offset
+    centred = layers[-1] - layers[-1].mean(axis=1, keepdims=True)
+    z = (z - z.mean(axis=1, keepdims=True)) @ np.linalg.pinv(centred)
+    for layer in layers[-2::-1]:
+        z = np.where(z > 0, z, z / SLOPE) @ np.linalg.pinv(layer)
+    chunks = [slice(start, start + 500) for start in range(0, len(z), 500)]
+    return np.vstack([most_likely(counts[chunk], decoder, z[chunk], VARIANCE) for chunk in chunks])
 
 
 def softmax(logits: np.ndarray, axis: int) -> np.ndarray:
@@ -101,7 +158,7 @@ def softmax(logits: np.ndarray, axis: int) -> np.ndarray:
 
 
 _SIZES = {
-    "smoke": {"n_cells": 50, "n_perturbations": 50},
+    "smoke": {"n_cells": 50, "n_perturbations": 50, "n_truth": 200},
     "default": {"n_cells": 100},
     "paper": {},
 }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from metrics.blocks import bayes_accuracy
 from tasks.datasets.base import Fields
 from tasks.simulate import splat
 from tasks.simulate.base import Simulated, log1p_cp10k
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 def simulate(
     rng: np.random.Generator,
-    n_cells: int = 1200,
-    n_genes: int = 400,
+    n_cells: int = 500,
+    n_genes: int = 200,
     n_program_genes: int = 200,
     n_types: int = 5,
     n_groups: int = 2,
@@ -55,9 +56,10 @@ def simulate(
     -------
     AnnData
         ``layers["counts"]``, ``X`` their log1p(CP10k) over all genes; ``obs["program"]``, the truth that no field
-        names ("group0-program1"); ``uns["bayes_accuracy"]``: the share of cells whose cell type, and whose program
-        among its group's, have the highest likelihood given the true means, library and BCV (gamma-Poisson; all
-        labels are equally frequent). No method can do better on average. Ties are broken at random.
+        names ("group0-program1"); ``obsm["types"]`` and ``obsm["programs"]``: the probability of each cell type, and of
+        each program among its group's, given the counts and the true means, library and BCV (gamma-Poisson; all labels
+        are equally frequent), (n_cells, n_labels); ``uns["bayes_accuracy"]``: the share of cells whose true label is
+        the likeliest one, by column. No method can do better on average.
     """
     import pandas as pd
     from anndata import AnnData
@@ -71,8 +73,8 @@ def simulate(
     )
     anywhere = np.ones((n_cells, n_types), dtype=bool)
     own = np.arange(n_groups * n_programs) // n_programs == groups[:, None]
-    main, type_accuracy = _experiment(rng, type_factors, types, anywhere, main_library)
-    block, program_accuracy = _experiment(rng, program_factors, programs, own, program_library)
+    main, type_posterior = _experiment(rng, type_factors, types, anywhere, main_library)
+    block, program_posterior = _experiment(rng, program_factors, programs, own, program_library)
     counts = np.hstack([main, block]).astype(np.float32)
 
     obs = pd.DataFrame(
@@ -84,9 +86,13 @@ def simulate(
         index=[f"cell{i}" for i in range(n_cells)],
     )
     data = AnnData(log1p_cp10k(counts), obs=obs, layers={"counts": counts})
+    data.obsm.update(types=type_posterior.astype(np.float32), programs=program_posterior.astype(np.float32))
     data.var_names = [*(f"gene{i}" for i in range(n_genes)), *(f"program_gene{i}" for i in range(n_program_genes))]
     data.uns.update(
-        bayes_accuracy={"cell_type": type_accuracy, "program": program_accuracy},
+        bayes_accuracy={
+            "cell_type": bayes_accuracy(type_posterior, np.eye(n_types)[types]),
+            "program": bayes_accuracy(program_posterior, np.eye(n_groups * n_programs)[programs]),
+        },
         X_units="log1p of counts per 10,000",
     )
     return data
@@ -98,8 +104,8 @@ def _experiment(
     labels: np.ndarray,
     possible: np.ndarray,
     library_location: float,
-) -> tuple[np.ndarray, float]:
-    """Return one Splat experiment's counts (n_cells, n_genes) and its Bayes accuracy.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return one Splat experiment's counts (n_cells, n_genes) and the posterior of the labels (n_cells, n_labels).
 
     Parameters
     ----------
@@ -123,9 +129,8 @@ def _experiment(
         hypothesis = splat.cell_means(base, factors, np.full_like(labels, label), library)
         scores[:, label] = splat.log_likelihood(counts, hypothesis, splat.bcv(hypothesis, inflation))
     scores[~possible] = -np.inf
-    best = scores >= scores.max(axis=1, keepdims=True) - 1e-9
-    right = best[np.arange(len(labels)), labels] / best.sum(axis=1)
-    return counts, float(right.mean())
+    likelihood = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return counts, likelihood / likelihood.sum(axis=1, keepdims=True)
 
 
 SPLATTER_GROUPS = Simulated(
@@ -134,5 +139,5 @@ SPLATTER_GROUPS = Simulated(
     reference="Weinberger et al. 2022, github.com/Genentech/multiGroupVI; Zappia et al. 2017, Genome Biology 18:174",
     fields=Fields(environment="group", content="cell_type"),
     simulate=simulate,
-    sizes={"smoke": {"n_cells": 500, "n_genes": 150}, "paper": {"n_cells": 4000, "n_genes": 1800}},
+    sizes={"smoke": {"n_cells": 300, "n_genes": 100}, "paper": {"n_cells": 4000, "n_genes": 1800}},
 )

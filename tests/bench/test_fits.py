@@ -139,6 +139,14 @@ def test_registered_methods_come_back_bit_for_bit(name, data, tmp_path):
     assert made.history == stored.history
 
 
+def test_what_fit_does_not_read_shares_the_fit(data, tmp_path):
+    first, second, third = (Fits(tmp_path) for _ in range(3))
+    for fits, config in ((first, {}), (second, {"shift": "regression"}), (third, {"n_latent": 3})):
+        fitted = fits.of("pca", METHODS["pca"].configure(**config).__dict__, 0)(data)
+        assert fitted.config.shift == config.get("shift", "mean")
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
 def test_a_history_of_numpys_numbers_is_stored(tmp_path):
     method = METHODS["pca"]()
     method.history = {"loss": [np.float32(2.0), float("nan")]}

@@ -101,12 +101,35 @@ def plan(methods="pca,no-change", tasks="reembedding/pancancer-sim", seeds=2, se
 def test_the_cross_has_every_method_unit_seed_and_control_once():
     jobs = plan().jobs
     run = [(job.role, job.method, job.unit, job.seed) for job in jobs if not job.skip]
-    methods = [("method", "pca"), ("reference", "floor"), ("reference", "baseline"), ("reference", "ceiling")]
-    units = ("draw0/cancer0", "draw0/cancer1")
+    references = ("floor", "baseline", "structure", "ceiling")
+    methods = [("method", "pca"), *(("reference", name) for name in references)]
+    units = {job.unit for job in jobs if not job.skip}
+    assert len(units) > 1
     assert sorted(run) == sorted((*m, unit, seed) for m in methods for unit in units for seed in (0, 1))
     (skipped,) = [job for job in jobs if job.skip]
     assert (skipped.method, skipped.unit) == ("no-change", WHOLE)
     assert skipped.skip == "no-change cannot embed, which reembedding needs"
+
+
+def test_a_task_asks_for_variants_of_methods_once():
+    tasks = "unseen-cell-type/ifn-sim,unseen-perturbation/doubles-sim"
+
+    def labels(methods, settings=()):
+        found = {}
+        for job in plan(methods, tasks, 1, settings).jobs:
+            if job.role == "method":
+                found.setdefault(job.task.partition("/")[0], set()).add(job.method)
+        return found
+
+    both = {"pca", "pca@shift=regression"}
+    assert labels("pca") == {"unseen-cell-type": both, "unseen-perturbation": {"pca"}}
+    assert labels("pca@shift=regression,pca")["unseen-cell-type"] == both
+    assert labels("pca", ["pca.n_latent=3"])["unseen-cell-type"] == {
+        "pca@n_latent=3",
+        "pca@n_latent=3@shift=regression",
+    }
+    assert labels("pca", ["pca.shift=mean"])["unseen-cell-type"] == {"pca@shift=mean"}
+    assert labels("ridge-shift")["unseen-cell-type"] == {"ridge-shift"}
 
 
 def test_ids_are_unique_and_the_same_each_time():

@@ -93,3 +93,29 @@ def test_remembered_means_survive_their_state(training):
     np.testing.assert_array_equal(
         first.latent_shift("control", "stimulated"), second.latent_shift("control", "stimulated")
     )
+
+
+def test_a_regressed_shift_is_read_at_the_code_of_each_cell(crossed, labelled):
+    slope = np.array([[0.5, -1.0], [0.25, 2.0]])
+    codes = np.random.default_rng(1).standard_normal((6, 2))
+    data = crossed(codes @ TO_GENES, (1.0 + codes @ slope) @ TO_GENES)
+    queries = np.random.default_rng(0).standard_normal((6, 2))
+    cells = labelled(queries @ TO_GENES, ["control", "stimulated"] * 3, ["new"] * 6)
+    expected = np.array(queries)
+    expected[::2] += 1.0 + queries[::2] @ slope
+    toy = Toy(Toy.configure(shift="regression")).fit(data, 0)
+    weakest = 0.01  # the penalty keeps about a hundredth of the shift's spread
+    np.testing.assert_allclose(toy.predict(cells, "stimulated"), expected @ TO_GENES, atol=5 * weakest)
+    mean = Toy().fit(data, 0).predict(cells, "stimulated")
+    assert np.abs(mean - expected @ TO_GENES).max() > 1.0
+
+
+def test_a_regressed_shift_of_two_types_and_a_composed_one_are_means(crossed, labelled):
+    two = crossed(PROFILES[:2], CODE_SHIFTS[:2] @ TO_GENES)
+    cells = labelled(PROFILES[:1], ["control"], ["new"])
+    regression = Toy.configure(shift="regression")
+    found, mean = (Toy(config).fit(two, 0).predict(cells, "stimulated") for config in (regression, None))
+    np.testing.assert_allclose(found, mean)
+    parts = labelled(np.repeat(PROFILES, 2, axis=0), ["control", "control", "A", "A", "B", "B"], ["only"] * 6)
+    found, mean = (Toy(config).fit(parts, 0).predict(cells, "A+B") for config in (regression, None))
+    np.testing.assert_allclose(found, mean)

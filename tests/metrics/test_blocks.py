@@ -11,11 +11,14 @@ from sklearn.preprocessing import StandardScaler
 from metrics import METRICS
 from metrics.blocks import (
     N_FOLDS,
+    bayes_accuracy,
     block_diagonality,
     conditional_leakage,
+    findability,
     leakage_boosted,
     leakage_linear,
     probe_accuracy,
+    transfer_error,
 )
 
 N = 300
@@ -86,6 +89,43 @@ def test_rare_labels_are_left_out(codes, labels):
     rare = labels.astype("U4")
     rare[:2] = "rare"
     assert probe_accuracy(codes, rare) == pytest.approx(1, abs=0.02)
+
+
+def test_below_chance_is_chance():
+    # each part's most frequent label is the rarer one elsewhere: a probe of nothing is wrong more often than not
+    rng = np.random.default_rng(0)
+    values = [leakage_linear(rng.normal(size=(60, 1)), np.repeat([0, 1], 30)) for _ in range(10)]
+    assert min(values) == 0
+
+
+# transfer
+
+
+def test_transferred_cells_are_asked_of_a_classifier_of_real_ones(rng):
+    centres = 8 * np.eye(4, 30)
+    names = np.repeat(["a1", "a2", "b1", "b2"], 40)
+    real = np.repeat(centres, 40, axis=0) + rng.normal(size=(160, 30))
+    moved = centres[[1, 1, 1, 3]] + 0.1 * rng.normal(size=(4, 30))
+    assert transfer_error(real, names, moved, ["a2", "a2", "a2", "b2"]) == 0
+    # the class is left, the content changed, or nothing done
+    assert transfer_error(real, names, moved, ["a1", "b2", "a2", "b2"]) == 0.5
+
+
+# draws
+
+
+def test_findability_asks_within_groups(rng):
+    groups, programs = np.repeat(["a", "b"], 60), np.repeat(["a0", "a1", "b0", "b1"], 30)
+    plain = 20.0 * np.repeat([0, 1, 0, 1], 30)[:, None] + rng.normal(size=(120, 1))
+    assert findability(plain, programs, groups) == 1
+    assert findability(rng.permutation(plain), programs, groups) == pytest.approx(0, abs=0.1)
+    half = np.where(np.arange(120)[:, None] < 60, plain, 0.0)
+    assert findability(half, programs, groups) == 0.5
+
+
+def test_bayes_accuracy_by_hand():
+    posterior = np.array([[0.9, 0.1, 0.0], [0.9, 0.1, 0.0], [0.5, 0.5, 0.0]])
+    assert bayes_accuracy(posterior, np.eye(3)[[0, 1, 1]]) == pytest.approx((1 + 0 + 0.5) / 3)
 
 
 # conditional leakage

@@ -11,11 +11,14 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from metrics import embedding
 from metrics.embedding import (
+    agreement_two_seeds,
     continuity,
     displacement,
+    displacement_two_seeds,
     distance_spearman,
     knn_recall,
     label_transfer,
+    neighbour_agreement,
     ood_distance,
     procrustes,
     reconstruction_error,
@@ -58,8 +61,17 @@ def test_displacement_is_blind_to_the_gauge(pair, rng):
 def test_displacement_of_a_known_shift(pair):
     held_out, train = pair
     moved = held_out + np.array([2.0, 0, 0, 0])
-    expected = 40 * 4.0 / np.sum((held_out - held_out.mean(0)) ** 2)
-    assert_allclose(displacement(held_out, moved, train, train), expected)
+    total = np.vstack([held_out, train]).var(axis=0).sum()
+    assert_allclose(displacement(held_out, moved, train, train), 4.0 / total)
+    assert displacement_two_seeds(held_out, moved, train, train) == displacement(held_out, moved, train, train)
+
+
+def test_a_tight_unit_is_not_far_off_because_it_is_tight(pair):
+    held_out, train = pair
+    tight = held_out.mean(axis=0) + 0.01 * held_out
+    moved = displacement(tight, tight + 0.1, train, train)
+    assert moved == pytest.approx(4 * 0.01 / np.vstack([tight, train]).var(axis=0).sum())
+    assert moved < 0.02
 
 
 def test_displacement_of_permuted_samples_is_about_two(rng):
@@ -78,7 +90,7 @@ def test_displacement_does_not_reward_collapse(pair):
     held_out, train = pair
     flat, flat_train = np.full_like(held_out, 0.1), np.full_like(train, 0.1)
     assert np.isnan(displacement(flat, flat, flat_train, flat_train))
-    assert np.isnan(displacement(flat, held_out, train, train))
+    assert displacement(flat, held_out, train, train) > 0.5
     assert displacement(held_out, flat, train, flat_train) >= 1
     assert displacement(held_out, held_out, train, flat_train) >= 1
     assert training_drift(train, flat_train) == pytest.approx(1)
@@ -110,6 +122,34 @@ def test_procrustes_of_a_constant_source_sends_everything_to_the_mean(rng):
     assert_allclose(rotation, np.eye(3))
     assert_allclose(source_mean, [0.1, 0.1, 0])
     assert_allclose(target_mean, target.mean(0))
+
+
+# neighbour_agreement
+
+
+def test_neighbour_agreement_agrees_with_scikit_learn(pair, rng):
+    held_out, train = pair
+    other = rng.normal(size=(4, 3))
+    nearest = [
+        NearestNeighbors(n_neighbors=15).fit(t).kneighbors(z)[1]
+        for z, t in ((held_out, train), (held_out @ other, train @ other))
+    ]
+    common = [len(set(a) & set(b)) / 15 for a, b in zip(*nearest, strict=True)]
+    spaces = held_out, held_out @ other, train, train @ other
+    assert_allclose(neighbour_agreement(*spaces), np.mean(common))
+    assert agreement_two_seeds(*spaces) == neighbour_agreement(*spaces)
+
+
+def test_neighbour_agreement_known_answers(pair, rng):
+    held_out, train = pair
+    rotation = ortho_group.rvs(4, random_state=rng)
+    assert neighbour_agreement(held_out, held_out, train, train) == 1
+    assert neighbour_agreement(held_out, 3 * held_out @ rotation + 5, train, 3 * train @ rotation + 5) == 1
+    # how held-out samples lie among each other is not asked
+    flat, flat_train = np.full_like(held_out, 0.1), np.full_like(train, 0.1)
+    assert_allclose(neighbour_agreement(held_out, flat, train, flat_train), 15 / len(train))
+    assert_allclose(neighbour_agreement(flat, flat, flat_train, flat_train), 15 / len(train))
+    assert neighbour_agreement(held_out[:2], held_out[2:4], train[:3], train[:3], k=50) == 1
 
 
 # knn_recall

@@ -7,7 +7,7 @@ from scipy.stats import ortho_group
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import average_precision_score, f1_score, r2_score
 
-from metrics.identifiability import latent_r2, match_latents, mcc, mcc_within, target_auprc, target_f1
+from metrics.identifiability import latent_r2, match_latents, mcc, mcc_rotated, mcc_within, target_auprc, target_f1
 
 
 @pytest.fixture
@@ -117,6 +117,19 @@ def test_perturbation_means_have_a_high_mcc_and_nothing_within(z, groups, rng):
 
 
 # latent_r2
+
+
+def test_mcc_rotated_undoes_a_rotation_by_sparse_shifts_and_is_blind_to_it(rng):
+    shifts = 5.0 * (rng.random((80, 6)) < 0.15) * rng.choice([-1, 1], (80, 6))
+    z = np.repeat(shifts, 20, axis=0) + rng.normal(size=(1600, 6))
+    for seed in range(3):
+        rotation = ortho_group.rvs(6, random_state=seed)
+        assert mcc(z, z @ rotation) < 0.8
+        assert mcc_rotated(z, z @ rotation, shifts @ rotation) > 0.97
+    assert mcc_rotated(z, z, shifts) > 0.97
+    assert mcc_rotated(z, np.ones_like(z), np.ones_like(shifts)) == 0
+    # more perturbations than cells are no matter, nor are fewer latents
+    assert 0.4 < mcc_rotated(z, z[:, :3], shifts[:, :3]) <= 0.5
 
 
 def test_latent_r2_agrees_with_scikit_learn(z, rng):

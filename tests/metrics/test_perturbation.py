@@ -16,11 +16,13 @@ from metrics.perturbation import (
     deg_weights,
     delta_cosine,
     delta_pearson,
+    delta_pearson_perturbed,
     energy_distance,
     legacy,
     log_variance_error,
     mean_r2,
     mmd,
+    retrieval,
     skill,
 )
 
@@ -427,3 +429,51 @@ def test_errors_quote_what_was_got(delta, rng):
         legacy_r2_top_degs(delta, delta, np.array([0, 200]))
     with pytest.raises(ValueError, match="n_top must be at least 2"):
         legacy_r2_top_degs(delta, delta, np.array([3]))
+
+
+# --- one perturbation among others
+
+
+def ranks_by_hand(predicted, means, power):
+    """Share of the other means that are farther from each prediction than its own, in plain Python."""
+    scores = []
+    for own, prediction in enumerate(predicted):
+        distances = [sum(abs(a - b) ** power for a, b in zip(prediction, mean, strict=True)) for mean in means]
+        others = [distance for k, distance in enumerate(distances) if k != own]
+        scores.append(sum(distance > distances[own] for distance in others) / len(others))
+    return scores
+
+
+def test_retrieval_agrees_with_a_plain_count(rng):
+    means = rng.normal(size=(12, 30))
+    predicted = means + 3.0 * rng.normal(size=(12, 30))
+    found = [retrieval(row, means, own) for own, row in enumerate(predicted)]
+    by_l1, by_l2 = (ranks_by_hand(predicted, means, power) for power in (1, 2))
+    assert [scores["perturbation_discrimination"] for scores in found] == pytest.approx(by_l1)
+    assert [scores["centroid_accuracy"] for scores in found] == [float(share == 1.0) for share in by_l2]
+    assert 0 < np.mean([scores["centroid_accuracy"] for scores in found]) < 1
+
+
+def test_retrieval_known_answers():
+    means = np.arange(5.0)[:, None] * np.ones((5, 4))
+    assert retrieval(means[1], means, 1) == {"perturbation_discrimination": 1.0, "centroid_accuracy": 1.0}
+    # beyond the last: the first is the farthest
+    assert retrieval(means[4] + 1, means, 0) == {"perturbation_discrimination": 0.0, "centroid_accuracy": 0.0}
+    # in the middle of two: one as far counts half
+    assert retrieval((means[1] + means[2]) / 2, means, 1) == {
+        "perturbation_discrimination": 3.5 / 4,
+        "centroid_accuracy": 0.0,
+    }
+    # one prediction for all of them is at chance
+    same = [retrieval(means.mean(axis=0), means, own) for own in range(5)]
+    assert np.mean([scores["perturbation_discrimination"] for scores in same]) == 0.5
+    with pytest.raises(ValueError, match="own is 5; the index of one of 5 perturbations is needed"):
+        retrieval(means[0], means, 5)
+
+
+def test_delta_pearson_perturbed_gives_nothing_for_what_all_have_in_common(rng):
+    common, own = 10.0 + rng.normal(size=50), rng.normal(size=50)
+    assert delta_pearson_perturbed(common + own, common, common) == 0.0
+    assert delta_pearson_perturbed(common + own, common + 3 * own, common) == pytest.approx(1.0)
+    other = rng.normal(size=50)
+    assert delta_pearson_perturbed(common + own, common + other, common) == pytest.approx(np.corrcoef(own, other)[0, 1])

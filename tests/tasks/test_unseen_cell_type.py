@@ -9,9 +9,12 @@ from anndata import concat
 from methods import METHODS
 from methods.groups import LEAST_CELLS
 from tasks.datasets.base import DataError, Fields
-from tasks.datasets.memory import Memory
+from tasks.datasets.memory import Memory, digest
+from tasks.paired import PAIRED
+from tasks.simulate.digits import DIGITS, dilated
 from tasks.simulate.ifn import IFN
-from tasks.unseen_cell_type import MIN_CELLS, UnseenCellType, contents_of_shift
+from tasks.splits import handed
+from tasks.unseen_cell_type import MIN_CELLS, UnseenCellType, contents_of_shift, interpolated
 
 
 def simulated(**changes):
@@ -235,6 +238,12 @@ def test_a_condition_that_is_short_of_cells_is_named():
     assert "differ by blanks or case alone: 'control' and 'control '" in str(caught.value)
 
 
+def test_an_interpolated_duplicate_keeps_what_is_no_noise():
+    measured, prior = np.array([3.0, 3.0, 3.0, 1.0]), np.array([1.0, 1.0, 1.0, 1.0])
+    found = interpolated(measured, prior, np.array([0.0, 1.0, 9.0, 1.0]))
+    np.testing.assert_allclose(found, [3.0, 1 + 2 * 0.75, 1.0, 1.0])
+
+
 def test_ceiling_is_the_noiseless_shift_where_it_is_known_and_half_a_elsewhere(task):
     unit = "type1"
     known = task.reference_fit("ceiling", unit, 0)(task.training_data(unit, 0))
@@ -246,6 +255,124 @@ def test_ceiling_is_the_noiseless_shift_where_it_is_known_and_half_a_elsewhere(t
     parts = real.cells(unit, 0)
     duplicate = real.reference_fit("ceiling", unit, 0)(real.training_data(unit, 0))
     x = np.asarray(data.X, dtype=float)
-    expected = x[parts.weights].mean(axis=0) - x[parts.source].mean(axis=0)
-    np.testing.assert_allclose(duplicate.shifts["stimulated"], expected, atol=1e-6)
+    half = x[parts.weights].mean(axis=0) - x[parts.source].mean(axis=0)
+    prior = real._mean_shift(real.training_data(unit, 0), "stimulated")
+    noise = sum(x[cells].var(axis=0, ddof=1) / len(cells) for cells in (parts.weights, parts.source))
+    np.testing.assert_allclose(duplicate.shifts["stimulated"], interpolated(half, prior, noise), atol=1e-6)
     assert real.evaluate(lambda cells: duplicate, unit, 0)["skill"] > 0
+
+
+# --- simulated data: several types are held out together
+
+SMALL = {"n_types": 8, "n_cells": 60, "n_genes": 100, "n_truth": 100, "interaction": 1.0, "trait": 1.2, "spread": 1.0}
+
+
+def drawn(draw=0, dataset=None, **kinds):
+    changed = dataset or dataclasses.replace(IFN, parameters=SMALL, sizes={})
+    return UnseenCellType(changed, primary_only=True, draw=draw, **kinds)
+
+
+def test_every_third_type_of_a_simulator_is_held_out_and_one_fit_answers_for_all():
+    task = drawn()
+    assert task.units() == ["type1", "type4", "type7"]
+    assert drawn(preset="smoke").units() == ["type1", "type4"]
+    handed_over = {digest(task.training_data(unit, 0)) for unit in task.units()}
+    assert handed_over == {digest(drawn(preset="smoke").training_data("type1", 0))}
+    training = task.training_data("type1", 0)
+    of_unit = training.obs["cell_type"].isin(task.units())
+    assert set(training.obs["condition"][of_unit]) == {"control"}
+    assert training.n_obs == 5 * 120 + sum(len(task.cells(unit, 0).source) for unit in task.units())
+    for unit in task.units():
+        parts = task.cells(unit, 0)
+        assert set(task.data.obs_names[parts.source]) <= set(training.obs_names)
+        assert not set(task.data.obs_names[parts.control]) & set(training.obs_names)
+
+
+def test_secondary_metrics_of_a_fit_are_those_of_its_first_unit():
+    task = UnseenCellType(dataclasses.replace(IFN, parameters=SMALL, sizes={}))
+    fitted = METHODS["pca"]().fit(task.training_data("type1", 0), 0)
+    first, second = (set(task.evaluate(lambda data: fitted, unit, 0)) for unit in ("type1", "type4"))
+    assert first - second == {*PAIRED} - {"extrinsic_curvature", "parameter_effects_curvature"}
+    assert not second - first
+
+
+def noised(task):
+    """The same task with noise in place of all cells that are not in training, and of every truth."""
+    other, rng = drawn(), np.random.default_rng(0)
+    hidden = ~other.data.obs_names.isin(task.training_data("type1", 0).obs_names)
+    other.data.X = np.where(hidden[:, None], rng.uniform(0, 9, other.data.shape), other.data.X).astype(np.float32)
+    other.data.layers["counts"][hidden] = rng.poisson(50, (hidden.sum(), other.data.n_vars))
+    other.data.obsm["factors"][hidden] = rng.standard_normal((hidden.sum(), other.data.obsm["factors"].shape[1]))
+    other.data.uns["truth"] = {name: rng.random(other.data.n_vars) for name in other.data.uns["truth"]}
+    return other
+
+
+def test_noise_in_place_of_what_is_held_out_changes_no_prediction():
+    task = drawn()
+    other = noised(task)
+    for unit in task.units():
+        cells = task.cells(unit, 0).source
+        for name in ("ridge-shift", "pca", "structure"):
+            predicted = []
+            for where in (task, other):
+                training = where.training_data(unit, 0)
+                known = name == "structure"
+                fitted = where.reference_fit(name, unit, 0)(training) if known else METHODS[name]().fit(training, 0)
+                predicted.append(fitted.predict(handed(where.data, cells), "stimulated"))
+            np.testing.assert_array_equal(*predicted)
+    # and it is noise for the ceiling
+    assert noised(task).evaluate(other.reference_fit("ceiling", "type1", 0), "type1", 0)["skill"] < 0.5
+
+
+def test_the_linear_readout_is_exact_where_expression_is_linear_in_the_latents():
+    task = drawn()
+    rng = np.random.default_rng(0)
+    stimulated = (task.data.obs["condition"] == "stimulated").to_numpy()
+    own, response = rng.standard_normal((2, 8, task.data.n_vars))
+    z = task.data.obsm["factors"]
+    task.data.X = (z @ own + stimulated[:, None] * (1 + z @ response)).astype(np.float32)
+    for unit in task.units():
+        assert task.evaluate(task.reference_fit("structure", unit, 0), unit, 0)["skill"] > 0.5
+        fitted = task.reference_fit("structure", unit, 0)(task.training_data(unit, 0))
+        cells = task.cells(unit, 0).source
+        expected = task.data.X[cells] + 1 + z[cells] @ response
+        np.testing.assert_allclose(fitted.predict(handed(task.data, cells), "stimulated"), expected, atol=1e-3)
+
+
+def test_the_dilation_is_found_without_pairs():
+    task = drawn(dataset=DIGITS)
+    fitted = task.reference_fit("structure", "1", 0)(task.training_data("1", 0))
+    # a pixel is at the upper left of its neighbourhood
+    assert set(fitted.neighbours) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    images = task.data.X[:20]
+    np.testing.assert_allclose(
+        fitted.predict(task.data[:20], "thick"), dilated(images.reshape(-1, 8, 8)).reshape(-1, 64), atol=1e-6
+    )
+
+
+def relative_errors(dataset, draws):
+    """Mean error (1 − skill) of each reference in each draw, relative to the baseline's, (draws, references)."""
+    rows = []
+    for draw in draws:
+        task = drawn(draw, dataset)
+        logs = {}
+        for reference in task.references_here:
+            for unit in task.units():
+                if reference.methods:
+                    (name,) = reference.methods
+                    fit = lambda data, name=name: METHODS[name]().fit(data, 0)  # noqa: E731
+                else:
+                    fit = task.reference_fit(reference.name, unit, 0)
+                logs.setdefault(reference.name, []).append(np.log(1 - task.evaluate(fit, unit, 0)["skill"]))
+        means = {name: np.mean(values) for name, values in logs.items()}
+        rows.append({name: np.exp(value - means["baseline"]) for name, value in means.items()})
+    return rows
+
+
+@pytest.mark.parametrize("dataset", [IFN, DIGITS], ids=lambda dataset: dataset.name)
+def test_ceiling_structure_baseline_and_floor_are_in_order_in_each_development_draw(dataset):
+    for errors in relative_errors(dataset, range(1000, 1004)):
+        assert errors["ceiling"] < 0.8 * errors["structure"]
+        assert errors["structure"] < 0.9
+        assert errors["baseline"] == 1.0
+        assert errors["floor"] > 2.5
