@@ -27,7 +27,9 @@ _PLACES = {
     "disentanglement:concentration": "modularity infom infoc",
     "disentanglement:linear_readout": "explicitness infoe",
     "disentanglement:dci": "dci_disentanglement dci_completeness dci_informativeness",
-    "blocks": "block_diagonality leakage_linear leakage_boosted conditional_leakage findability bayes_accuracy",
+    "blocks": (
+        "block_diagonality leakage_linear leakage_boosted conditional_leakage transfer_error findability bayes_accuracy"
+    ),
     "blocks:clusters": "cluster_ari cluster_nmi",
     "integration:integration": (
         "ilisi pcr_comparison bras graph_connectivity kbet_per_label clisi ari_leiden nmi_leiden "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from metrics.blocks import probe_accuracy
-from tasks.base import Fit, Reference, scored
+from tasks.base import Fit, Known, Reference, scored
 from tasks.datasets.base import labels
 from tasks.datasets.reading import copies_of
 from tasks.paired import INTEGRATION, components
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Most training cells that are probed; of more, a random sample.
 MAX_PROBED = 800
+#: Most real cells that the classifier of transferred cells learns from; of more, a random sample.
+MAX_REAL = 4000
 N_COMPONENTS = 10
 
 
@@ -44,13 +46,27 @@ class ClassContent(UnseenCellType):
     replicate would tell the class.
 
     The floor is a code that has everything and separates nothing: a random encoder leaks less, since it knows less.
-    Measured leakage and skill, mean over four development draws: ifn-sim floor .78 (least .71) and −2.3, baseline .63
-    (.46 to .74) and .12, ceiling 0 and .82; digits floor .98 and −3.6, baseline .84 and .16, ceiling 0 and .98.
+    Mean leakage, skill and ``transfer_error`` over 3 development draws, and the errors leakage and 1 − skill relative
+    to the baseline's (geometric mean, standard error of the logarithm):
 
-    Secondary, besides: ``conditional_leakage`` in training cells, each content by
-    itself; ``block_diagonality`` of content and class by shared and private block (leakage both ways; one code for
-    both scores 0) and ``cluster_ari`` of the contents, in training cells, too; and the integration metrics of the
-    content codes of these cells, with classes as batches and contents as labels.
+    ==================  =======  =====  ==============  =============  =============
+    ifn-sim             leakage  skill  transfer error  leakage        1 − skill
+    ==================  =======  =====  ==============  =============  =============
+    floor               .78      −2.6   1               1.35 ± .07     3.70 ± .08
+    PCA                 .78      .24    .62             1.35 ± .07     .86 ± .07
+    baseline            .59      .13    .67             1              1
+    structure           .01      .68    .52             .02            .35 ± .20
+    ceiling             0        .81    .25             .01            .17 ± .21
+    ==================  =======  =====  ==============  =============  =============
+
+    On digits: floor .99, −3.6 and 1 (relative 1.16 and 5.3); PCA .99, .26, .83 (1.16, .88); baseline .85, .17, .79;
+    structure .04, .93, .09 (.03, .05); ceiling 0, .97, .02 (.01, .03).
+
+    Secondary, besides: ``transfer_error``, the share of swapped cells that a classifier of real cells does not take for
+    the content in its new class. And of training cells, hence for the first unit of a fit alone:
+    ``conditional_leakage``, each content by itself; ``block_diagonality`` of content and class by shared and private
+    block (leakage both ways; one code for both scores 0); ``cluster_ari`` of the contents; and the integration metrics
+    of the content codes, with classes as batches and contents as labels.
     """
 
     name = "class-content"
@@ -64,6 +80,7 @@ class ClassContent(UnseenCellType):
     two_sided = True
     secondary = (  # type: ignore[assignment]
         "leakage_linear",
+        "transfer_error",
         "conditional_leakage",
         "block_diagonality",
         "cluster_ari",
@@ -74,6 +91,10 @@ class ClassContent(UnseenCellType):
     references = (  # type: ignore[assignment]
         Reference("floor", "PCA as the content code, and no change as the swap"),
         Reference("baseline", "PCA of cells less their class's mean shift; the swap adds the other class's"),
+        Reference("structure", "the true latents as the code, and a linear readout of them as the swap", on="ifn-sim"),
+        Reference(
+            "structure", "PCA of the image made thick, and a grey dilation that is learned as the swap", on="digits"
+        ),
         Reference("ceiling", "the true content as the code, and the ceiling of unseen-cell-type as the swap"),
     )
     unit = "content of one class"
@@ -91,6 +112,9 @@ class ClassContent(UnseenCellType):
         scores = {name: swap[name] for name in metrics if name in swap}
         scores |= scored(metrics, codes=codes, attribute=classes)
         if self.primary_only:
+            return scores
+        scores |= self._transfer(fitted, unit, seed)
+        if unit != self.held_out(unit)[0]:  # what follows is of training cells, the same for all units of a fit
             return scores
         copies = copies_of(self.data)[self.data.obs_names.get_indexer(training.obs_names)]
         seen = once(np.random.default_rng([seed, 84]).permutation(training.n_obs), copies)[:MAX_PROBED]
@@ -116,7 +140,26 @@ class ClassContent(UnseenCellType):
             swap = super().reference_fit("ceiling", unit, seed)
             labels = {name: np.unique(self.data.obs[name]) for name in (self.fields.content, self.fields.environment)}
             return lambda data: _Known(swap(data), labels)
+        if reference == "structure":
+            swap = super().reference_fit("structure", unit, seed)
+            latents = self.data.obsm.get("factors")
+            return lambda data: _Thickened(swap(data), data) if latents is None else _Latents(swap(data), self.data)
         return lambda data: _Linear(data, shifted=reference == "baseline")
+
+    def _transfer(self, fitted: Any, unit: str, seed: int) -> dict[str, float]:
+        """Return the error of a classifier of real cells on control cells that are moved to the other classes."""
+        real = np.random.default_rng([seed, 93]).permutation(self.data.n_obs)[:MAX_REAL]
+        label = np.char.add(np.char.add(self.environments, "\x1f"), self.contents)
+        moved = [
+            fitted.predict(handed(self.data, self.cells(unit, seed, target).source), target) for target in self._targets
+        ]
+        return scored(
+            ("transfer_error",),
+            x_real=np.asarray(self.data.X)[real],
+            labels_real=label[real],
+            x_transferred=np.vstack(moved),
+            labels_transferred=np.repeat([f"{t}\x1f{unit}" for t in self._targets], [len(x) for x in moved]),
+        )
 
     def _probed(self, unit: str, seed: int) -> np.ndarray:
         """Return the cells (indices) of one content, of all classes, that no method trained on."""
@@ -186,3 +229,29 @@ class _Known:
             for name, values in self.labels.items()
         )
         return {"shared": content, "private": environment}
+
+
+class _Latents(Known):
+    """The true latents, and a swap that is made of them."""
+
+    def __init__(self, swap: Any, data: AnnData):
+        super().__init__(data, data.obsm["factors"])
+        self.predict = swap.predict
+
+
+class _Thickened:
+    """PCA of images of which the plain ones are first made thick, by the swap."""
+
+    def __init__(self, swap: Any, training: AnnData):
+        from sklearn.decomposition import PCA
+
+        self.predict, self.control = swap.predict, training.uns["fields"]["control"]
+        self.pca = PCA(N_COMPONENTS, svd_solver="randomized", random_state=0).fit(self._thick(training))
+
+    def embed(self, data: AnnData) -> np.ndarray:
+        """Return the content codes."""
+        return self.pca.transform(self._thick(data))
+
+    def _thick(self, data: AnnData) -> np.ndarray:
+        plain = labels(data, "environment") == self.control
+        return np.where(plain[:, None], self.predict(data, ""), np.asarray(data.X))

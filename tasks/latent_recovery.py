@@ -36,6 +36,26 @@ class LatentRecovery(Drawn):
     method's ``intervention_targets`` where it has them; for any other method they are read off its codes: the
     absolute shift of a perturbation's mean code in units of the within-perturbation standard deviation.
 
+    ``mcc_rotated`` is the MCC after one rotation, fitted to the shifts of the training perturbations: it tells a code
+    whose axes are wrong from one that lacks the latents, as ``latent_r2`` does. The row ``rotated`` is what a method
+    has that knows all and no axes. ``structure`` is told the decoder; ``probe`` is told the latents of training cells.
+
+    Mean MCC, MCC within and AUPRC over 3 development draws at the default size (standard deviations at most .07), the
+    largest of the three errors relative to the baseline's, MCC after the rotation, and R²:
+
+    =========  =====  ======  ======  ==============  =======  ====
+    method     MCC    within  AUPRC   relative error  rotated  R²
+    =========  =====  ======  ======  ==============  =======  ====
+    floor      .37    .27     .35     3.5             .42      .41
+    rotated    .52    .52     .48     2.9             .86      1
+    PCA        .47    .40     .41     3.2             .57      .75
+    VAE        .46    .39     .42     3.2             .59      .69
+    FastICA    .69    .58     .81     1               .61      .75
+    probe      .95    .81     1       .45             .81      .90
+    structure  .97    .91     1       .21             .83      .95
+    ceiling    1      1       1       .01             .86      1
+    =========  =====  ======  ======  ==============  =======  ====
+
     Stress tests, run by ``--tasks stress``: correlated latents, few cells. A wrong number of latents is a dose of the
     method: ``--methods 'svae-plus@n_latent=10,15,20'``.
     """

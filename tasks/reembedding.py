@@ -69,6 +69,10 @@ class Reembedding(Task):
     ceiling            .37 ± .06       0               1
     =================  ==============  ==============  =========================
 
+    On tcga-paired (11 cancers) PCA has a recall of .61 (.47 to .72) and an agreement of .87 (.75 to .94), and the relative
+    errors are: floor 2.1 and 5.4, FastICA 1.1 and 2.2, random projection 1.6 and 7.4, ceiling .92 and .01. So no linear
+    code of this size is much more faithful there, and what resolves methods is their agreement.
+
     The difference of two methods' log errors varies within draws (variance .0003 to .13 a unit) and hardly between
     them (at most .003), so that more units a draw are as good as more draws and cheaper: a draw takes two fits of all
     samples whatever its number of units. Fewer than eight draws leave a sign-flip test without small p-values.

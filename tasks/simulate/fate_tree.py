@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tasks.datasets.base import Fields
 from tasks.simulate.base import Simulated, log1p_cp10k
+from tasks.simulate.inversion import most_likely
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,7 +26,7 @@ FIDELITY = 0.9
 
 def simulate(
     rng: np.random.Generator,
-    n_clones: int = 600,
+    n_clones: int = 400,
     clone_size: float = 6.0,
     n_fates: int = 3,
     n_genes: int = 200,
@@ -56,7 +58,8 @@ def simulate(
     -------
     AnnData
         ``layers["counts"]``, ``X`` their log1p(CP10k); ``obs["fate"]`` the fate that the clone drew;
-        ``obsm["bias"]`` b, ``obsm["progress"]`` p (n_cells, 1).
+        ``obsm["bias"]`` b, ``obsm["progress"]`` p (n_cells, 1); ``uns["structure"]``: base and programs, for
+        :func:`bias_of`.
     """
     import pandas as pd
     from anndata import AnnData
@@ -77,11 +80,13 @@ def simulate(
     state_loadings = rng.normal(0.0, 0.35, (N_STATES, n_genes)) * (rng.random((N_STATES, n_genes)) < 0.3)
     log_mean = base + rng.standard_normal((n_cells, N_STATES)) @ state_loadings
     n_levels = int(np.ceil(np.log2(n_fates)))
+    loadings = [state_loadings]
     for level in range(n_levels + 1):
         node = fate >> (n_levels - level)
         steps = rng.normal(0.0, 1.2, (2**level, n_genes)) * (rng.random((2**level, n_genes)) < 0.15)
         travelled = np.clip(progress * (n_levels + 1) - level, 0.0, 1.0)
         log_mean += travelled[:, None] * steps[node]
+        loadings.append(steps)
     bias_loadings = np.zeros((n_fates, n_genes))
     # genes of the upper half, so that the early state can be read
     chosen = rng.choice(np.flatnonzero(base > np.median(base)), (n_fates, n_bias_genes), replace=False)
@@ -110,7 +115,23 @@ def simulate(
     data.obsm["progress"] = progress[:, None].astype(np.float32)
     data.var_names = [f"gene{i}" for i in range(n_genes)]
     data.uns["X_units"] = "log1p of counts per 10,000"
+    data.uns["structure"] = {"base": base, "loadings": np.vstack([*loadings, bias_loadings]), "n_fates": n_fates}
     return data
+
+
+def bias_of(counts: np.ndarray, structure: Mapping[str, Any]) -> np.ndarray:
+    """Return the early state that explains counts (n_cells, n_genes) best, by all true programs, (n_cells, n_fates).
+
+    Log means are taken as linear in cell states, steps along the tree and the early state, which has shrunk by the
+    cell's progress.
+    """
+    loadings = structure["loadings"]
+
+    def decoder(activities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return structure["base"] + activities @ loadings, loadings[None]
+
+    start = np.zeros((len(counts), len(loadings)))
+    return most_likely(counts, decoder, start, variance=1.0)[:, -int(structure["n_fates"]) :]
 
 
 FATE_TREE = Simulated(
@@ -119,5 +140,5 @@ FATE_TREE = Simulated(
     reference="this suite; modelled on Weinreb et al. 2020, Science 367:eaaw3381",
     fields=Fields(environment="time", content="cell_type", replicate="clone"),
     simulate=simulate,
-    sizes={"smoke": {"n_clones": 300, "n_genes": 100}, "paper": {"n_clones": 2000, "n_genes": 1000}},
+    sizes={"smoke": {"n_clones": 200, "n_genes": 100}, "paper": {"n_clones": 2000, "n_genes": 1000}},
 )

@@ -8,7 +8,8 @@ import numpy as np
 
 N_STEPS = 15
 
-#: Gives logits (n_cells, n_genes) and their derivatives (n_cells, n_factors, n_genes) at factors (n_cells, n_factors).
+#: Gives logits (n_cells, n_genes) and their derivatives (n_cells, n_factors, n_genes), or (1, ...) where these are the
+#: same for all cells, at factors (n_cells, n_factors).
 Decoder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 

@@ -196,7 +196,7 @@ def test_faults_take_one_job_each(cli, plugin, tmp_path):
     }
     assert by_method["raises"] == {("failed", "ArithmeticError: planted failure")}
     assert (
-        "failed: raises · reembedding/pancancer-sim · cancer0 · seed 0: ArithmeticError: planted failure" in done.stdout
+        "failed: raises · reembedding/pancancer-sim · draw0/cancer0 · seed 0: ArithmeticError: planted" in done.stdout
     )
     assert by_method["refuses"] == {("skipped", "planted refusal")}
     (crash,) = {reason.partition(";")[0] for _, reason in by_method["crashes"]}

@@ -18,6 +18,7 @@ from metrics.blocks import (
     leakage_boosted,
     leakage_linear,
     probe_accuracy,
+    transfer_error,
 )
 
 N = 300
@@ -95,6 +96,19 @@ def test_below_chance_is_chance():
     rng = np.random.default_rng(0)
     values = [leakage_linear(rng.normal(size=(60, 1)), np.repeat([0, 1], 30)) for _ in range(10)]
     assert min(values) == 0
+
+
+# transfer
+
+
+def test_transferred_cells_are_asked_of_a_classifier_of_real_ones(rng):
+    centres = 8 * np.eye(4, 30)
+    names = np.repeat(["a1", "a2", "b1", "b2"], 40)
+    real = np.repeat(centres, 40, axis=0) + rng.normal(size=(160, 30))
+    moved = centres[[1, 1, 1, 3]] + 0.1 * rng.normal(size=(4, 30))
+    assert transfer_error(real, names, moved, ["a2", "a2", "a2", "b2"]) == 0
+    # the class is left, the content changed, or nothing done
+    assert transfer_error(real, names, moved, ["a1", "b2", "a2", "b2"]) == 0.5
 
 
 # draws
