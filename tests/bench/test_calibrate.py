@@ -196,8 +196,8 @@ def test_known_pitfalls_of_predictions_show(measured):
     narrow = table.loc[PREDICTION]["narrow"]
     for metric in ("legacy_r2_no_change", "log_variance_error", "correlation_error"):
         assert set(narrow[metric]) == {"too narrow"}
-    # Most of the legacy r² is there for no change at all.
-    assert (table.loc[PREDICTION].loc["legacy_r2", "floor"] > 0.7).all()
+    # Three quarters of the legacy r² are there for no change at all.
+    assert (table.loc[PREDICTION].loc["legacy_r2", "floor"] > 0.75).all()
 
 
 def test_known_pitfalls_of_embeddings_show(measured):
@@ -261,5 +261,5 @@ def test_a_failure_is_said_and_costs_its_own_scores_alone(tmp_path, monkeypatch)
     outcome = calibrate([PREDICTION], "smoke", 1, tmp_path, Console(quiet=True), "made up")
     assert all("type1 · seed 0 · " in failure and "planted" in failure for failure in outcome.failed)
     assert len(outcome.failed) == 3 + 3 * 4, "all doses but the two that are the references"
-    assert set(outcome.rows.loc[outcome.rows["unit"] == "type1", "ladder"]) > {"floor", "baseline", "ceiling"}
+    assert set(outcome.rows.loc[outcome.rows["unit"] == "draw0/type1", "ladder"]) > {"floor", "baseline", "ceiling"}
     assert "planted" in outcome.files[0].read_text()

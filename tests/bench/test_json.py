@@ -71,6 +71,7 @@ def test_status_and_leaderboard(cli, tmp_path):
     assert {row["method"] for row in board["tasks"][0]["methods"]} == {
         "floor",
         "baseline",
+        "structure",
         "ceiling",
         "random-projection",
     }
