@@ -28,7 +28,7 @@ def test_each_method_and_control_is_tried_once_on_a_task():
     assert sorted((job.method, job.unit, job.seed) for job in jobs) == [
         ("baseline", "draw0/cancer0", 0), ("ceiling", "draw0/cancer0", 0), ("floor", "draw0/cancer0", 0),
         ("no-change", "*", 0),
-        ("pca", "draw0/cancer0", 0), ("vae", "draw0/cancer0", 0),
+        ("pca", "draw0/cancer0", 0), ("structure", "draw0/cancer0", 0), ("vae", "draw0/cancer0", 0),
     ]  # fmt: skip
 
 
