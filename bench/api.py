@@ -28,7 +28,7 @@ class Tables(NamedTuple):
     Attributes
     ----------
     tasks
-        One row for each task, preset and method or reference: raw metrics, score with interval, difference to baseline.
+        One row for each task, preset and method or reference: raw metrics, relative error with interval, verdict.
     suites
         One row for each preset and method over all tasks; empty where there is one task.
     notes

@@ -122,6 +122,14 @@ def read_options(
     preset: PresetOption = "default",
     seeds: Seeds = None,
     draws: Draws = "",
+    minutes: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            min=0.01,
+            help="Run whole draws, one after another, until this time is used; --draws names at most which.",
+            rich_help_panel=SIZE,
+        ),
+    ] = None,
     jobs: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Jobs at a time; else the number of cores.", rich_help_panel=WHERE),
@@ -198,6 +206,7 @@ def read_options(
         preset=preset,
         seeds=seeds,
         draws=read_draws(draws) if draws else None,
+        spend=minutes,
         jobs=jobs,
         executor=executor,
         resources=read_resources(",".join(filter(None, [resources, slurm, *named]))),
@@ -369,6 +378,32 @@ def leaderboard(
     board, files = write_leaderboard(gathered, into or stores[0].out, header, format_, keep)
     print_leaderboard(board, console)
     console.print(Text(f"Leaderboard: {', '.join(map(str, files))}"), soft_wrap=True)
+
+
+@app.command()
+def power(
+    out: Out = Path("runs"),
+    minutes: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0.01, help="Also say what a run of so many minutes would tell, here."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Say how small a difference the results can tell, what more draws would tell, and what that costs."""
+    from bench.describe import as_json
+    from bench.keep.boards import board_of, print_power
+    from bench.keep.store import existing
+    from leaderboard.power import forecast
+    from leaderboard.power import power as of_tasks
+
+    board = board_of([existing(out).gather()])
+    told = of_tasks(board)
+    to_come = forecast(board, minutes, len(os.sched_getaffinity(0))) if minutes else None
+    if json:
+        tables = {"power": told, **({} if to_come is None else {"forecast": to_come})}
+        typer.echo(as_json({name: table.to_dict("records") for name, table in tables.items()}))
+    else:
+        print_power(told, to_come, _console())
 
 
 @app.command()

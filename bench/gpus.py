@@ -6,13 +6,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from bench.environment import ROOT
 
 #: Seconds that each may take to answer; a driver that hangs must not hang what asks.
 PATIENCE = 60
+#: Seconds of the speed test.
+SECONDS = 1.0
 
 
 def rows() -> list[tuple[str, str]]:
@@ -26,7 +30,9 @@ def rows() -> list[tuple[str, str]]:
     driver = f", driver {', '.join(drivers)}" if drivers else ""
     build = ("PyTorch's build", str(said["build"]))
     if said["gpus"]:
-        return [build, *((f"GPU {i}", f"{gpu}{driver}") for i, gpu in enumerate(said["gpus"]))]
+        gpus = [(f"GPU {i}", f"{gpu}{driver}") for i, gpu in enumerate(said["gpus"])]
+        speed, silence = _answer([sys.executable, "-m", "bench.gpus", "speed"])
+        return [build, *gpus, ("a step there", speed or f"fails: {silence}")]
     why = [f"PyTorch says: {said['error']}"] if said["error"] else []
     if not silence and listed:
         why.append(f"nvidia-smi sees {'; '.join(listed.splitlines())}, which PyTorch cannot use")
@@ -56,6 +62,47 @@ def of_torch() -> dict[str, Any]:
     return {"build": build, "gpus": gpus, "error": (error.splitlines() or [""])[0]}
 
 
+def speed() -> str:
+    """Return how long a training step of a small network takes on a GPU, recorded and by operations; for a second."""
+    import torch
+
+    from methods.nn import graphs
+
+    where = torch.device("cuda")
+    network = torch.nn.Sequential(
+        torch.nn.Linear(2000, 128),
+        torch.nn.SiLU(),
+        torch.nn.Linear(128, 128),
+        torch.nn.SiLU(),
+        torch.nn.Linear(128, 2000),
+    ).to(where)
+    optimizer = torch.optim.Adam(network.parameters(), fused=True, capturable=True)
+    data = torch.randn(4096, 2000, device=where)
+
+    def step(cells: torch.Tensor) -> torch.Tensor:
+        x = data.index_select(0, cells)
+        optimizer.zero_grad()
+        loss = (network(x) - x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    with graphs.recording(where):
+        recorded = graphs.Replayed(step, [], torch.cuda.graph_pool_handle())
+        steps: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"recorded": recorded, "by operations": step}
+        cells, times = torch.arange(128, device=where), []
+        for name, take in steps.items():
+            for _ in range(2 * graphs.WARM):
+                take(cells)
+            torch.cuda.synchronize()
+            count, clock = 0, time.perf_counter()
+            while time.perf_counter() - clock < SECONDS / len(steps):
+                take(cells).item()
+                count += 1
+            times.append(f"{1e3 * (time.perf_counter() - clock) / count:.2f} ms {name}")
+    return f"{', '.join(times)} (2,000 genes, 2×128, minibatch 128)"
+
+
 def _answer(command: list[str]) -> tuple[str, str]:
     """Return what a command prints, and why it gave no answer; both are empty where there is no such command."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -77,4 +124,4 @@ def _answer(command: list[str]) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(of_torch()))
+    print(speed() if sys.argv[1:] == ["speed"] else json.dumps(of_torch()))

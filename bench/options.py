@@ -63,6 +63,9 @@ class Options:
     preset, seeds, draws
         ``smoke``, ``default`` or ``paper``; number of seeds, None for the preset's; numbers of the draws of simulated
         data, None for the task's at the preset. Draws from 1,000 on are for development.
+    spend
+        Minutes in which whole draws are run, all methods and tasks on one after another; at least one is. Time decides
+        and no result does, so that intervals hold.
     jobs
         Jobs at a time; None for the number of cores.
     executor
@@ -96,6 +99,7 @@ class Options:
     preset: str = "default"
     seeds: int | None = None
     draws: Sequence[int] | None = None
+    spend: float | None = None
     jobs: int | None = None
     executor: str = "local"
     resources: Mapping[str, Any] = field(default_factory=dict)
@@ -166,10 +170,16 @@ class Options:
         tasks, own = choose_asked_tasks(self.tasks, self.data, self.columns, self.n_genes, self.x)
         return Chosen(methods, plugins, tasks, own)
 
-    def plan(self, index: dict[str, Any]) -> Plan:
-        """Return the plan; new facts about tasks are added to ``index``, as by :func:`bench.plan.make_plan`."""
+    def plan(self, index: dict[str, Any], draws: Sequence[int] | None = None) -> Plan:
+        """Return the plan; new facts about tasks are added to ``index``, as by :func:`bench.plan.make_plan`.
+
+        Parameters
+        ----------
+        draws
+            Other draws than those of the request.
+        """
         methods, plugins, tasks, own = self.chosen
-        return make_plan(methods, tasks, self.preset, self.seeds, plugins, index, own, self.draws)
+        return make_plan(methods, tasks, self.preset, self.seeds, plugins, index, own, draws or self.draws)
 
 
 def read_pairs(option: str, text: str) -> dict[str, str]:
@@ -184,7 +194,7 @@ def read_pairs(option: str, text: str) -> dict[str, str]:
 
 
 def read_draws(text: str) -> range:
-    """Read ``--draws``: ``24`` are draws 0 to 23, ``1000:1008`` are draws 1,000 to 1,007; PlanError for anything else."""
+    """Read ``--draws``: ``24`` is 0 to 23, ``1000:1008`` is 1,000 to 1,007; PlanError for anything else."""
     first, colon, end = text.rpartition(":")
     try:
         draws = range(int(first) if colon else 0, int(end))

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from leaderboard.statistics import TAIL, Array
-from leaderboard.table import CEILING, FLOOR, Leaderboard
+from leaderboard.statistics import ALPHA, Array
+from leaderboard.table import Leaderboard, TaskTable
 
 #: What is asked of the codes, and what is held fixed.
 DISENTANGLEMENT = ("mcc", "latent_r2", "mig", "sap")
@@ -52,49 +52,35 @@ class Correlation:
 
 
 def fit_scores(leaderboard: Leaderboard) -> pd.DataFrame:
-    r"""One row for each ok job of a method: its scaled score, and all its other metrics in columns.
+    r"""One row for each ok job of a method: its skill, and all its other metrics in columns.
 
-    The score of a job is the mean, over the metrics that its task's score rests on, of sign · (m − floor) / mean over
-    units of sign · (ceiling − floor), the references averaged over seeds: its mean over units is the score of the
-    task's table.
+    The skill of a job is −log(relative error): 0 is as good as the baseline, .69 half its error.
 
     Returns
     -------
-    frame : task, preset, method, unit, seed, job_id, score (NaN where it cannot be scaled), and a column for each
-        metric that any job has.
+    frame : task, preset, method, unit, draw, seed, job_id, score (the skill; NaN where the baseline has none), and a
+        column for each metric that any job has.
     """
     rows = leaderboard.rows
+    nothing = pd.DataFrame(columns=[*_KEY, "job_id", "draw", "score"])
     if rows.empty:
-        return pd.DataFrame(columns=[*_KEY, "job_id", "score"])
-    ok = rows[(rows["status"] == "ok") & np.isfinite(rows["value"].astype(float))]
-    methods = ok[ok["role"] == "method"]
-    if methods.empty:
-        return pd.DataFrame(columns=[*_KEY, "job_id", "score"])
-    wide = methods.pivot_table(index=[*_KEY, "job_id"], columns="metric", values="value", aggfunc="last").reset_index()
-    scores = [
-        _scaled(ok[(ok["task"] == table.task) & (ok["preset"] == table.preset)], table.comparison.scored_on)
-        for table in leaderboard.tasks
-    ]
-    return wide.merge(pd.concat(scores), on="job_id", how="left")
+        return nothing
+    ok = rows[(rows["status"] == "ok") & np.isfinite(rows["value"].astype(float)) & (rows["role"] == "method")]
+    if ok.empty:
+        return nothing
+    wide = ok.pivot_table(index=[*_KEY, "job_id"], columns="metric", values="value", aggfunc="last").reset_index()
+    wide = wide.merge(ok[["job_id", "draw"]].drop_duplicates(), on="job_id")
+    return wide.merge(pd.concat([_skills(table) for table in leaderboard.tasks]), on=_KEY, how="left")
 
 
-def _scaled(rows: pd.DataFrame, scored_on: Sequence[str]) -> pd.DataFrame:
-    """The scaled score of each method's job of one task: columns job_id and score."""
-    primary = rows[rows["metric"].isin(scored_on)]
-    of_reference = primary[primary["role"] == "reference"].pivot_table(
-        index=["metric", "unit"], columns="method", values="value", aggfunc="mean"
-    )
-    jobs = primary[primary["role"] == "method"]
-    if not {FLOOR, CEILING} <= set(of_reference):
-        return pd.DataFrame({"job_id": jobs["job_id"].unique(), "score": np.nan})
-    span = (of_reference[CEILING] - of_reference[FLOOR]).groupby("metric").mean()
-    floor = of_reference[FLOOR].rename("floor").reset_index()
-    merged = jobs.merge(floor, on=["metric", "unit"], how="left").merge(span.rename("span"), on="metric", how="left")
-    # the sign of the direction is in numerator and denominator alike
-    merged["part"] = (merged["value"] - merged["floor"]) / merged["span"].where(merged["span"] != 0)
-    parts = merged.groupby("job_id")["part"].agg(["mean", "count"])
-    whole = parts["count"] == len(scored_on)
-    return parts["mean"].where(whole).rename("score").reset_index()
+def _skills(table: TaskTable) -> pd.DataFrame:
+    """The skill of each method's job of a task: the columns of a place in the cross, and score."""
+    samples, names = table.comparison.samples, list(table.comparison.frame.index)
+    if samples is None:
+        return pd.DataFrame(columns=[*_KEY, "score"])
+    places = pd.MultiIndex.from_product([names, table.units, table.seeds], names=["method", "unit", "seed"])
+    frame = pd.DataFrame({"score": -samples.values.reshape(-1)}, index=places).reset_index()
+    return frame.assign(task=table.task, preset=table.preset)
 
 
 def association(jobs: pd.DataFrame, predictor: str, level: str, given: str = "") -> Correlation:
@@ -109,8 +95,8 @@ def association(jobs: pd.DataFrame, predictor: str, level: str, given: str = "")
 
     Returns
     -------
-    correlation : its interval by 2,000 resamples of whole methods (between) or whole held-out units (within), for
-        fits of one method are no independent methods; none with under ``MIN_GROUPS`` of them.
+    correlation : its interval by 2,000 resamples of whole methods (between) or of whole draws or, without draws,
+        held-out units (within), as fits of one method are no independent methods; none with under ``MIN_GROUPS``.
     """
     columns = ["score", predictor, *([given] if given else [])]
     if not set(columns) <= set(jobs):
@@ -127,7 +113,9 @@ def association(jobs: pd.DataFrame, predictor: str, level: str, given: str = "")
         drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), N_RESAMPLES)
         draws = _partial(points, drawn[:, of_point].astype(float))
         draws = draws[np.isfinite(draws)]
-        low, high = (float(x) for x in np.quantile(draws, (TAIL, 1 - TAIL))) if len(draws) else (np.nan, np.nan)
+        low, high = (
+            (float(x) for x in np.quantile(draws, (ALPHA / 2, 1 - ALPHA / 2))) if len(draws) else (np.nan, np.nan)
+        )
     return Correlation(value, low, high, len(points), len(names))
 
 
@@ -156,7 +144,7 @@ def _between(jobs: pd.DataFrame, columns: Sequence[str]) -> tuple[Array, Array]:
 
 
 def _within(jobs: pd.DataFrame, columns: Sequence[str]) -> tuple[Array, Array]:
-    """What the means of method and unit leave, in units of its standard deviation in each task, and the unit."""
+    """What the means of method and unit leave, over its standard deviation in each task, and the draw or unit."""
     parts, groups = [], []
     for (task, preset), of_task in jobs.groupby(["task", "preset"]):
         values = of_task[list(columns)].to_numpy(float)
@@ -165,7 +153,8 @@ def _within(jobs: pd.DataFrame, columns: Sequence[str]) -> tuple[Array, Array]:
         spread = left.std(axis=0)
         if (spread > 1e-9 * (np.abs(values).max(axis=0) + 1e-300)).all():
             parts.append(left / spread)
-            groups.append((f"{task} {preset} " + of_task["unit"].astype(str)).to_numpy())
+            drawn = of_task["draw"].nunique() > 1
+            groups.append((f"{task} {preset} " + of_task["draw" if drawn else "unit"].astype(str)).to_numpy())
     if not parts:
         return np.empty((0, len(columns))), np.empty(0, dtype=object)
     return np.concatenate(parts), np.concatenate(groups)

@@ -16,34 +16,30 @@ in every unit, 0 where it is noise, negative where the floor wins. ``docs/calibr
 import io
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import nctdtrinc, stdtrit
 
-from leaderboard import statistics
 from leaderboard.comparison import BASELINE, CEILING, FLOOR
 from leaderboard.files import replace_whole
-from leaderboard.statistics import (
-    MIN_UNITS,
-    NARROW,
-    NOT_JUDGED,
-    RESOLUTION,
-    RESOLVES,
-    TOO_NARROW,
-    Array,
-    Estimate,
-    always_above,
-    calibrated_range,
-    narrowness,
-)
+from leaderboard.statistics import ALPHA, Array
 from leaderboard.writers import DASH, escape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 REFERENCES = (FLOOR, BASELINE, CEILING)
+#: A metric is too narrow when the lower limit of its calibrated range is below this.
+NARROW = 0.2
+#: With fewer units than this no interval is worth a verdict on a metric.
+MIN_UNITS = 3
+#: Differences below this share of the values are rounding.
+RESOLUTION = 1e-6
+RESOLVES, TOO_NARROW, NOT_JUDGED = "resolves", "too narrow", "not judged"
 #: Changes up to this share of the range ceiling − floor are no changes.
 FLAT = 0.02
 
@@ -54,7 +50,7 @@ _COLOURS = {WORSE: "#2b6ca3", CLIFF: "#c77700", UNMOVED: "#777777", INVERTED: "#
 _HOW_TO_READ = (
     f"Calibrated range: mean over units of {CEILING} − {FLOOR}, divided by the root of its square plus its variance "
     f"between units (1: the same in every unit, 0: noise). A metric whose lower 95 % limit is under {NARROW}, with "
-    f"{CEILING} not above {FLOOR} in every unit, is *too narrow* to resolve methods on the task and is to be excluded; "
+    f"{CEILING} not above {FLOOR} in every unit, is *too narrow* to resolve methods on the task; "
     f"no verdict under {MIN_UNITS} units. Above {BASELINE}: ({CEILING} − {BASELINE})/({CEILING} − {FLOOR}), the share "
     "of the range that the strongest simple baseline leaves; for reading, no rule.",
     "Ladders: the ceiling's answer, corrupted by doses 0 to 1; in brackets the share of the range lost at half and at "
@@ -63,6 +59,104 @@ _HOW_TO_READ = (
     "*non-monotone*: a step gains so, and some dose loses; *unclear*: the full dose loses nothing, and no step gains "
     "more than its noise; *undefined*: no unit has values at all doses.",
 )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, its 95 % interval and the number of units that it rests on; NaN is "not defined"."""
+
+    value: float
+    low: float
+    high: float
+    n_units: int
+
+
+UNDEFINED = Estimate(np.nan, np.nan, np.nan, 0)
+
+
+def ratio_of_means(numerator: Array, denominator: Array) -> Estimate:
+    """Ratio of means over units with Student's interval on the linearised ratio; NaN where the range is not positive.
+
+    Parameters
+    ----------
+    numerator, denominator : (n_units,), finite.
+    """
+    n = len(numerator)
+    if not n or not denominator.mean() > 0:
+        return Estimate(np.nan, np.nan, np.nan, n)
+    value = float(numerator.mean() / denominator.mean())
+    if n == 1:
+        return Estimate(value, np.nan, np.nan, 1)
+    left = (numerator - value * denominator) / denominator.mean()
+    half = float(stdtrit(n - 1, 1 - ALPHA / 2) * np.sqrt((left**2).sum() / (n * (n - 1))))
+    return Estimate(value, value - half, value + half, n)
+
+
+def calibrated_range(floor: Array, ceiling: Array, sign: float) -> Estimate:
+    r"""The range ceiling − floor of a metric against its spread over units, in [−1, 1], with its 95 % interval.
+
+    With :math:`d_u` the range of unit :math:`u`, :math:`R = \bar d / \sqrt{\bar d^2 + \operatorname{var}_u(d)}`.
+    The interval is the exact one for normal ranges, by the non-central t distribution of mean/std; none with one unit.
+    Measured (800 draws each of normal, exponential and t ranges, 5 to 40 units), its lower limit, on which the rule
+    rests, is below the truth in 95 to 99 %, where 97.5 is due; that of the bootstrap over units in 80 to 95 %, as its
+    standard deviations are too small. With a long tail on the wrong side both are worse: 85 %, and 70 to 90 %.
+
+    Parameters
+    ----------
+    floor, ceiling : (n_units,), averaged over seeds; NaN where missing.
+    sign : 1 where higher is better, −1 where lower is.
+    """
+    ranges = _ranges(floor, ceiling, sign)
+    n_units = len(ranges)
+    if n_units == 0:
+        return UNDEFINED
+    if not ranges.any():
+        return Estimate(0.0, 0.0, 0.0, n_units)
+    if n_units == 1:
+        return Estimate(float(np.sign(ranges[0])), np.nan, np.nan, 1)
+    mean, std = float(ranges.mean()), float(ranges.std(ddof=1))
+    value = mean / math.hypot(mean, std)
+    root = math.sqrt(n_units)
+    # scipy's inverse does not come back for very negative t, so the interval of the mirror image is taken
+    t = min(root * abs(mean) / std if std > 0 else math.inf, 1e4)
+    limits = [float(nctdtrinc(n_units - 1, p, t)) / root for p in (1 - ALPHA / 2, ALPHA / 2)]
+    low, high = sorted(math.copysign(1.0, mean) * limit / math.hypot(1, limit) for limit in limits)
+    return Estimate(value, low, high, n_units)
+
+
+def always_above(floor: Array, ceiling: Array, sign: float) -> bool:
+    """Whether the ceiling is above the floor, by more than rounding, in every unit that has both, and one has.
+
+    Parameters
+    ----------
+    floor, ceiling, sign : as for :func:`calibrated_range`.
+    """
+    ranges = _ranges(floor, ceiling, sign)
+    return len(ranges) > 0 and bool((ranges > 0).all())
+
+
+def narrowness(span: Estimate, above: bool = False) -> str:
+    """``too narrow``, ``resolves``, or ``not judged`` where there are too few units.
+
+    Parameters
+    ----------
+    span : the calibrated range.
+    above : whether the ceiling is above the floor in every unit (:func:`always_above`). Such a metric resolves, however
+        much its range differs between units: a range of 4 in one and of 50 in another one makes the normal interval
+        wide, and says nothing against either.
+    """
+    if span.n_units == 0 or (span.n_units < MIN_UNITS and span.low != 0.0):
+        return NOT_JUDGED
+    return TOO_NARROW if span.low < NARROW and not above else RESOLVES
+
+
+def _ranges(floor: Array, ceiling: Array, sign: float) -> Array:
+    """The range of each unit that has both, better being larger; 0 where it is rounding."""
+    there = np.isfinite(floor) & np.isfinite(ceiling)
+    floor, ceiling = floor[there], ceiling[there]
+    ranges = sign * (ceiling - floor)
+    ranges[np.abs(ranges) <= RESOLUTION * np.maximum(np.abs(floor), np.abs(ceiling))] = 0.0
+    return ranges
 
 
 def judge(values: Array, doses: Array, span: float) -> dict[str, float | str]:
@@ -91,8 +185,8 @@ def judge(values: Array, doses: Array, span: float) -> dict[str, float | str]:
     half, full = -float(np.interp(0.5, doses, change)), -float(change[-1])
     if np.abs(change).max() <= FLAT:
         return nothing | {"half": half, "full": full, "verdict": UNMOVED}
-    unit = np.full((len(values), 1), scale)
-    steps = [statistics.ratio_of_means(step[:, None], unit) for step in np.diff(values, axis=1).T]
+    unit = np.full(len(values), scale)
+    steps = [ratio_of_means(step, unit) for step in np.diff(values, axis=1).T]
     wrong = [step.value for step in steps if step.value > FLAT and step.low > 0]
     if wrong:
         verdict = INVERTED if change.min() >= -FLAT else NON_MONOTONE
@@ -134,11 +228,13 @@ def _metric_rows(task: str, metric: str, group: pd.DataFrame) -> list[dict[str, 
     sign = -1.0 if better == "lower" else 1.0
     values = _by_unit(group)
     references = {c: _column(values, c, 0.0) for c in REFERENCES}
-    raw = statistics.dynamic_range(references[FLOOR], references[CEILING], sign)
+    ranges = sign * (references[CEILING] - references[FLOOR])
+    ranges = ranges[np.isfinite(ranges)]
+    raw = ratio_of_means(ranges, np.ones(len(ranges)))
     calibrated = calibrated_range(references[FLOOR], references[CEILING], sign)
     common = np.isfinite(np.stack(list(references.values()))).all(axis=0)
-    floor, baseline, ceiling = (sign * references[c][common, None] for c in REFERENCES)
-    headroom = statistics.ratio_of_means(ceiling - baseline, ceiling - floor)
+    floor, baseline, ceiling = (sign * references[c][common] for c in REFERENCES)
+    headroom = ratio_of_means(ceiling - baseline, ceiling - floor)
     shared: dict[str, object] = {
         "task": task,
         "metric": metric,
@@ -221,7 +317,7 @@ def findings(group: pd.DataFrame) -> list[str]:
     one = group.drop_duplicates("metric")
     lines = []
     for heading, chosen in (
-        ("excluded by rule, too narrow", one["narrow"] == TOO_NARROW),
+        ("too narrow to resolve methods", one["narrow"] == TOO_NARROW),
         (f"too few units or no value of {FLOOR} or {CEILING}, not judged", one["narrow"] == NOT_JUDGED),
     ):
         if chosen.any():

@@ -5,6 +5,7 @@ a marker shape each, so that no colour has to be told from another. What depends
 is left to the page.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,93 +16,107 @@ from plotly.subplots import make_subplots
 
 from leaderboard.association import BETWEEN, DISTANCE, WITHIN
 from leaderboard.statistics import Array
-from leaderboard.table import BASELINE, CEILING, FLOOR, TaskTable
+from leaderboard.table import BASELINE, CEILING, FLOOR, STRUCTURE, TaskTable
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C7A00", "#7F7F7F")
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon")
 REFERENCE = "#7F7F7F"
 MAX_CELLS, MAX_PICTURES, MAX_EPOCHS = 200, 12, 150
-#: Scores beyond these are drawn at the edge, as an arrow: one method that fails badly would hide all others.
-LEAST, MOST = -1.5, 1.6
+#: Axes of relative errors reach this factor beyond the ceiling and the floor, and show at least these.
+AROUND, LEAST, MOST = 1.12, 0.8, 1.25
 
 #: A method's colour and marker.
 Style = tuple[str, str]
 
 
 def styles(methods: Sequence[str]) -> dict[str, Style]:
-    """The colour and marker of each method, the same in all figures: shapes change after every eight."""
-    return {m: (OKABE_ITO[i % 8], SHAPES[(i + i // 8) % 8]) for i, m in enumerate(sorted(set(methods)))}
+    """The colour and marker of each method: the same in all figures, and in other runs but for a rare collision."""
+    pairs = [(colour, shape) for shape in SHAPES for colour in OKABE_ITO]
+    found: dict[str, Style] = {}
+    for method in sorted(set(methods)):
+        first = zlib.crc32(method.encode()) % len(pairs)
+        free = (pairs[(first + k) % len(pairs)] for k in range(len(pairs)))
+        found[method] = next((one for one in free if one not in found.values()), pairs[first])
+    return found
 
 
 def profile(tables: Sequence[TaskTable], of: Mapping[str, Style]) -> go.Figure:
-    """Every method's score on every task, with its interval; floor 0, ceiling 1, the bar is the baseline."""
+    """Every method's relative error on every task, with its interval; bars mark ceiling and floor."""
     figure = go.Figure()
     names = [_title(table) for table in tables]
     shown = [m for m in of if any((table.frame["method"] == m).any() for table in tables)]
+    edges = edges_of(tables)
     for i, method in enumerate(shown):
         colour, shape = of[method]
         rows = [(k, row) for k, table in enumerate(tables) for row in _rows(table, method)]
         offset = (i - (len(shown) - 1) / 2) * 0.7 / max(len(shown), 1)
         figure.add_scatter(
-            x=[_within_edges(row["score"]) for _, row in rows],
+            x=[_within(row["relative_error"], edges) for _, row in rows],
             y=[k + offset for k, _ in rows],
-            error_x=_bars([row for _, row in rows]),
+            error_x=_bars([row for _, row in rows], edges),
             mode="markers",
             name=method,
-            marker={"color": colour, "symbol": [_marker(row["score"], shape) for _, row in rows], "size": 9},
+            marker={
+                "color": colour,
+                "symbol": [_marker(row["relative_error"], shape, edges) for _, row in rows],
+                "size": 9,
+            },
             customdata=[[names[k], _interval(row)] for k, row in rows],
             hovertemplate=f"<b>{method}</b> · %{{customdata[0]}}<br>%{{customdata[1]}}<extra></extra>",
         )
     for k, table in enumerate(tables):
-        for row in _rows(table, BASELINE):
-            x = _within_edges(row["score"])
+        for row in [*_rows(table, CEILING), *_rows(table, FLOOR)]:
+            x = _within(row["relative_error"], edges)
             across = {"x0": x, "x1": x, "y0": k - 0.45, "y1": k + 0.45}
             figure.add_shape(type="line", name="themed", line_width=3, **across)
-    for x in (0, 1):
-        figure.add_vline(x=x, line_color=REFERENCE, line_dash="dot")
+    figure.add_vline(x=1, line_color=REFERENCE, line_dash="dot")
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, autorange="reversed", automargin=True)
-    figure.update_xaxes(title=f"score: {FLOOR} = 0, {CEILING} = 1; thick bar: {BASELINE}", range=_shown(tables))
+    _error_axis(figure, edges, f"relative error, {BASELINE} = 1; bars: {CEILING} and {FLOOR}")
     return _laid_out(figure, max(320, 60 * len(names) + 40 + 14 * len(names) * len(shown) // 3))
 
 
 def intervals(table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
-    """The scores of one task, best on top, with the references as lines."""
-    frame = table.frame[(table.frame["role"] == "method") & np.isfinite(table.frame["score"])]
-    figure = go.Figure()
+    """The relative errors of one task, smallest on top, with the references as lines."""
+    frame = table.frame[(table.frame["role"] == "method") & np.isfinite(table.frame["relative_error"])]
+    figure, edges = go.Figure(), edges_of([table])
     for row in frame.to_dict("records"):
         colour, shape = of[str(row["method"])]
         figure.add_scatter(
-            x=[_within_edges(row["score"])],
+            x=[_within(row["relative_error"], edges)],
             y=[row["method"]],
-            error_x=_bars([row]),
+            error_x=_bars([row], edges),
             mode="markers",
-            marker={"color": colour, "symbol": _marker(row["score"], shape), "size": 11},
+            marker={"color": colour, "symbol": _marker(row["relative_error"], shape, edges), "size": 11},
             hovertemplate=f"<b>{row['method']}</b><br>{_interval(row)}<extra></extra>",
             showlegend=False,
         )
-    for reference, dash in ((FLOOR, "dot"), (BASELINE, "solid"), (CEILING, "dash")):
+    for reference, dash in ((FLOOR, "dot"), (BASELINE, "solid"), (CEILING, "dash"), (STRUCTURE, "dashdot")):
         for row in _rows(table, reference):
-            figure.add_vline(
-                x=_within_edges(row["score"]), line_color=REFERENCE, line_dash=dash, annotation_text=reference
-            )
+            x = _within(row["relative_error"], edges)
+            # names of neighbours stand one above the other
+            name = {"text": reference, "yshift": 14 if reference in (BASELINE, STRUCTURE) else 0, "xanchor": "center"}
+            figure.add_vline(x=x, line_color=REFERENCE, line_dash=dash, annotation=name)
     figure.update_yaxes(autorange="reversed", automargin=True)
-    figure.update_xaxes(title="score, 95 % interval over held-out units", range=_shown([table]))
-    return _laid_out(figure, 140 + 26 * len(frame))
+    _error_axis(figure, edges, f"relative error, 95 % interval over {table.replicates}")
+    return _laid_out(figure, 160 + 26 * len(frame))
 
 
-def heat(jobs: pd.DataFrame, order: Sequence[str]) -> go.Figure:
-    """Scores by method and held-out unit, means over seeds; grey is no result."""
-    means = jobs.pivot_table(index="method", columns="unit", values="score", aggfunc="mean", dropna=False)
-    means = means.reindex([method for method in order if method in means.index])
-    figure = _squares(means, (-1, 0, 1), "score", "%{y} · %{x}<br>%{z:.3f}")
-    figure.update_xaxes(title="held out (colours end at −1 and 1)")
+def heat(table: TaskTable) -> go.Figure:
+    """Relative errors by method and held-out unit; grey is no result."""
+    methods = list(table.frame.loc[table.frame["role"] == "method", "method"])
+    values = table.comparison.units.reindex(methods).dropna(how="all") / np.log(2)
+    figure = _squares(-values, (-1, 0, 1), "halvings", "%{y} · %{x}<br>error halved %{z:.2f} times")
+    figure.update_xaxes(title=f"held out; how often the error of {BASELINE} is halved (blue) or doubled (red)")
     return figure
 
 
-def wins(shares: pd.DataFrame, order: Sequence[str]) -> go.Figure:
-    """P(row > column) of methods and references, half where nothing tells them apart; grey is no common job."""
-    order = [name for name in order if shares.loc[name].notna().any()]
-    return _squares(shares.loc[order, order], (0, 0.5, 1), "P", "%{y} above %{x}: %{z:.2f}")
+def p_better(pairs: pd.DataFrame, order: Sequence[str]) -> go.Figure:
+    """P(error of the row < error of the column) of methods and baseline; grey is not compared."""
+    names = [name for name in order if (pairs[["method", "other"]] == name).any(axis=None)]
+    square = pd.DataFrame(np.nan, index=names, columns=names)
+    for method, other, p in pairs[["method", "other", "p_better"]].itertuples(index=False):
+        square.loc[method, other], square.loc[other, method] = p, 1 - p
+    return _squares(square, (0, 0.5, 1), "P", "P(%{y} better than %{x}) = %{z:.2f}")
 
 
 def _squares(values: pd.DataFrame, colours: tuple[float, float, float], name: str, hover: str) -> go.Figure:
@@ -225,33 +240,36 @@ def embeddings(pictures: pd.DataFrame, names: Mapping[str, str]) -> go.Figure:
     return _laid_out(figure, 90 + 210 * n_rows)
 
 
-def distance(jobs: pd.DataFrame, of: Mapping[str, Style]) -> go.Figure:
-    """Scores of held-out units against how far they are from the training cells."""
-    figure = go.Figure()
+def distance(jobs: pd.DataFrame, table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
+    """Relative errors of held-out units against how far they are from the training cells."""
+    figure, edges = go.Figure(), edges_of([table])
     for method, group in jobs.dropna(subset=[DISTANCE, "score"]).groupby("method"):
         means = group.groupby("unit")[[DISTANCE, "score"]].mean().sort_values(DISTANCE)
         colour, shape = of[str(method)]
+        errors = np.exp(-means["score"])
         figure.add_scatter(
             x=means[DISTANCE],
-            y=means["score"].clip(LEAST, MOST),
-            text=[f"{unit}<br>distance {x:.2f}, score {y:.3f}" for unit, x, y in means.itertuples()],
-            mode="lines+markers",
+            y=errors.clip(*edges),
+            text=[
+                f"{unit}<br>distance {x:.2f}, relative error {y:.3f}"
+                for unit, x, y in zip(means.index, means[DISTANCE], errors, strict=True)
+            ],
+            mode="markers",
             name=str(method),
-            line={"color": colour, "width": 1},
             marker={"color": colour, "symbol": shape, "size": 8},
             hovertemplate=f"<b>{method}</b> · %{{text}}<extra></extra>",
         )
     figure.update_xaxes(title="distance of the held-out unit (1 = like training cells)", type="log")
-    figure.update_yaxes(title=f"score (drawn from {LEAST} to {MOST})")
+    figure.update_yaxes(title="relative error", type="log")
     return _laid_out(figure, 360)
 
 
 def disentanglement(points: Mapping[str, tuple[Array, Array]], metric: str, of: Mapping[str, Style]) -> go.Figure:
-    """A disentanglement metric against the score, between and within methods.
+    """A disentanglement metric against the skill, between and within methods.
 
     Parameters
     ----------
-    points : for each level, the pairs (score, metric) and the method of each.
+    points : for each level, the pairs (skill, metric) and the method of each.
     """
     figure = make_subplots(rows=1, cols=2, subplot_titles=[BETWEEN, WITHIN])
     for k, level in enumerate((BETWEEN, WITHIN), 1):
@@ -267,26 +285,25 @@ def disentanglement(points: Mapping[str, tuple[Array, Array]], metric: str, of: 
                 legendgroup=str(method),
                 showlegend=k == 1,
                 marker={"color": colour, "symbol": shape, "size": 8 if k == 1 else 5, "opacity": 1 if k == 1 else 0.6},
-                hovertemplate=f"<b>{method}</b><br>{metric} %{{x:.2f}}, score %{{y:.2f}}<extra></extra>",
+                hovertemplate=f"<b>{method}</b><br>{metric} %{{x:.2f}}, skill %{{y:.2f}}<extra></extra>",
                 row=1,
                 col=k,
             )
     for k, unit in enumerate(("rank in its task, −1 to 1", "deviation, in standard deviations"), 1):
         figure.update_xaxes(title=f"{metric}: {unit}", row=1, col=k)
-        figure.update_yaxes(title="score: the same", row=1, col=k)
+        figure.update_yaxes(title="skill (−log relative error): the same", row=1, col=k)
     return _laid_out(figure, 380)
 
 
 def cost(table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
-    """Score against the seconds of a fit; the line joins those that no other beats in both."""
-    frame = table.frame[(table.frame["role"] == "method") & np.isfinite(table.frame["score"])]
+    """Relative error against the seconds of a fit; the line joins those that no other beats in both."""
+    frame = table.frame[(table.frame["role"] == "method") & np.isfinite(table.frame["relative_error"])]
     frame = frame[frame["fit_seconds"] > 0].sort_values("fit_seconds")
-    figure = go.Figure()
-    best = frame[frame["score"] >= frame["score"].cummax()]
-    seen = frame["score"].clip(LEAST, MOST)
+    figure, edges = go.Figure(), edges_of([table])
+    best = frame[frame["relative_error"] <= frame["relative_error"].cummin()]
     figure.add_scatter(
         x=best["fit_seconds"],
-        y=seen[best.index],
+        y=best["relative_error"].clip(*edges),
         mode="lines",
         line={"shape": "hv", "color": REFERENCE, "dash": "dot"},
         hoverinfo="skip",
@@ -296,14 +313,14 @@ def cost(table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
         colour, shape = of[str(row["method"])]
         figure.add_scatter(
             x=[row["fit_seconds"]],
-            y=[_within_edges(row["score"])],
+            y=[_within(row["relative_error"], edges)],
             mode="markers",
             name=str(row["method"]),
             marker={"color": colour, "symbol": shape, "size": 10},
-            hovertemplate=f"<b>{row['method']}</b><br>%{{x:.3g}} s, score {_interval(row)}<extra></extra>",
+            hovertemplate=f"<b>{row['method']}</b><br>%{{x:.3g}} s, relative error {_interval(row)}<extra></extra>",
         )
     figure.update_xaxes(title="seconds of a fit, median", type="log")
-    figure.update_yaxes(title=f"score (drawn from {LEAST} to {MOST})")
+    figure.update_yaxes(title="relative error", type="log")
     return _laid_out(figure, 340)
 
 
@@ -343,37 +360,48 @@ def _title(table: TaskTable) -> str:
 
 
 def _rows(table: TaskTable, method: str) -> list[dict[str, float]]:
-    """The row of a method that has a score: one or none."""
+    """The row of a method that has a relative error: one or none."""
     frame = table.frame
-    return frame[(frame["method"] == method) & np.isfinite(frame["score"])].to_dict("records")
+    return frame[(frame["method"] == method) & np.isfinite(frame["relative_error"])].to_dict("records")
 
 
-def _bars(rows: Sequence[Mapping[str, float]]) -> dict[str, object]:
+def edges_of(tables: Sequence[TaskTable]) -> tuple[float, float]:
+    """The least and the most that an axis of relative errors shows: from the ceiling to just above the floor."""
+    found = pd.concat([table.frame for table in tables])
+    ends = {name: found.loc[found["method"] == name, "relative_error"].dropna() for name in (CEILING, FLOOR)}
+    least, most = ends[CEILING].min(), ends[FLOOR].max()
+    return (
+        float(min(least / AROUND if least > 0 else LEAST, LEAST)),
+        float(max(most * AROUND if np.isfinite(most) else MOST, MOST)),
+    )
+
+
+def _error_axis(figure: go.Figure, edges: tuple[float, float], title: str) -> None:
+    ticks = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100)
+    shown = [tick for tick in ticks if edges[0] <= tick <= edges[1]]
+    figure.update_xaxes(title=title, type="log", range=[float(np.log10(edge)) for edge in edges])
+    figure.update_xaxes(tickvals=shown, ticktext=[f"{tick:g}" for tick in shown])
+
+
+def _bars(rows: Sequence[Mapping[str, float]], edges: tuple[float, float]) -> dict[str, object]:
     """Error bars from low to high; none where there is no interval."""
-    edges = [{key: _within_edges(row[key]) for key in ("score", "low", "high")} for row in rows]
-    above = [row["high"] - row["score"] if np.isfinite(row["high"]) else 0.0 for row in edges]
-    below = [row["score"] - row["low"] if np.isfinite(row["low"]) else 0.0 for row in edges]
+    ends = [{key: _within(row[key], edges) for key in ("relative_error", "low", "high")} for row in rows]
+    above = [row["high"] - row["relative_error"] if np.isfinite(row["high"]) else 0.0 for row in ends]
+    below = [row["relative_error"] - row["low"] if np.isfinite(row["low"]) else 0.0 for row in ends]
     return {"type": "data", "array": above, "arrayminus": below, "symmetric": False, "thickness": 1.5, "width": 3}
 
 
 def _interval(row: Mapping[str, float]) -> str:
     interval = f"[{row['low']:.3f}, {row['high']:.3f}]" if np.isfinite(row["low"]) else "(no interval)"
-    return f"{row['score']:.3f} {interval}"
+    return f"{row['relative_error']:.3f} {interval}"
 
 
-def _within_edges(value: float) -> float:
-    return float(np.clip(value, LEAST, MOST))
+def _within(value: float, edges: tuple[float, float]) -> float:
+    return float(np.clip(value, *edges))
 
 
-def _marker(score: float, shape: str) -> str:
-    return "triangle-left-open" if score < LEAST else "triangle-right-open" if score > MOST else shape
-
-
-def _shown(tables: Sequence[TaskTable]) -> list[float]:
-    """The range of an axis of scores: all of them, up to the edges."""
-    values = pd.concat([table.frame[["score", "low", "high"]] for table in tables]).to_numpy(float)
-    values = np.clip(values[np.isfinite(values)], LEAST, MOST)
-    return [min(0.0, float(values.min())) - 0.08, max(1.0, float(values.max())) + 0.08]
+def _marker(error: float, shape: str, edges: tuple[float, float]) -> str:
+    return "triangle-left-open" if error < edges[0] else "triangle-right-open" if error > edges[1] else shape
 
 
 def _laid_out(figure: go.Figure, height: int) -> go.Figure:

@@ -4,9 +4,11 @@ Tables are sorted and filtered by DataTables, figures drawn by plotly, both inli
 has every table, note and failure.
 """
 
+import base64
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -16,30 +18,52 @@ import pandas as pd
 
 from leaderboard import association, plots
 from leaderboard.association import BETWEEN, DISENTANGLEMENT, RECONSTRUCTION, WITHIN
-from leaderboard.table import BASELINE, Leaderboard, SuiteTable, TaskTable
+from leaderboard.sentences import SMOKE, answer, answers, named, what_is_told
+from leaderboard.statistics import BETTER, EQUIVALENT, UNDECIDED, WORSE
+from leaderboard.table import Leaderboard, SuiteTable, TaskTable
 from leaderboard.tuning import HOW_TO_READ_TUNING, tuning, tuning_sentence
-from leaderboard.writers import DASH, HOW_TO_READ, HOW_TO_READ_SUITE, fixed, p_value, raw, spans, with_interval
+from leaderboard.writers import (
+    ARROWS,
+    DASH,
+    HOW_TO_READ,
+    HOW_TO_READ_SUITE,
+    costs,
+    fixed,
+    p_value,
+    primaries,
+    probability,
+    raw,
+    spans,
+    to_csv,
+    to_json,
+    verdicts,
+    with_interval,
+)
 
-#: Most names that a sentence lists.
-MAX_NAMES = 6
+#: Distances of units differ where the largest is more than so many times the smallest.
+UNLIKE = 1.25
 #: Growth is drawn from as many sizes of training data on.
 MIN_SIZES = 3
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: what is read, and what it is sorted by (None: its text)."""
+    """A cell of a table: what is read, what it is sorted by (None: its text), and an interval to draw beside it.
+
+    The interval is three shares of the cell's width (low, value, high) and where 1 lies; empty for none.
+    """
 
     text: str
     order: float | None = None
+    bar: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table."""
+    """A row of a table; its role is ``method``, ``reference`` or ``oracle``."""
 
     cells: list[Cell]
-    reference: bool = False
+    role: str = "method"
 
 
 @dataclass(frozen=True)
@@ -56,6 +80,7 @@ def to_html(
     pictures: pd.DataFrame,
     header_lines: Sequence[str] = (),
     title: str = "Leaderboard",
+    questions: Mapping[str, str] | None = None,
 ) -> str:
     """The page.
 
@@ -64,7 +89,9 @@ def to_html(
     curves : training curves: job_id, term, epoch, value. May be empty.
     pictures : codes in two dimensions: job_id, x, y, environment, content, trained. May be empty.
     header_lines : command, date, commit and the like, shown as they are.
+    questions : what each task/dataset asks, in words; a task without is called by its name.
     """
+    questions = questions or {}
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -76,13 +103,13 @@ def to_html(
         _task_part(leaderboard, table, jobs, curves, pictures, of, figures, number)
         for number, table in enumerate(leaderboard.tasks, 1)
     ]
-    answers = association.answers(jobs) if "score" in jobs else pd.DataFrame()
-    answered = not answers.empty and answers["value"].notna().any()
+    related = association.answers(jobs)
+    answered = not related.empty and related["value"].notna().any()
     if answered:
-        metric = _asked_most(answers)
+        metric = _asked_most(related)
         points = {level: association.points(jobs, metric, level) for level in (BETWEEN, WITHIN)}
         figures["disentanglement"] = plots.disentanglement(points, metric, of)
-    sections = [(suite["anchor"], suite["title"]) for suite in suites]
+    sections = [("answers", "Answers"), *((suite["anchor"], suite["title"]) for suite in suites)]
     tuned = tuning(leaderboard)
     sections += [("tuning", "What tuning buys")] if len(tuned) else []
     sections += [("tasks", "Tasks")] if tasks else []
@@ -99,15 +126,20 @@ def to_html(
     return environment.get_template("report.html.j2").render(
         title=title,
         sections=sections,
-        findings=findings(leaderboard, answers),
+        smoke=SMOKE if any(table.preset == "smoke" for table in leaderboard.tasks) else "",
+        question=_question(leaderboard, questions),
+        nothing="" if leaderboard.tasks else answers(leaderboard)[0],
+        answers_to=_answers_to(leaderboard, questions),
+        downloads=_downloads(leaderboard, header_lines),
+        pairs=Markup(_in_script(json.dumps(_pairs(leaderboard)))),
         about=list(header_lines),
         suites=suites,
         tasks=tasks,
         tuning=_tuning_table(tuned) if len(tuned) else None,
         tuning_sentence=tuning_sentence(tuned),
         how_to_read_tuning=_plain(HOW_TO_READ_TUNING),
-        answers=_answers_table(answers) if answered else None,
-        answer=association_sentence(answers),
+        related=_related_table(related) if answered else None,
+        relation=association_sentence(related),
         skipped=leaderboard.skipped.to_dict("records"),
         how_to_read=[_plain(line) for line in (*HOW_TO_READ, HOW_TO_READ_SUITE)],
         figures={name: Markup(_in_script(figure.to_json())) for name, figure in figures.items()},
@@ -137,56 +169,91 @@ def _plain(markdown: str) -> str:
 # --- what the numbers say
 
 
-def findings(leaderboard: Leaderboard, answers: pd.DataFrame) -> list[str]:
-    """Three sentences: who beats the baseline and who is tied, what tasks resolve, what disentanglement predicts."""
-    if not leaderboard.tasks:
-        return ["There are no results, so nothing can be concluded."]
-    return [_who_wins(leaderboard), _what_is_resolved(leaderboard), association_sentence(answers)]
+def _question(leaderboard: Leaderboard, questions: Mapping[str, str]) -> str:
+    """The question of the run, where all its tasks ask one and the same."""
+    asked = {questions.get(table.task, "") for table in leaderboard.tasks}
+    return asked.pop() if len(asked) == 1 else ""
 
 
-def _who_wins(leaderboard: Leaderboard) -> str:
-    suite = leaderboard.suites[0] if leaderboard.suites else None
-    frame = suite.frame if suite is not None else leaderboard.tasks[0].frame
-    where = f"over {len(suite.tasks)} tasks" if suite is not None else f"on {leaderboard.tasks[0].task}"
-    methods = frame[(frame["role"] == "method") & frame["score"].notna()].sort_values("rank")
-    if methods.empty:
-        return f"No method has a score {where}, so none can be compared."
-    better = methods[(methods["difference_low"] > 0) & (methods["p_holm"] < 0.05)]
-    worse = methods[(methods["difference_high"] < 0) & (methods["p_holm"] < 0.05)]
-    tested = methods["p_holm"].notna().any()
-    if not tested:
-        first = f"Nothing can be said against the best simple baseline {where}: there is no test with so few units"
-    elif better.empty:
-        first = f"No method beats the best simple baseline {where} beyond its interval"
-    else:
-        first = f"{_named(better['method'])} beat{'s' if len(better) == 1 else ''} the best simple baseline {where}"
-    if tested and len(worse):
-        first += f", {_named(worse['method'])} {'is' if len(worse) == 1 else 'are'} worse than it"
-    group = str(methods["tie_group"].iloc[0])
-    best, *tied = methods.loc[methods["tie_group"] == group, "method"] if group else methods["method"].iloc[:1]
-    if tied:
-        first += f"; not told apart from the first, {best}, {'is' if len(tied) == 1 else 'are'} {_named(tied)}"
-    return first + "."
+def _answers_to(leaderboard: Leaderboard, questions: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A line for each suite and task: the method to use, those like it, its error and cost, and how finely it tells."""
+    suites = [_line(f"suite-{suite.preset}", "", _suite_title(suite), suite) for suite in leaderboard.suites]
+    tasks = [
+        _line(f"task-{number}", questions.get(table.task, ""), _task_title(table), table)
+        for number, table in enumerate(leaderboard.tasks, 1)
+    ]
+    return suites + tasks
 
 
-def _what_is_resolved(leaderboard: Leaderboard) -> str:
-    lost = [table for table in leaderboard.tasks if not table.comparison.scored_on]
-    told = {table.task: table.frame.loc[table.frame["role"] == "method", "mdd"].dropna() for table in leaderboard.tasks}
-    smallest = {task: float(values.median()) for task, values in told.items() if len(values)}
-    parts = []
-    if smallest:
-        best, last = min(smallest, key=smallest.__getitem__), max(smallest, key=smallest.__getitem__)
-        parts.append(f"The smallest difference that a task can tell (80 % power) is {smallest[best]:.2f} on {best}")
-        if best != last:
-            parts.append(
-                f"and {smallest[last]:.2f} on {last}, where the range from {plots.FLOOR} to {plots.CEILING} is 1"
-            )
-    else:
-        parts.append("No task has enough units to say which difference it can tell")
-    text = " ".join(parts)
-    if lost:
-        text += f"; {_named([table.task for table in lost])} resolve{'s' if len(lost) == 1 else ''} nothing"
-    return text + "."
+def _line(anchor: str, asked: str, name: str, table: TaskTable | SuiteTable) -> dict[str, Any]:
+    found, frame = answer(table), table.frame.set_index("method")
+    baseline = f" ({table.baseline})" if isinstance(table, TaskTable) and table.baseline else ""
+    tested = frame["verdict"].isin([BETTER, WORSE, EQUIVALENT, UNDECIDED]).any()
+    without = f"no method beats the best simple one{baseline}" if tested else "nothing can be concluded"
+    error, cost = DASH, DASH
+    if found.use:
+        (error,) = with_interval(frame.loc[[found.use]], "relative_error", "low", "high")
+        if isinstance(table, TaskTable):
+            chosen = frame.loc[[found.use]].iloc[0]
+            cost = f"{raw(chosen['fit_seconds'])} s, {fixed(chosen['peak_memory_mb'], 0)} MB"
+    return {
+        "anchor": anchor,
+        "asked": asked,
+        "name": name,
+        "use": found.use or without,
+        "chosen": bool(found.use),
+        "tied": named(found.tied) if found.tied else DASH,
+        "error": error,
+        "cost": cost,
+        "sure": what_is_told(table.comparison.power) or DASH,
+        "sentence": found.sentence,
+    }
+
+
+def _task_title(table: TaskTable) -> str:
+    return table.task if table.preset == "default" else f"{table.task} ({table.preset})"
+
+
+def _suite_title(suite: SuiteTable) -> str:
+    title = f"All {len(suite.tasks)} tasks"
+    return title if suite.preset == "default" else f"{title} ({suite.preset})"
+
+
+def _downloads(leaderboard: Leaderboard, header_lines: Sequence[str]) -> list[dict[str, str]]:
+    """The tables as files within the page."""
+    tasks, suites = to_csv(leaderboard)
+    contents = {
+        "leaderboard.csv": ("text/csv", tasks),
+        **({"leaderboard_suite.csv": ("text/csv", suites)} if leaderboard.suites else {}),
+        "leaderboard.json": ("application/json", to_json(leaderboard, header_lines)),
+    }
+    return [
+        {"name": name, "address": f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}"}
+        for name, (kind, text) in contents.items()
+    ]
+
+
+def _pairs(leaderboard: Leaderboard) -> list[dict[str, Any]]:
+    """The pairs of each table, as the page shows one of them: name, methods, and text by pair."""
+    suites = [_pairs_of(_suite_title(suite), suite.comparison.pairs, "") for suite in leaderboard.suites]
+    tasks = [
+        _pairs_of(_task_title(table), table.comparison.pairs, "draws" if len(table.draws) > 1 else "units")
+        for table in leaderboard.tasks
+    ]
+    return [part for part in suites + tasks if part["pairs"]]
+
+
+def _pairs_of(name: str, pairs: pd.DataFrame, unit: str) -> dict[str, Any]:
+    needed = pairs["replicates_for_10_percent"]
+    columns = [
+        pairs["method"],
+        pairs["other"],
+        with_interval(pairs, "ratio", "low", "high"),
+        pairs["p_better"].map(probability),
+        pairs["verdict"],
+        [f"{math.ceil(n):,} {unit}" if unit and n < 1e6 else DASH for n in needed],
+    ]
+    return {"name": name, "pairs": [list(row) for row in zip(*columns, strict=True)]}
 
 
 def association_sentence(answers: pd.DataFrame) -> str:
@@ -216,40 +283,33 @@ def _asked_most(answers: pd.DataFrame) -> str:
     return str(max((m for m in DISENTANGLEMENT if m in counts.index), key=lambda m: counts[m]))
 
 
-def _named(names: Sequence[str] | pd.Series) -> str:
-    names = [str(name) for name in names]
-    shown, more = names[:MAX_NAMES], len(names) - MAX_NAMES
-    if more > 0:
-        return f"{', '.join(shown)} and {more} more"
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
 # --- parts of the page
 
 
 def _suite_part(
     leaderboard: Leaderboard, suite: SuiteTable, of: Mapping[str, plots.Style], figures: dict[str, Any]
 ) -> dict[str, Any]:
-    tables = [table for table in leaderboard.tasks if table.preset == suite.preset]
+    compared = [t for t in leaderboard.tasks if t.preset == suite.preset and t.task in suite.tasks]
     anchor = f"suite-{suite.preset}"
-    scored = [table for table in tables if table.comparison.scored_on]
-    if scored:
-        figures[anchor] = plots.profile(scored, of)
-        figures[f"{anchor}-wins"] = plots.wins(suite.comparison.wins, list(suite.frame["method"]))
     frame = suite.frame
+    if compared:
+        figures[anchor] = plots.profile(compared, of)
+        figures[f"{anchor}-wins"] = plots.p_better(suite.comparison.pairs, list(frame["method"]))
+    others = frame.assign(others=frame["relative_error"])
     columns = {
         "method": _texts(frame["method"]),
-        "mean score [95 %]": _numbers(with_interval(frame, "score", "low", "high"), frame["score"]),
-        **_compared(frame),
-        "IQM": _numbers(frame["iqm"].map(lambda value: fixed(value, 2)), frame["iqm"]),
+        **_compared(frame, plots.edges_of(compared) if compared else None),
+        "other tasks [95 %]": _numbers(
+            with_interval(others, "others", "others_low", "others_high"), frame["relative_error"]
+        ),
     }
-    for table in scored:
-        score = frame["method"].map(table.frame.set_index("method")["score"])
-        columns[table.task] = _numbers(score.map(lambda value: fixed(value, 2)), score)
+    for table in compared:
+        error = frame["method"].map(table.frame.set_index("method")["relative_error"])
+        columns[table.task] = _numbers(error.map(lambda value: fixed(value, 2)), error)
     columns["tasks"] = _numbers(frame["n_tasks"].astype(str), frame["n_tasks"])
     return {
         "anchor": anchor,
-        "title": "All tasks" if suite.preset == "default" else f"All tasks ({suite.preset})",
+        "title": _suite_title(suite),
         "caption": "Each method on each task, with its 95 % interval.",
         "table": _table(columns, frame["role"]),
         "notes": suite.notes,
@@ -271,12 +331,15 @@ def _task_part(
     rows = leaderboard.rows
     rows = rows[(rows["task"] == table.task) & (rows["preset"] == table.preset)]
     frame = table.frame
+    silent: list[str] = []
     if not here.empty and here["score"].notna().any():
         figures[f"{anchor}-intervals"] = plots.intervals(table, of)
-        figures[f"{anchor}-heat"] = plots.heat(here, list(frame["method"]))
-        figures[f"{anchor}-wins"] = plots.wins(table.comparison.wins, list(frame["method"]))
-        if association.DISTANCE in here and here["unit"].nunique() > 1:
-            figures[f"{anchor}-distance"] = plots.distance(here, of)
+        figures[f"{anchor}-heat"] = plots.heat(table)
+        figures[f"{anchor}-wins"] = plots.p_better(table.comparison.pairs, list(frame["method"]))
+        if _spread_out(here):
+            figures[f"{anchor}-distance"] = plots.distance(here, table, of)
+        elif association.DISTANCE in here:
+            silent.append("error against distance, as the held-out units are all as far from the training cells")
         figures[f"{anchor}-cost"] = plots.cost(table, of)
     if (rows["role"] == "reference").any() and table.primary:
         figures[f"{anchor}-references"] = plots.references(rows, table.primary)
@@ -289,50 +352,74 @@ def _task_part(
     if not of_first.empty:
         figures[f"{anchor}-training"] = plots.training(of_first, names, of)
 
-    columns = {"method": _texts(frame["method"])}
-    columns["score [95 %]"] = _numbers(with_interval(frame, "score", "low", "high"), frame["score"])
-    columns |= _compared(frame)
+    columns = {"method": _texts(frame["method"]), **_compared(frame, plots.edges_of([table]))}
     for metric, better in table.primary.items():
-        columns[f"{metric} {'↑' if better == 'higher' else '↓'}"] = _numbers(frame[metric].map(raw), frame[metric])
+        columns[f"{metric} {ARROWS[better]}"] = _numbers(frame[metric].map(raw), frame[metric])
     columns["coverage"] = _texts(frame["coverage"])
     columns["fit, s"] = _numbers(frame["fit_seconds"].map(raw), frame["fit_seconds"])
     columns["memory, MB"] = _numbers(frame["peak_memory_mb"].map(lambda v: fixed(v, 0)), frame["peak_memory_mb"])
     failed = leaderboard.failures
-    metrics = ", ".join(f"{metric} ({better} is better)" for metric, better in table.primary.items())
+    failed = failed[failed["task"] == table.task]
     return {
         "anchor": anchor,
-        "title": table.task if table.preset == "default" else f"{table.task} ({table.preset})",
-        "verdict": _verdict(table),
+        "title": _task_title(table),
+        "answer": answer(table).sentence,
+        "open": len(leaderboard.tasks) == 1,
+        "silent": silent,
         "what": (
-            f"Held out, one at a time: {len(table.units)} unit{'' if len(table.units) == 1 else 's'}; "
-            f"{len(table.seeds)} seed{'' if len(table.seeds) == 1 else 's'}; task version {table.version}. "
-            f"Primary: {metrics or 'none'}. {BASELINE}: {table.baseline or 'as the task defines it'}."
+            f"Held out: {len(table.units)} unit{'' if len(table.units) == 1 else 's'}; intervals over "
+            f"{table.replicates}; {len(table.seeds)} seed{'' if len(table.seeds) == 1 else 's'}; task version "
+            f"{table.version}. Primary: {primaries(table)}. Baseline: {table.baseline or 'as the task defines it'}. "
+            f"{costs(table)}"
         ),
         "table": _table(columns, frame["role"]),
         "notes": table.notes,
-        "failures": failed[failed["task"] == table.task].to_dict("records"),
+        "failures": _folded(failed),
     }
 
 
-def _compared(frame: pd.DataFrame) -> dict[str, list[Cell]]:
-    """The columns that tasks and suites share."""
-    difference = with_interval(frame, "difference", "difference_low", "difference_high")
+def _spread_out(jobs: pd.DataFrame) -> bool:
+    """Whether held-out units are unlike in their distance from the training cells."""
+    if association.DISTANCE not in jobs:
+        return False
+    of_unit = jobs.groupby("unit")[association.DISTANCE].mean().dropna()
+    return len(of_unit) > 2 and bool(of_unit.max() > UNLIKE * of_unit.min())
+
+
+def _folded(failures: pd.DataFrame) -> list[dict[str, Any]]:
+    """Failed jobs by method, status and reason: how many, and the first one's replay."""
+    folded = []
+    for (method, status, reason), jobs in failures.groupby(["method", "status", "reason"], sort=False):
+        first = {str(name): jobs[name].iloc[0] for name in ("unit", "seed", "replay")}
+        folded.append({"method": method, "status": status, "reason": reason, "n": len(jobs), **first})
+    return folded
+
+
+def _bar(value: float, low: float, high: float, edges: tuple[float, float]) -> tuple[float, ...]:
+    """Low, value, high and 1 as shares of a logarithmic axis with these edges; empty without a value."""
+    if not np.isfinite(value):
+        return ()
+    ends = [value if not np.isfinite(x) else x for x in (low, value, high)]
+    shares = (np.log(np.clip([*ends, 1.0], *edges)) - np.log(edges[0])) / np.log(edges[1] / edges[0])
+    return tuple(round(float(share), 3) for share in shares)
+
+
+def _compared(frame: pd.DataFrame, edges: tuple[float, float] | None) -> dict[str, list[Cell]]:
+    """The columns that tasks and suites share; ``edges`` are those of the axis of the bars."""
+    numbers = _numbers(with_interval(frame, "relative_error", "low", "high"), frame["relative_error"])
+    if edges is not None:
+        ends = zip(frame["relative_error"], frame["low"], frame["high"], strict=True)
+        numbers = [
+            replace(cell, bar=_bar(value, low, high, edges))
+            for cell, (value, low, high) in zip(numbers, ends, strict=True)
+        ]
     return {
-        f"− {BASELINE} [95 %]": _numbers(difference, frame["difference"]),
-        "p (Holm)": _numbers(frame["p_holm"].map(p_value), frame["p_holm"]),
-        "rank": _ranks(frame),
-        "ties": _texts(frame["tie_group"]),
+        "relative error [95 %]": numbers,
+        "verdict": _texts(pd.Series(verdicts(frame))),
+        "P(better)": _numbers(frame["p_better"].map(probability), frame["p_better"]),
+        "p": _numbers(frame["p"].map(p_value), frame["p"]),
+        "rank": _numbers(spans(frame["rank_low"], frame["rank_high"]), frame["rank_low"]),
     }
-
-
-def _verdict(table: TaskTable) -> str:
-    methods = table.frame[(table.frame["role"] == "method") & table.frame["score"].notna()]
-    if methods.empty:
-        return "no method has a score"
-    above = methods[(methods["difference_low"] > 0) & (methods["p_holm"] < 0.05)]
-    best = methods.sort_values("score").iloc[-1]
-    told = f"{len(above)} of {len(methods)} methods beat {BASELINE} beyond the interval"
-    return f"{told}; best: {best['method']} {best['score']:.2f}"
 
 
 def _sizes(rows: pd.DataFrame) -> pd.DataFrame:
@@ -367,7 +454,7 @@ def _tuning_table(tuned: pd.DataFrame) -> Table:
     return _table(columns, pd.Series(["method"] * len(tuned)))
 
 
-def _answers_table(answers: pd.DataFrame) -> Table:
+def _related_table(answers: pd.DataFrame) -> Table:
     columns = {
         "level": _texts(answers["level"]),
         "metric": _texts(answers["metric"]),
@@ -392,14 +479,6 @@ def _numbers(texts: Sequence[str] | pd.Series, values: pd.Series) -> list[Cell]:
     ]
 
 
-def _ranks(frame: pd.DataFrame) -> list[Cell]:
-    known = frame["rank_low"].notna()
-    texts = spans(frame["rank_low"].where(known, frame["rank"]), frame["rank_high"].where(known, frame["rank"]))
-    return [
-        Cell(text, float(rank) if np.isfinite(rank) else 1e300) for text, rank in zip(texts, frame["rank"], strict=True)
-    ]
-
-
 def _table(columns: Mapping[str, Sequence[Cell]], roles: pd.Series) -> Table:
     rows = zip(*columns.values(), strict=True)
-    return Table(list(columns), [Row(list(r), role != "method") for r, role in zip(rows, roles, strict=True)])
+    return Table(list(columns), [Row(list(r), role) for r, role in zip(rows, roles, strict=True)])

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from leaderboard.comparison import BASELINE, CEILING, FLOOR, Comparison, compare, compare_suite
-from leaderboard.statistics import MIN_BOOTSTRAP_UNITS, Array, mean_of_finite
+from leaderboard.comparison import BASELINE, CEILING, FLOOR, STRUCTURE, Comparison, compare, compare_suite
+from leaderboard.statistics import Array, mean_of_finite
 
-__all__ = ["BASELINE", "CEILING", "FLOOR", "Leaderboard", "SuiteTable", "TaskTable", "build"]
+__all__ = ["BASELINE", "CEILING", "FLOOR", "STRUCTURE", "Leaderboard", "SuiteTable", "TaskTable", "build"]
 
 WHOLE_TASK = "*"  # the unit of a row that stands for a skipped method × task
 #: What is added to the label of a method that was tuned (:mod:`leaderboard.tuning`).
@@ -28,12 +27,14 @@ class TaskTable:
     Parameters
     ----------
     primary : the primary metrics with their better direction, "higher" or "lower".
+    two_sided : whether a relative error is the larger of those of the primary metrics.
     baseline : how often which simple method was the baseline, as text.
-    comparison : the statistics behind the frame, with what does not fit into it: P(A > B) and paired differences.
+    comparison : the statistics behind the frame.
     frame : one row per method and reference: method, role, one column per primary metric (raw, mean over
         seeds, then over units), the columns of :class:`~leaderboard.comparison.Comparison`, coverage (ok/planned
-        jobs, or "skipped"), fit_seconds (median) and peak_memory_mb (maximum) of ok jobs. Best score first, no
-        score last.
+        jobs, or "skipped"), fit_seconds (median) and peak_memory_mb (maximum) of ok jobs. Smallest relative error
+        first, none last.
+    core_seconds : seconds that the jobs of the task took, one core each.
     notes : what cannot be concluded from the table, and why.
     """
 
@@ -41,12 +42,22 @@ class TaskTable:
     preset: str
     version: int
     units: tuple[str, ...]
+    draws: tuple[int, ...]
     seeds: tuple[int, ...]
     primary: dict[str, str]
+    two_sided: bool
     baseline: str
     comparison: Comparison
     frame: pd.DataFrame
+    core_seconds: float
     notes: tuple[str, ...]
+
+    @property
+    def replicates(self) -> str:
+        """What the intervals are over, in words."""
+        if len(self.draws) > 1:
+            return f"{len(self.draws)} draws"
+        return f"{len(self.units)} unit{'' if len(self.units) == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class SuiteTable:
     Parameters
     ----------
     frame : one row per method and reference: method, role and the columns of
-        :class:`~leaderboard.comparison.Comparison`, n_tasks for n_units. Best score first, no score last.
+        :class:`~leaderboard.comparison.Comparison`, n_tasks for n_units. Smallest relative error first, none last.
     notes : what cannot be concluded from the table, and why.
     """
 
@@ -94,10 +105,10 @@ def build(rows: pd.DataFrame) -> Leaderboard:
     Parameters
     ----------
     rows : one row per (job, metric) with the columns job_id, role, method, config, task, task_version,
-        unit, seed, preset, metric, value, primary, two_sided, better, status, reason, fit_seconds, peak_memory_mb,
-        data_digest, replay and detail, and, where the cost is to be shown against the size of training data, n_cells
-        and n_genes. In order of time: of two results for the same method, unit and
-        seed the later one counts. May be empty, and then needs no columns.
+        unit, draw, seed, preset, metric, value, primary, two_sided, one_fit, better, best, status, reason,
+        fit_seconds, peak_memory_mb, started, finished, data_digest, replay and detail, and, where the cost is to be
+        shown against the size of training data, n_cells and n_genes. In order of time: of two results for the same
+        method, unit and seed the later one counts. May be empty, and then needs no columns.
     """
     tasks, kept = [], []
     if not rows.empty:
@@ -172,17 +183,28 @@ def _one_job_per_cross(group: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 
 
 def _task_table(task: str, preset: str, group: pd.DataFrame, notes: list[str]) -> TaskTable:
-    primary = group[group["primary"].astype(bool)].drop_duplicates("metric").set_index("metric")["better"]
+    of_metric = group[group["primary"].astype(bool)].drop_duplicates("metric").set_index("metric")
+    primary = {str(metric): str(better) for metric, better in of_metric["better"].items()}
     planned = group[~((group["status"] == "skipped") & (group["unit"] == WHOLE_TASK))]
-    units = tuple(sorted(planned["unit"].unique()))
+    draw_of = planned.drop_duplicates("unit").set_index("unit")["draw"]
+    units = tuple(sorted(draw_of.index, key=lambda unit: (-1 if pd.isna(draw_of[unit]) else draw_of[unit], unit)))
+    draws = tuple(None if pd.isna(draw_of[unit]) else int(draw_of[unit]) for unit in units)
     seeds = tuple(sorted(planned["seed"].unique()))
     roles = {str(method): str(jobs["role"].iloc[0]) for method, jobs in group.groupby("method", sort=False)}
-    values, tried = _values(group, list(roles), list(units), list(seeds), list(primary.index), notes)
-    found = compare(values, tried, roles, units, dict(primary), bool(group["two_sided"].any()))
+    values = _values(group, list(roles), list(units), list(seeds), list(primary), notes)
+    best = of_metric["best"].astype(float)
+    unbounded = [metric for metric in primary if not np.isfinite(best[metric])]
+    if unbounded:
+        notes.append(f"{', '.join(unbounded)} has no best possible value, so that nothing is known of errors")
+        best = best.drop(unbounded)
+    scored = [metric for metric in primary if metric in best.index]
+    errors = np.abs(values[..., [list(primary).index(metric) for metric in scored]] - best[scored].to_numpy(float))
+    two_sided, one_fit = bool(group["two_sided"].any()), bool(group["one_fit"].any())
+    found = compare(errors, roles, units, draws, scored, two_sided, one_fit)
     notes += found.notes
     _say_what_is_missing(found, values, notes)
     raw = pd.DataFrame(
-        {metric: mean_of_finite(mean_of_finite(values[..., k], 2), 1) for k, metric in enumerate(primary.index)},
+        {metric: mean_of_finite(mean_of_finite(values[..., k], 2), 1) for k, metric in enumerate(primary)},
         index=list(roles),
     )
 
@@ -202,21 +224,25 @@ def _task_table(task: str, preset: str, group: pd.DataFrame, notes: list[str]) -
             }
         )
     frame = pd.DataFrame(records).sort_values(
-        ["score", "n_ok", "coverage", "method"], ascending=[False, False, True, True], na_position="last"
+        ["relative_error", "n_ok", "coverage", "method"], ascending=[True, False, True, True], na_position="last"
     )
-    _say_what_is_thin(frame, list(primary.index), len(seeds), notes)
+    _say_what_is_thin(frame, list(primary), found, len(seeds), one_fit, notes)
     chosen = group[(group["method"] == BASELINE) & (group["status"] == "ok")].drop_duplicates("job_id")
     counts = chosen.loc[chosen["detail"].fillna("") != "", "detail"].value_counts()
+    shares = [f"{name} in {n} of {len(chosen)} jobs" for name, n in counts.items()]
     return TaskTable(
         task=task,
         preset=preset,
         version=int(group["task_version"].iloc[0]),
         units=units,
+        draws=tuple(sorted({draw for draw in draws if draw is not None})),
         seeds=seeds,
-        primary={str(metric): str(better) for metric, better in primary.items()},
-        baseline=", ".join(f"{name} in {count} of {len(chosen)} jobs" for name, count in counts.items()),
+        primary=primary,
+        two_sided=two_sided,
+        baseline=", ".join(shares) if len(shares) > 1 else "".join(map(str, counts.index)),
         comparison=found,
         frame=frame.drop(columns="n_ok").reset_index(drop=True),
+        core_seconds=_seconds(group),
         notes=tuple(notes),
     )
 
@@ -226,28 +252,26 @@ def _suite_table(preset: str, tables: list[TaskTable]) -> SuiteTable:
     found = compare_suite({table.task: table.comparison for table in tables}, roles)
     frame = found.frame.rename(columns={"n_units": "n_tasks"}).rename_axis("method").reset_index()
     frame.insert(1, "role", frame["method"].map(roles))
-    frame = frame.sort_values(["score", "method"], ascending=[False, True], na_position="last", ignore_index=True)
+    frame = frame.sort_values(["relative_error", "method"], na_position="last", ignore_index=True)
     notes = list(found.notes)
-    some = frame[(frame["n_tasks"] > 0) & (frame["n_tasks"] < len(found.scored_on))]
+    tasks = tuple(str(task) for task in found.units.columns)
+    some = frame[(frame["role"] == "method") & (frame["n_tasks"] > 0) & (frame["n_tasks"] < len(tasks))]
     if len(some):
         each = ", ".join(f"{method} ({n})" for method, n in zip(some["method"], some["n_tasks"], strict=True))
         notes.append(
-            f"scored on fewer than {len(found.scored_on)} tasks, so that the score is not like for like with the "
-            f"others' and the rank is over the tasks that each pair shares: {each}"
+            f"on fewer than {len(tasks)} tasks, so that the mean is not like for like with the others'; verdicts are "
+            f"over the tasks that each pair shares: {each}"
         )
-    return SuiteTable(preset, found.scored_on, found, frame, tuple(notes))
+    return SuiteTable(preset, tasks, found, frame, tuple(notes))
 
 
 def _values(
     group: pd.DataFrame, methods: list[str], units: list[str], seeds: list[int], metrics: list[str], notes: list[str]
-) -> tuple[Array, NDArray[np.bool_]]:
-    """Values (n_methods, n_units, n_seeds, n_metrics), NaN where there is none, and which jobs were tried."""
+) -> Array:
+    """Values (n_methods, n_units, n_seeds, n_metrics), NaN where there is none."""
     place = {name: pd.Index(labels) for name, labels in (("method", methods), ("unit", units), ("seed", seeds))}
-    tried = np.zeros([len(index) for index in place.values()], dtype=bool)
-    run = group[group["status"] != "skipped"]
-    tried[tuple(index.get_indexer(pd.Index(run[name])) for name, index in place.items())] = True
     ok = group[(group["status"] == "ok") & group["metric"].isin(metrics)]
-    values = np.full((*tried.shape, len(metrics)), np.nan)
+    values = np.full((*(len(index) for index in place.values()), len(metrics)), np.nan)
     at = [index.get_indexer(pd.Index(ok[name])) for name, index in place.items()]
     values[(*at, pd.Index(metrics).get_indexer(pd.Index(ok["metric"])))] = ok["value"].astype(float)
     values[~np.isfinite(values)] = np.nan
@@ -255,31 +279,34 @@ def _values(
     for (method, metric), rows in undefined.groupby(["method", "metric"], sort=False):
         n_jobs = int(((ok["method"] == method) & (ok["metric"] == metric)).sum())
         notes.append(f"{metric} of {method} is undefined in {len(rows)} of {n_jobs} ok jobs")
-    return values, tried
+    return values
+
+
+def _seconds(group: pd.DataFrame) -> float:
+    """Seconds between start and end of all jobs, which have a core each."""
+    jobs = group.drop_duplicates("job_id")
+    started, finished = (pd.to_datetime(jobs[name], utc=True, format="ISO8601") for name in ("started", "finished"))
+    return float((finished - started).dt.total_seconds().sum())
 
 
 def _say_what_is_missing(found: Comparison, values: Array, notes: list[str]) -> None:
-    """Notes on methods that are scored on less than the others, and on few units."""
-    if not found.scored_on:
-        return
+    """Notes on methods that have fewer units than others."""
     n_units = int(found.frame["n_units"].max())
     for m, (method, row) in enumerate(found.frame.iterrows()):
-        if not np.isfinite(values[m]).any():
+        if not np.isfinite(values[m]).any() or not n_units:
             continue  # its coverage says so
         if row["reason"]:
-            notes.append(f"{method} has no score: {row['reason']}")
+            notes.append(f"{method} has no relative error: {row['reason']}")
         elif row["n_units"] < n_units:
             notes.append(
-                f"{method} is scored on {row['n_units']} of {n_units} units: its score is not like for like with the "
-                "others', its rank is over the units that each pair shares"
+                f"{method} has {row['n_units']} of {n_units} units: its relative error is not like for like with the "
+                "others', its verdicts are over the units that each pair shares"
             )
-    if n_units == 1:
-        notes.append("one unit: no interval, and nothing can be said about units not tried")
-    elif 1 < n_units < MIN_BOOTSTRAP_UNITS:
-        notes.append(f"{n_units} units, too few for a bootstrap: Student intervals on the linearised score")
 
 
-def _say_what_is_thin(frame: pd.DataFrame, metrics: list[str], n_seeds: int, notes: list[str]) -> None:
+def _say_what_is_thin(
+    frame: pd.DataFrame, metrics: list[str], found: Comparison, n_seeds: int, one_fit: bool, notes: list[str]
+) -> None:
     methods = frame[frame["role"] == "method"]
     done = methods[methods["n_ok"] > 0]
     if done.empty:
@@ -290,8 +317,10 @@ def _say_what_is_thin(frame: pd.DataFrame, metrics: list[str], n_seeds: int, not
         for metric in metrics:
             if done[metric].count() > 1 and done[metric].nunique() == 1:
                 notes.append(f"{metric} is the same for all methods: it tells none apart")
-    if n_seeds == 1:
-        notes.append("one seed: the spread over seeds is not known")
+    if found.power.replicates == 1:
+        notes.append("one replicate: no interval and no verdict, and nothing can be said about what was not tried")
+    elif one_fit and n_seeds == 1 and found.samples is not None and len(set(found.samples.draws)) == 1:
+        notes.append("one seed, and all units from one fit: what another fit would give is not in the intervals")
 
 
 def _jobs(rows: pd.DataFrame) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from leaderboard import statistics
-from leaderboard.table import ORACLE, TUNED, Leaderboard
+from leaderboard.comparison import Samples
+from leaderboard.table import ORACLE, TUNED, Leaderboard, TaskTable
 
 COLUMNS = (
     "task", "preset", "method", "n_units", "default", "tuned", "gain", "gain_low", "gain_high", "oracle", "left",
@@ -19,9 +20,10 @@ COLUMNS = (
 #: The task of the rows that are means over tasks.
 ALL_TASKS = "all tasks"
 HOW_TO_READ_TUNING = (
-    "*default*, *tuned*, *oracle*: scores on the units that have all three; *gain*: tuned − default, *left*: oracle − "
-    "tuned, paired by unit, with 95 % intervals over units (for all tasks over data sets). *place*: by score among the "
-    "methods that were tuned on as many units (for all tasks: tasks) as any, each at its defaults, then each tuned."
+    "*default*, *tuned*, *oracle*: relative errors on the units that have all three; *gain*: error of tuned ÷ default, "
+    "*left*: oracle ÷ tuned, paired by unit, with 95 % intervals as in the task's table (for all tasks: geometric "
+    "means over these tasks). *place*: by relative error among the methods that were tuned on as many units (for all "
+    "tasks: tasks) as any, each at its defaults, then each tuned."
 )
 
 
@@ -33,41 +35,47 @@ def tuning(leaderboard: Leaderboard) -> pd.DataFrame:
     pandas.DataFrame
         Columns :data:`COLUMNS`; the means over tasks first. Empty where nothing was tuned.
     """
-    rows = []
-    for table in leaderboard.tasks:
-        rows += _compared(table.task, table.preset, table.comparison.unit_scores, None)
+    rows = [row for table in leaderboard.tasks for row in _rows(table.task, table.preset, [table])]
     for suite in leaderboard.suites:
-        scores = suite.comparison.unit_scores
-        if scores.columns.nlevels > 1:
-            sets = {task: task.partition("/")[2] or task for task in scores.columns.get_level_values(0)}
-            by_task = scores.T.groupby(level=0, sort=False).mean().T
-            rows = _compared(ALL_TASKS, suite.preset, by_task, sets) + rows
+        rows = _rows(ALL_TASKS, suite.preset, [t for t in leaderboard.tasks if t.preset == suite.preset]) + rows
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     of_table = [frame["task"], frame["preset"]]
     # a mean over fewer units, or tasks, may be of easier ones: it has no place among the others
     whole = frame["n_units"] == frame["n_units"].groupby(of_table, sort=False).transform("max")
-    for column, score in (("place", "default"), ("place_tuned", "tuned")):
-        frame[column] = frame[score].where(whole).groupby(of_table, sort=False).rank(ascending=False)
+    for column, error in (("place", "default"), ("place_tuned", "tuned")):
+        frame[column] = frame[error].where(whole).groupby(of_table, sort=False).rank()
     return frame
 
 
-def _compared(task: str, preset: str, scores: pd.DataFrame, sets: dict[str, str] | None) -> list[dict[str, object]]:
-    """Rows from scores, methods × units; ``sets`` groups units that are no independent replicates."""
+def _rows(task: str, preset: str, tables: list[TaskTable]) -> list[dict[str, object]]:
+    names = dict.fromkeys(name for table in tables for name in table.comparison.frame.index)
     rows = []
-    for method in [str(name) for name in scores.index if f"{name}{TUNED}" in scores.index]:
-        three = scores.reindex([method, method + TUNED, method + ORACLE]).dropna(axis=1)
-        if three.empty:
+    for method in [name for name in names if f"{name}{TUNED}" in names]:
+        three = [one for table in tables if (one := _three(table, method)) is not None]
+        if not three:
             continue
-        default, tuned, oracle = three.to_numpy(float)
-        row: dict[str, object] = {"task": task, "preset": preset, "method": method, "n_units": three.shape[1]}
-        row |= {"default": default.mean(), "tuned": tuned.mean(), "oracle": oracle.mean()}
-        groups = np.array([sets[str(name)] if sets else str(name) for name in three.columns])
-        for name, difference in (("gain", tuned - default), ("left", oracle - tuned)):
-            means = pd.Series(difference).groupby(groups).agg(["sum", "count"]).to_numpy(float)
-            found = statistics.ratio_of_means(means[:, [0]], means[:, [1]])
-            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        means = statistics.average([one.block(one.values).means() for one in three])
+        differences = [np.stack([one.values[1] - one.values[0], one.values[2] - one.values[1]]) for one in three]
+        blocks = [one.block(both) for one, both in zip(three, differences, strict=True)]
+        found = statistics.average([block.means() for block in blocks])
+        low, high = found.interval()
+        n_units = len(three) if task == ALL_TASKS else int(np.isfinite(three[0].values[0]).any(axis=1).sum())
+        row: dict[str, object] = {"task": task, "preset": preset, "method": method, "n_units": n_units}
+        row |= dict(zip(("default", "tuned", "oracle"), np.exp(means.value), strict=True))
+        for k, name in enumerate(("gain", "left")):
+            row |= {name: np.exp(found.value[k]), f"{name}_low": np.exp(low[k]), f"{name}_high": np.exp(high[k])}
         rows.append(row)
     return rows
+
+
+def _three(table: TaskTable, method: str) -> Samples | None:
+    """Return the samples of default, tuned and oracle where all three are; None where there are none."""
+    names, samples = list(table.comparison.frame.index), table.comparison.samples
+    if samples is None or not {method + TUNED, method + ORACLE, method} <= set(names):
+        return None
+    values = samples.values[[names.index(method + end) for end in ("", TUNED, ORACLE)]]
+    values = np.where(np.isfinite(values).all(axis=0), values, np.nan)
+    return Samples(values, samples.draws, samples.one_fit) if np.isfinite(values).any() else None
 
 
 def tuning_sentence(frame: pd.DataFrame) -> str:
@@ -76,12 +84,12 @@ def tuning_sentence(frame: pd.DataFrame) -> str:
         return ""
     task = str(frame["task"].iloc[0])  # all tasks, where there are several
     frame = frame[frame["task"] == task]
-    gained, lost = frame[frame["gain_low"] > 0], frame[frame["gain_high"] < 0]
-    best = frame.sort_values("gain").iloc[-1]
+    helped, harmed = frame[frame["gain_high"] < 1], frame[frame["gain_low"] > 1]
+    best = frame.sort_values("gain").iloc[0]
     placed = frame.dropna(subset=["place"])
     moved = placed[placed["place"] != placed["place_tuned"]]
-    said = f"Tuning without the held-out unit gains {frame['gain'].median():+.2f} (median of {len(frame)} methods) on "
-    said += f"{task}, most for {best['method']} ({best['gain']:+.2f})"
-    said += f"; beyond the interval it helps {len(gained)} and harms {len(lost)}"
+    said = f"Tuning without the held-out unit leaves {frame['gain'].median():.2f} of the error (median of {len(frame)} "
+    said += f"methods) on {task}, least for {best['method']} ({best['gain']:.2f})"
+    said += f"; beyond the interval it helps {len(helped)} and harms {len(harmed)}"
     said += f"; {len(moved)} of {len(placed)} change places" if len(placed) > 1 else ""
-    return said + f"; the best that was tried for each unit (oracle) is {frame['left'].median():+.2f} further."
+    return said + f"; the best that was tried for each unit (oracle) leaves {frame['left'].median():.2f} of that."

@@ -9,31 +9,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leaderboard.comparison import BASELINE, CEILING, FLOOR
-from leaderboard.statistics import MIN_BOOTSTRAP_UNITS, N_RESAMPLES
+from leaderboard.comparison import BASELINE, CEILING, FLOOR, STRUCTURE, Power
+from leaderboard.sentences import answers, replicates
 from leaderboard.table import Leaderboard, SuiteTable, TaskTable
 from leaderboard.tuning import HOW_TO_READ_TUNING, tuning, tuning_sentence
 
 DASH = "—"
+ARROWS = {"higher": "↑", "lower": "↓"}
 MAX_NAMES = 12
 _TABLE_KEY = ["task", "preset", "task_version"]
 HOW_TO_READ = (
-    f"Score: every primary metric scaled so that {FLOOR} is 0 and {CEILING} is 1 (ratio of means over "
-    "held-out units, not clipped), then averaged over the primary metrics that tell the two apart on the task; "
-    "differences are on the same scale and paired by unit. Brackets: 95 % interval over held-out units, from a paired "
-    f"bootstrap ({N_RESAMPLES:,} resamples, expanded percentiles), Student's below {MIN_BOOTSTRAP_UNITS} units, none "
-    "with one. Coverage: ok jobs of planned jobs; a job that is not ok never counts as a score. "
-    f"{DASH}: not defined, see the notes below the table.",
-    f"*p*: two-sided, of the difference to {BASELINE}, Holm-adjusted over the methods of the table. *MDD*: minimum "
-    f"detectable difference to {BASELINE} (80 % power, 5 % two-sided, unadjusted). *Rank*: 95 % interval of the rank "
-    "among the methods, each pair compared over the units that both have, then the tie group: within a group no method "
-    "is shown to be worse than its best (Holm-adjusted over all pairs). *Seed SD*: standard deviation of one job's "
-    "score over seeds.",
+    f"*Relative error*: a method's error divided by that of the task's best simple method ({BASELINE}) on the same "
+    "held-out cells; 1 is no better, .5 is half its error. The error of a metric is its distance from its best "
+    "possible value. It is the geometric mean over units, then over draws of the simulator; where a task needs both of "
+    "its primary metrics, that of the metric in which the method is worse. Brackets: 95 % interval over draws, on real "
+    "data over held-out units (wider there, as their fits share training cells).",
+    "*Verdict* against the baseline, corrected for all comparisons of the table: *better*, *worse*, *equivalent* "
+    "(surely within 5 %), else *undecided*; a method marked ● is among the best: nothing is shown to beat it. "
+    f"*P(better)*: probability that the true relative error is below 1. {FLOOR}: knows nothing; {CEILING}: the best in "
+    f"reach; {STRUCTURE}: is handed the true structure of the simulation. Coverage: ok jobs of planned jobs; a job "
+    f"that is not ok never counts. {DASH}: not defined, see the notes below the table.",
 )
 HOW_TO_READ_SUITE = (
-    "Every task counts the same; intervals and tests are over data sets as they are over units in a task's table. IQM: "
-    "interquartile mean over tasks × units. *Without one*, *reweighted*: ranks with any one task left out, and 95 % of "
-    "ranks with random weights of tasks. *Worst case*: rank when a job that failed counts as the worst of all."
+    "The geometric mean of the relative errors over the tasks that a method has. The first interval is for *these "
+    "tasks*, the second for *other tasks like them* (Student's over tasks). Two methods are compared over the tasks "
+    "that both have."
 )
 
 
@@ -46,7 +46,7 @@ def to_markdown(leaderboard: Leaderboard, title: str, header_lines: Sequence[str
     """
     blocks = [f"# {escape(title)}", *map(escape, header_lines)]
     if leaderboard.tasks:
-        blocks += HOW_TO_READ
+        blocks += ["\n".join(f"- {escape(line)}" for line in answers(leaderboard)), *HOW_TO_READ]
     else:
         blocks += map(escape, leaderboard.notes)
     for suite in leaderboard.suites:
@@ -93,12 +93,15 @@ def to_json(leaderboard: Leaderboard, header_lines: Sequence[str] = ()) -> str:
             "preset": table.preset,
             "task_version": table.version,
             "units": list(table.units),
+            "draws": list(table.draws),
             "seeds": [int(seed) for seed in table.seeds],
             "primary": table.primary,
-            "scored_on": list(table.comparison.scored_on),
+            "two_sided": table.two_sided,
             "baseline": table.baseline,
             "methods": _records(table.frame),
-            "wins": _square(table.comparison.wins),
+            "pairs": _records(table.comparison.pairs),
+            "power": _power(table.comparison.power),
+            "core_seconds": _plain(table.core_seconds),
             "notes": list(table.notes),
         }
         for table in leaderboard.tasks
@@ -108,13 +111,15 @@ def to_json(leaderboard: Leaderboard, header_lines: Sequence[str] = ()) -> str:
             "preset": suite.preset,
             "tasks": list(suite.tasks),
             "methods": _records(suite.frame),
-            "wins": _square(suite.comparison.wins),
+            "pairs": _records(suite.comparison.pairs),
+            "power": _power(suite.comparison.power),
             "notes": list(suite.notes),
         }
         for suite in leaderboard.suites
     ]
     content = {
         "about": list(header_lines),
+        "answers": answers(leaderboard),
         "suites": suites,
         "tasks": tasks,
         "tuning": _records(tuning(leaderboard)),
@@ -130,15 +135,13 @@ def to_latex(leaderboard: Leaderboard, header_lines: Sequence[str] = ()) -> str:
     blocks = ["% needs \\usepackage{booktabs}", *(f"% {' '.join(line.split())}" for line in header_lines)]
     for suite in leaderboard.suites:
         text = pd.DataFrame({"method": suite.frame["method"]})
-        text["mean score"] = with_interval(suite.frame, "score", "low", "high")
         _add_comparison(text, suite.frame)
         blocks.append(_latex_table(text, f"All tasks ({suite.preset}).", f"suite-{suite.preset}"))
     for table in leaderboard.tasks:
         text = pd.DataFrame({"method": table.frame["method"]})
-        text["score"] = with_interval(table.frame, "score", "low", "high")
         _add_comparison(text, table.frame)
         text["coverage"] = table.frame["coverage"]
-        caption = f"{table.task} ({table.preset}), {len(table.units)} held-out units, {len(table.seeds)} seeds."
+        caption = f"{table.task} ({table.preset}), {replicates(table)}, {len(table.seeds)} seeds."
         blocks.append(_latex_table(text, caption, f"{table.task}-{table.preset}"))
     return "\n\n".join(blocks) + "\n"
 
@@ -170,12 +173,8 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _square(matrix: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """A method × method matrix by names."""
-    return {
-        str(row): {str(column): _plain(value) for column, value in values.items()}
-        for row, values in matrix.to_dict("index").items()
-    }
+def _power(power: Power) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in vars(power).items()}
 
 
 def _plain(value: Any) -> Any:
@@ -196,43 +195,62 @@ def escape(text: Any) -> str:
 def _task_blocks(table: TaskTable) -> list[str]:
     names = ", ".join(table.units[:MAX_NAMES])
     more = f" and {len(table.units) - MAX_NAMES} more" if len(table.units) > MAX_NAMES else ""
-    arrows = {metric: "↑" if better == "higher" else "↓" for metric, better in table.primary.items()}
-    metrics = ", ".join(f"{metric} {arrow}" for metric, arrow in arrows.items())
-    chosen = f" (chosen: {escape(table.baseline)})" if table.baseline else ""
     text = pd.DataFrame({"method": _method_names(table.frame)})
-    for metric, arrow in arrows.items():
-        text[f"{escape(metric)} {arrow}"] = table.frame[metric].map(raw)
-    text["score [95 %]"] = with_interval(table.frame, "score", "low", "high")
     _add_comparison(text, table.frame)
+    for metric, better in table.primary.items():
+        text[f"{escape(metric)} {ARROWS[better]}"] = table.frame[metric].map(raw)
     text["coverage"] = table.frame["coverage"]
     text["fit, s"] = table.frame["fit_seconds"].map(raw)
     text["memory, MB"] = table.frame["peak_memory_mb"].map(lambda value: fixed(value, 0))
     blocks = [
         f"## {escape(table.task)} ({escape(table.preset)})",
-        f"Held out, one at a time: {len(table.units)} unit{'' if len(table.units) == 1 else 's'}"
-        f" ({escape(names or 'none')}{more}); {len(table.seeds)} seed{'' if len(table.seeds) == 1 else 's'}; "
-        f"task version {table.version}. Primary: {escape(metrics)}.",
+        f"Held out: {len(table.units)} unit{'' if len(table.units) == 1 else 's'} ({escape(names or 'none')}{more}); "
+        f"intervals over {table.replicates}; {len(table.seeds)} seed{'' if len(table.seeds) == 1 else 's'}; "
+        f"task version {table.version}. Primary: {escape(primaries(table))}. Baseline: "
+        f"{escape(table.baseline or 'as the task defines it')}. {escape(costs(table))}",
         _pipe_table(text, ["left"] + ["right"] * (text.shape[1] - 1)),
-        f"*References*: {FLOOR} = information-free, scaled 0; {CEILING} = ceiling, scaled 1; "
-        f"{BASELINE} = strongest simple baseline{chosen}.",
     ]
     if table.notes:
         blocks.append("\n".join(f"- {escape(note)}" for note in table.notes))
     return blocks
 
 
+def primaries(table: TaskTable) -> str:
+    """The primary metrics of a task, with which way is better."""
+    names = [f"{metric} {ARROWS[better]}" for metric, better in table.primary.items()]
+    both = " (the worse one counts)" if table.two_sided else ""
+    return (", ".join(names) or "none") + both
+
+
+def costs(table: TaskTable) -> str:
+    """What the task tells for its cost, in words; empty where it tells nothing."""
+    power = table.comparison.power
+    if not np.isfinite(power.detectable):
+        return ""
+    hours = table.core_seconds / 3600
+    spent = f" in {hours:.2f} core-hours ({power.resolved / hours:.0f} an hour)" if hours > 0 else ""
+    needed = power.replicates_for_10_percent
+    more = (
+        f"; {np.ceil(needed):,.0f} {'draws' if len(table.draws) > 1 else 'units'} would tell .90"
+        if needed < 1e6
+        else ""
+    )
+    room = f"; room to the ceiling: {power.room:.1f} such steps" if np.isfinite(power.room) else ""
+    return (
+        f"Tells a relative error of {power.detectable:.2f} or less from 1{room}{more}; {power.resolved} of "
+        f"{power.n_pairs} pairs told apart{spent}."
+    )
+
+
 def _suite_blocks(suite: SuiteTable) -> list[str]:
     notes = "\n".join(f"- {escape(note)}" for note in suite.notes)
     heading = f"## Suite ({escape(suite.preset)})"
-    if suite.frame["score"].isna().all():
+    if suite.frame["relative_error"].isna().all():
         return [heading, notes]
     text = pd.DataFrame({"method": _method_names(suite.frame)})
-    text["mean score [95 %]"] = with_interval(suite.frame, "score", "low", "high")
-    text["IQM [95 %]"] = with_interval(suite.frame, "iqm", "iqm_low", "iqm_high")
     _add_comparison(text, suite.frame)
-    for column, name in (("without one", "rank_without"), ("reweighted", "rank_weights")):
-        text[column] = spans(suite.frame[f"{name}_low"], suite.frame[f"{name}_high"])
-    text["worst case"] = spans(suite.frame["rank_worst_case"], suite.frame["rank_worst_case"])
+    others = suite.frame.assign(others=suite.frame["relative_error"])
+    text.insert(2, "other tasks [95 %]", with_interval(others, "others", "others_low", "others_high"))
     text["tasks"] = suite.frame["n_tasks"].astype(str)
     blocks = [
         heading,
@@ -256,17 +274,31 @@ def _tuning_text(tuned: pd.DataFrame) -> str:
 
 
 def _add_comparison(text: pd.DataFrame, frame: pd.DataFrame) -> None:
-    """Add the columns that tasks and suite share, from the difference to the baseline on."""
-    difference = ("difference", "difference_low", "difference_high")
-    text[f"score − {BASELINE} [95 %]"] = with_interval(frame, *difference)
-    text["p"] = frame["p_holm"].map(p_value)
-    text["MDD"] = frame["mdd"].map(lambda value: fixed(value, 2))
-    has_interval = frame["rank_low"].notna()
-    ranks = spans(
-        frame["rank_low"].where(has_interval, frame["rank"]), frame["rank_high"].where(has_interval, frame["rank"])
+    """Add the columns that tasks and suite share."""
+    text["relative error [95 %]"] = with_interval(frame, "relative_error", "low", "high")
+    text["verdict"] = verdicts(frame)
+    text["P(better)"] = frame["p_better"].map(probability)
+    text["p"] = frame["p"].map(p_value)
+    text["rank"] = spans(frame["rank_low"], frame["rank_high"])
+
+
+def verdicts(frame: pd.DataFrame) -> list[str]:
+    """The verdicts against the baseline; ● marks the methods that nothing is shown to beat."""
+    pairs = zip(frame["verdict"], frame["best"].astype(bool), strict=True)
+    return [f"{verdict}{' ●' if best else ''}".strip() or DASH for verdict, best in pairs]
+
+
+def probability(value: float) -> str:
+    """A probability in two decimals, never rounded to certainty."""
+    return (
+        DASH
+        if not np.isfinite(value)
+        else "> .99"
+        if value > 0.99
+        else "< .01"
+        if value < 0.01
+        else fixed(value, 2)[1:]
     )
-    text["rank"] = [f"{rank} {group}".strip() for rank, group in zip(ranks, frame["tie_group"], strict=True)]
-    text["seed SD"] = frame["seed_sd"].map(lambda value: fixed(value, 3))
 
 
 def spans(low: pd.Series, high: pd.Series) -> list[str]:

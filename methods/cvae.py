@@ -155,7 +155,7 @@ class TrVAE(MMDCVAE):
         """Return the environments' numbers."""
         return environment_numbers(data, self.where)
 
-    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
+    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int | Tensor) -> dict[str, Tensor]:
         """Return the squared error in units of X, times η, and the penalties."""
         terms = super().loss_terms(network, minibatch, epoch)
         unit = network["observation"].scaler.std.square()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from methods.base import column, key, require_trained, searched
-from methods.neural import NeuralMethod, environment_numbers, seeded
+from methods.neural import NeuralMethod, environment_numbers, in_blocks, seeded
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -109,6 +109,8 @@ class LORD(NeuralMethod):
         schedule = replace(schedule, learning_rate=config.encoder_learning_rate, validation=config.validation)
         encoded = train(_Encoders(config), self.network, tensors, schedule, seed, self.name, None, numbers)
         self.history = {f"codes_{term}": curve for term, curve in optimised.history.items()} | encoded.history
+        for remark in filter(None, (optimised.remark, encoded.remark)):
+            self.note(remark)
         self.note(f"stage 1 stopped: {optimised.stopped}")
         self.note(f"stage 2 stopped: {encoded.stopped}")
         codes = tensors["content"].cpu().numpy()
@@ -154,13 +156,14 @@ class LORD(NeuralMethod):
         """Return content and class codes, as the encoders give them."""
         import torch
 
-        observed = self.network["observation"]
+        observed, encoders = self.network["observation"], ("content_encoder", "class_encoder")
+        found = []
         with torch.no_grad():
-            x = observed.network_input(observed.tensors(data))
-            return {
-                "shared": self.network["content_encoder"](x)[0].cpu().numpy(),
-                "private": self.network["class_encoder"](x)[0].cpu().numpy(),
-            }
+            for part in in_blocks(data):
+                x = observed.network_input(observed.tensors(part))
+                found.append([self.network[encoder](x)[0].cpu().numpy() for encoder in encoders])
+        shared, private = (np.concatenate(codes) for codes in zip(*found, strict=True))
+        return {"shared": shared, "private": private}
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return the expression (n_cells, n_genes) expected of ``data``'s cells in class ``target_environment``."""
@@ -197,7 +200,7 @@ class _Latents:
             {"params": codes, "betas": BETAS, "lr": self.config.latent_learning_rate},
         ]
 
-    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
+    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int | Tensor) -> dict[str, Tensor]:
         """Return the reconstruction from the noisy content, and the decay of the content, means over cells."""
         import torch
 
@@ -221,7 +224,7 @@ class _Encoders:
         parameters = [p for name, p in network.named_parameters() if not name.startswith("class.")]
         return [{"params": parameters, "betas": BETAS}]
 
-    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
+    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int | Tensor) -> dict[str, Tensor]:
         """Return the reconstruction from encoded codes, and their distance from stage 1's codes, means over cells."""
         import torch
 

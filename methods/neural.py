@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,10 @@ from methods.nn import ACTIVATIONS, LIKELIHOODS, NORMS
 if TYPE_CHECKING:
     from anndata import AnnData
     from torch import Tensor, nn
+
+
+#: Cells that are embedded or predicted at once; the layers of more cells could outgrow the memory.
+BLOCK = 16_384
 
 
 class NeuralMethod(Method):
@@ -112,16 +117,25 @@ class NeuralMethod(Method):
         """
         import torch
 
-        observed = self.network["observation"]
+        observed, found = self.network["observation"], []
+        codes = np.ascontiguousarray(codes, dtype=np.float32)
+        starts = range(0, max(len(codes), 1), BLOCK)
         with torch.no_grad():
-            z = torch.from_numpy(np.ascontiguousarray(codes, dtype=np.float32)).to(self.where)
-            minibatch = None if data is None else observed.tensors(data)
-            return observed.expression(self.network["decoder"](z), minibatch).cpu().numpy()
+            for start, part in zip(starts, in_blocks(data) if data is not None else repeat(None), strict=False):
+                z = torch.from_numpy(codes[start : start + BLOCK]).to(self.where)
+                minibatch = None if part is None else observed.tensors(part)
+                found.append(observed.expression(self.network["decoder"](z), minibatch).cpu().numpy())
+        return np.concatenate(found)
 
     @property
     def where(self) -> Any:
         """The device of the network."""
         return next(self.network.parameters()).device
+
+
+def in_blocks(data: AnnData) -> list[AnnData]:
+    """Return the data in parts of at most :data:`BLOCK` cells, at least one part."""
+    return [data] if data.n_obs <= BLOCK else [data[i : i + BLOCK] for i in range(0, data.n_obs, BLOCK)]
 
 
 def environment_numbers(data: AnnData, where: Any) -> Tensor:

@@ -221,12 +221,12 @@ class SVAE(IVAE):
         """Return w times the KL, and the cost of the masks."""
         terms = super().penalties(forward)
         if len(self.environments):
-            terms["sparsity"] = self.cost_of_masks(forward.network["shifts"]["logit"], forward.epoch)
+            terms["sparsity"] = self.cost_of_masks(forward.network, forward.epoch)
         return terms
 
-    def cost_of_masks(self, logits: Tensor, epoch: int) -> Tensor:
+    def cost_of_masks(self, network: Any, epoch: int | Tensor) -> Tensor:
         """Return w times λ times the mean probability."""
-        return self.risen(epoch) * self.config.sparsity * logits.sigmoid().mean((-2, -1))
+        return self.risen(epoch) * self.config.sparsity * network["shifts"]["logit"].sigmoid().mean((-2, -1))
 
     def adapt(self, data: AnnData) -> Self:
         """Return a copy that also knows the environments of ``data``: shifts without a mask, and their targets."""
@@ -292,15 +292,25 @@ class SVAEPlus(SVAE):
         labels = column(data, "environment").tolist()
         self.cells_of = [labels.count(environment) for environment in self.environments]
 
+    def build(self, n_genes: int) -> nn.ModuleDict:
+        """Return the sVAE's network, and the number of cells of each perturbation."""
+        import torch
+
+        from methods.nn.networks import Constant
+
+        network = super().build(n_genes)
+        network["cells"] = Constant(torch.tensor(self.cells_of, dtype=torch.float32))
+        return network
+
     def strength(self, n_cells: Any) -> Any:
         """Return λ of perturbations by their number of cells."""
         return (self.config.sparsity * n_cells).clip(1.0)
 
-    def cost_of_masks(self, logits: Tensor, epoch: int) -> Tensor:
+    def cost_of_masks(self, network: Any, epoch: int | Tensor) -> Tensor:
         """Return minus the log prior of the probabilities, divided by the number of cells."""
         from methods.nn.penalties import log_beta
 
-        strength = self.strength(logits.new_tensor(self.cells_of)).unsqueeze(-1)
+        logits, strength = network["shifts"]["logit"], self.strength(network["cells"].value).unsqueeze(-1)
         return -self.risen(epoch) / self.n_cells * log_beta(logits, 1.0, strength).sum((-2, -1))
 
     def targets_of(self, codes: np.ndarray) -> np.ndarray:

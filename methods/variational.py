@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from methods.latent_arithmetic import LatentArithmetic
-from methods.neural import NeuralMethod
+from methods.neural import NeuralMethod, in_blocks
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from methods.nn.training import Adversary
 
-#: Cells that are embedded at once; the layers of more cells could outgrow the memory.
-BLOCK = 16_384
 #: Cells of a minibatch that are compared pair by pair; the pairs of more cells could outgrow the memory.
 MOST_PAIRED = 1024
 
@@ -34,7 +32,7 @@ class Forward:
     minibatch
         Tensors by name: those of the observation, of ``covariates`` and of ``supervision``.
     epoch
-        Index of the epoch, from 0; in validation the last possible epoch.
+        Index of the epoch, from 0; in validation the last possible epoch. A tensor () in a step that is recorded.
     mean, log_variance
         Parameters of q(z | x), each (n_cells, n_latent).
     z
@@ -47,7 +45,7 @@ class Forward:
 
     network: Any
     minibatch: Mapping[str, Tensor]
-    epoch: int
+    epoch: int | Tensor
     mean: Tensor
     log_variance: Tensor
     z: Tensor
@@ -112,9 +110,11 @@ class Variational(NeuralMethod):
         """Return :meth:`warmup`, shortened so that at least one epoch has the full weight."""
         return min(self.warmup(), self.config.max_epochs - 1)
 
-    def risen(self, epoch: int) -> float:
+    def risen(self, epoch: int | Tensor) -> float | Tensor:
         """Return the share in (0, 1] of its full value that a rising weight has in ``epoch``; it rises linearly."""
-        return min(1.0, (epoch + 1) / max(1, self.rising_epochs()))
+        share = (epoch + 1) / max(1, self.rising_epochs())
+        # a step that is recorded cannot ask which is less
+        return min(1.0, share) if isinstance(share, float) else share.clamp(max=1.0)
 
     def adversary(self, network: Any) -> Adversary | None:
         """Return the part that is trained against the rest of the network, by its own gradient steps; here none."""
@@ -164,7 +164,7 @@ class Variational(NeuralMethod):
         """Return the mean of p(z) for each cell, broadcast to (n_cells, n_latent); its covariance is I."""
         return 0.0
 
-    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
+    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int | Tensor) -> dict[str, Tensor]:
         """Return the reconstruction term and the penalties, each a mean over cells."""
         import torch
 
@@ -211,9 +211,8 @@ class Variational(NeuralMethod):
         import torch
 
         with torch.no_grad():
-            blocks = [data] if data.n_obs <= BLOCK else [data[i : i + BLOCK] for i in range(0, data.n_obs, BLOCK)]
-            codes = [self.posterior(self.network, self.tensors(block))[0].cpu().numpy() for block in blocks]
-            return np.concatenate(codes)
+            parts = (self.tensors(part) for part in in_blocks(data))
+            return np.concatenate([self.posterior(self.network, part)[0].cpu().numpy() for part in parts])
 
     def log_likelihood(self, data: AnnData, n_samples: int) -> np.ndarray:
         """Return the importance-weighted estimate of log p(x) of each cell (n_cells,), a lower bound on average.
@@ -222,25 +221,28 @@ class Variational(NeuralMethod):
         of X for continuous likelihoods and a probability of the counts for discrete ones. The draws have a fixed seed.
         """
         import torch
+
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            parts = (self.tensors(part) for part in in_blocks(data))
+            estimate = torch.cat([self._log_likelihood(part, n_samples) for part in parts])
+            return (estimate + self.network["observation"].log_volume()).cpu().numpy()
+
+    def _log_likelihood(self, minibatch: Mapping[str, Tensor], n_samples: int) -> Tensor:
+        import torch
         from torch.distributions import Normal
 
         network = self.network
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            minibatch = self.tensors(data)
-            mean, log_variance = self.posterior(network, minibatch)
-            posterior = Normal(mean, torch.exp(0.5 * log_variance))
-            prior = Normal(torch.zeros_like(mean) + self.prior_mean(network, minibatch), 1.0)
-            weights = []
-            for _ in range(n_samples):
-                # on the CPU, so that a GPU's generator is left alone
-                z = mean + posterior.scale * torch.randn(mean.shape).to(mean.device)
-                log_prob = network["observation"].log_prob(
-                    minibatch, network["decoder"](self.decoder_input(z, minibatch))
-                )
-                weights.append(log_prob + (prior.log_prob(z) - posterior.log_prob(z)).sum(-1))
-            estimate = torch.logsumexp(torch.stack(weights), 0) - np.log(n_samples)
-            return (estimate + network["observation"].log_volume()).cpu().numpy()
+        mean, log_variance = self.posterior(network, minibatch)
+        posterior = Normal(mean, torch.exp(0.5 * log_variance))
+        prior = Normal(torch.zeros_like(mean) + self.prior_mean(network, minibatch), 1.0)
+        weights = []
+        for _ in range(n_samples):
+            # on the CPU, so that a GPU's generator is left alone
+            z = mean + posterior.scale * torch.randn(mean.shape).to(mean.device)
+            log_prob = network["observation"].log_prob(minibatch, network["decoder"](self.decoder_input(z, minibatch)))
+            weights.append(log_prob + (prior.log_prob(z) - posterior.log_prob(z)).sum(-1))
+        return torch.logsumexp(torch.stack(weights), 0) - np.log(n_samples)
 
     # --- stacked fits
 

@@ -38,6 +38,8 @@ N_COMPONENTS = 50
 #: Most training cells that are reconstructed.
 MAX_CELLS = 500
 
+#: Most held-out and most training cells whose distances are taken.
+MAX_COMPARED = 1000
 #: Most points at which a decoder's curvature is taken, and most numbers in their Gram matrices (d = 20: 94 points).
 MAX_POINTS, MAX_NUMBERS = 200, 5_000_000
 
@@ -116,5 +118,5 @@ def distance_score(held_out: np.ndarray, training: np.ndarray) -> dict[str, floa
     It is the same for all methods of a unit: with the others' rows it tells whether a method fails where it is far.
     """
     rng = np.random.default_rng(88)
-    few, many = (x[np.sort(rng.permutation(len(x))[:most])] for x, most in ((held_out, 1000), (training, 5000)))
+    few, many = (x[np.sort(rng.permutation(len(x))[:MAX_COMPARED])] for x in (held_out, training))
     return scored(("ood_distance",), held_out=few, training=many)

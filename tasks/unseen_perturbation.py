@@ -14,7 +14,7 @@ from metrics.perturbation import deg_t_statistics
 from tasks.base import Fit, Reference, Task, scored
 from tasks.datasets.base import DataError, labels
 from tasks.datasets.reading import copies_of
-from tasks.latent_recovery import LatentRecovery
+from tasks.latent_recovery import SEEN, LatentRecovery
 from tasks.paired import PAIRED, distance_score, paired_scores
 from tasks.simulate.base import log1p_cp10k
 from tasks.simulate.sparse_shift import N_LAYERS, counted, decoded, latents_of
@@ -277,8 +277,8 @@ class FewShotPerturbation(Task):
     @cached_property
     def _new(self) -> list[str]:
         """All perturbations that latent-recovery holds out."""
-        training = self.training_data("", 0).obs[self.fields.environment]
-        return [str(name) for name in sorted(set(self.environments) - set(training))]
+        names = [str(name) for name in self.data.uns["perturbations"]]
+        return sorted(names[int(SEEN * len(names)) :])
 
     def training_data(self, unit: str, seed: int) -> AnnData:
         """Return what latent-recovery trains on."""

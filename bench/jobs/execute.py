@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -21,8 +24,11 @@ from bench.keep.store import Gathered, Store
 from bench.keep.tracking import Tracker, default_uri
 from bench.options import Options
 from bench.plan.cost import Estimate, tried
-from bench.plan.resources import devices, needs, share_mb
+from bench.plan.resources import device_of_fits, devices, needs, share_mb, uses_gpu
 from bench.records import Job, Plan, Result, Status
+
+#: Draws that a run of ``--minutes`` makes at most; the next ones are for development.
+MOST_DRAWS = 1000
 
 
 @dataclass
@@ -65,10 +71,34 @@ def carry_out(options: Options, console: Console, dry_run: bool = False) -> Done
         say_data(plan, own, console)
         if dry_run:
             todo = [job for job in plan.jobs if not job.skip and store.finished(job.id) is None]
-            say_plan(plan, todo, estimate_of(store, plan), options.n_workers, console)
+            say_plan(plan, todo, estimate_of(store, plan), options, console)
             return Done(plan, store, uri_of(options), None)
         executor = executor_for(options, plan.sizes, lambda: estimate_of(store, plan), console)
+        if options.spend:
+            plan = draw_by_draw(options, store, executor, index, console)
         return execute(plan, store, executor, options, console)
+
+
+def draw_by_draw(options: Options, store: Store, executor: Executor, index: dict[str, Any], console: Console) -> Plan:
+    """Run whole draws of all simulated tasks, one after another, until another one would take longer than is left.
+
+    Returns
+    -------
+    Plan
+        The plan of the draws that were run; all its jobs have results.
+    """
+    end, took = time.monotonic() + 60 * options.spend if options.spend else 0.0, 0.0
+    draws = list(options.draws or range(MOST_DRAWS))
+    for number in range(1, len(draws) + 1):
+        clock = time.monotonic()
+        if number > 1 and clock + took > end:
+            return options.plan(index, draws[: number - 1])
+        plan = options.plan(index, draws[:number])
+        run_jobs(plan.jobs, store, executor, partial(estimate_of, store, plan), console)
+        took = time.monotonic() - clock
+        said = f"draw {draws[number - 1]} ran {duration(took)}; {duration(max(end - time.monotonic(), 0.0))} left"
+        console.print(said, highlight=False)
+    return options.plan(index, draws)
 
 
 def uri_of(options: Options) -> str:
@@ -137,7 +167,7 @@ def execute(
         tracker.log(result)
 
     def on_plan(todo: Sequence[Job], estimate: Estimate) -> None:
-        say_plan(plan, todo, estimate, options.n_workers, console)
+        say_plan(plan, todo, estimate, options, console)
         if todo:
             gathered.clear()
 
@@ -162,8 +192,8 @@ def say_data(plan: Plan, own: Mapping[str, str] | None, console: Console) -> Non
         console.print(Text(line), soft_wrap=True)
 
 
-def say_plan(plan: Plan, todo: Sequence[Job], estimate: Estimate, n_workers: int, console: Console) -> None:
-    """Print the cross, what is skipped and why, and an estimate of time."""
+def say_plan(plan: Plan, todo: Sequence[Job], estimate: Estimate, options: Options, console: Console) -> None:
+    """Print the cross, what is skipped and why, which device fits take, and an estimate of time."""
     table = Table("task", "methods", "references", "units", "seeds", "jobs", "to run", box=None, pad_edge=False)
     by_task: dict[str, list[Job]] = {}
     for job in plan.jobs:
@@ -190,7 +220,9 @@ def say_plan(plan: Plan, todo: Sequence[Job], estimate: Estimate, n_workers: int
     for line in [*lines, *(f"{task}: {reason}" for task, reason in plan.absent.items())]:
         console.print(Text(f"skipped  {line}"), style="yellow", soft_wrap=True)
     if todo:
-        seconds, basis = estimate.total(todo, n_workers)
-        console.print(f"about {duration(seconds)}, {n_workers} jobs at a time ({basis})", highlight=False)
+        if options.executor != "slurm" and any(uses_gpu(job) for job in todo):
+            console.print(Text(device_of_fits(options.gpus)), soft_wrap=True)
+        seconds, basis = estimate.total(todo, options.n_workers)
+        console.print(f"about {duration(seconds)}, {options.n_workers} jobs at a time ({basis})", highlight=False)
     else:
         console.print("nothing to run: every job has its result", highlight=False)

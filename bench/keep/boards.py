@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -65,7 +65,7 @@ def write_leaderboard(
     """
     import leaderboard
 
-    board = _board(gathered, keep)
+    board = board_of(gathered, keep)
     header = [*header, *_made_at(board.rows)]
     curves, pictures = _of_all([one.curves for one in gathered]), _of_all([one.pictures for one in gathered])
     return board, leaderboard.write(board, directory, header, formats or leaderboard.DEFAULT_FORMATS, curves, pictures)
@@ -75,11 +75,12 @@ def leaderboard_json(gathered: Sequence[Gathered], header: Sequence[str], keep: 
     """Return what :func:`write_leaderboard` writes as ``leaderboard.json``."""
     import leaderboard
 
-    board = _board(gathered, keep)
+    board = board_of(gathered, keep)
     return leaderboard.to_json(board, [*header, *_made_at(board.rows)])
 
 
-def _board(gathered: Sequence[Gathered], keep: Callable[[str], bool]) -> Leaderboard:
+def board_of(gathered: Sequence[Gathered], keep: Callable[[str], bool] = lambda task: True) -> Leaderboard:
+    """Return the leaderboard of the results of out directories; see :func:`write_leaderboard`."""
     import leaderboard
 
     rows = _of_all([one.rows for one in gathered]).sort_values("finished", kind="stable", ignore_index=True)
@@ -109,34 +110,61 @@ def _of_all(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(kept)
 
 
-def print_leaderboard(board: Leaderboard, console: Console) -> None:
-    """Print one table a task: score with its interval, difference to the best simple baseline, rank, coverage, cost."""
-    from leaderboard.tuning import tuning, tuning_sentence
+def print_power(told: pd.DataFrame, to_come: pd.DataFrame | None, console: Console) -> None:
+    """Print what each task tells, and what a longer or shorter run would."""
+    from leaderboard.power import HOW_TO_READ
 
+    def shown(value: float, form: str = ".2f") -> str:
+        return "—" if value != value else format(value, form)
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("task", "over", "tells", "room", "for .90", "pairs told", "core-seconds", "pairs a core-hour"):
+        table.add_column(heading, justify="left" if heading in ("task", "over") else "right")
+    for row in told.to_dict("records"):
+        table.add_row(
+            Text(f"{row['task']} ({row['preset']})"),
+            row["replicates"],
+            shown(row["detectable"]),
+            shown(row["room"], ".1f"),
+            shown(row["replicates_for_10_percent"], ",.0f"),
+            f"{row['resolved']} of {row['pairs']}",
+            shown(row["core_seconds"], ",.0f"),
+            shown(row["pairs_per_core_hour"], ",.0f"),
+        )
+    console.print(table)
+    console.print(Text(HOW_TO_READ), style="dim", soft_wrap=True)
+    if to_come is None:
+        return
+    if to_come.empty:
+        console.print("no task has two draws, so that nothing can be said of more", highlight=False)
+    for row in to_come.to_dict("records"):
+        pairs = f"{row['resolved']} of {row['pairs']} pairs"
+        text = f"{row['task']}: {row['draws']} draws would tell {shown(row['detectable'])}, and {pairs}"
+        console.print(Text(text), soft_wrap=True)
+
+
+def print_leaderboard(board: Leaderboard, console: Console) -> None:
+    """Print the answers in words, a table for each task, and what cannot be concluded."""
+    from leaderboard.sentences import answers
+    from leaderboard.tuning import tuning, tuning_sentence
+    from leaderboard.writers import ARROWS, probability, verdicts, with_interval
+
+    for line in answers(board):
+        console.print(Text(line), style="bold", soft_wrap=True)
+    console.print()
     for one in board.tasks:
-        arrows = ", ".join(f"{name} {'↑' if better == 'higher' else '↓'}" for name, better in one.primary.items())
-        table = Table(title=f"{one.task} ({one.preset}): {arrows}", title_justify="left", box=None, pad_edge=False)
-        for heading in (
-            "method",
-            "score",
-            "95 % interval",
-            "− baseline",
-            "p",
-            "rank",
-            *one.primary,
-            "jobs",
-            "fit s",
-            "MB",
-        ):
+        table = Table(title=f"{one.task} ({one.preset})", title_justify="left", box=None, pad_edge=False)
+        primary = [f"{metric} {ARROWS[better]}" for metric, better in one.primary.items()]
+        for heading in ("method", "relative error [95 %]", "verdict", "P(better)", *primary, "jobs", "fit s", "MB"):
             table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=heading == "method")
-        for row in one.frame[one.frame["coverage"] != "skipped"].to_dict("records"):
+        frame = one.frame[one.frame["coverage"] != "skipped"]
+        columns = with_interval(frame, "relative_error", "low", "high"), verdicts(frame)
+        for row, error, verdict in zip(frame.to_dict("records"), *columns, strict=True):
             table.add_row(
                 Text(str(row["method"]), style="" if row["role"] == "method" else "italic"),
-                _number(row["score"]),
-                _interval(row["low"], row["high"]),
-                _number(row["difference"]),
-                _number(row["p_holm"]),
-                _rank(row),
+                error,
+                verdict,
+                probability(row["p_better"]),
                 *(_number(row[name]) for name in one.primary),
                 str(row["coverage"]),
                 _number(row["fit_seconds"], 1),
@@ -150,17 +178,5 @@ def print_leaderboard(board: Leaderboard, console: Console) -> None:
         console.print(Text(f"note  {note}"), style="dim", soft_wrap=True)
 
 
-def _rank(row: dict[Any, Any]) -> str:
-    """The interval of the rank, or the rank where there is none, and the tie group."""
-    low, high = (row[f"rank_{end}"] if row["rank_low"] == row["rank_low"] else row["rank"] for end in ("low", "high"))
-    if low != low:
-        return "—"
-    return f"{low:g}" + (f" to {high:g}" if high != low else "") + (f" {row['tie_group']}" if row["tie_group"] else "")
-
-
 def _number(value: float, digits: int = 3) -> str:
     return "—" if value != value or value in (float("inf"), float("-inf")) else f"{value:.{digits}f}"
-
-
-def _interval(low: float, high: float) -> str:
-    return "—" if low != low or high != high else f"{low:.3f} to {high:.3f}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 
 from bench.environment import THREADS
@@ -91,6 +93,23 @@ def devices(gpus: int | None) -> list[str] | None:
         raise PlanError(f"--resources gpus={gpus}: PyTorch sees {torch.cuda.device_count()} on this machine")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",")[:gpus] if visible else [str(device) for device in range(gpus)]
+
+
+def device_of_fits(gpus: int | None) -> str:
+    """Return in words where networks are fitted on this machine; the driver is asked, as PyTorch takes seconds.
+
+    Parameters
+    ----------
+    gpus
+        How many GPUs jobs share; None where each job sees what this process sees.
+    """
+    names: list[str] = []
+    if os.environ.get("CUDA_VISIBLE_DEVICES") != "" and gpus != 0:
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        with suppress(OSError, subprocess.SubprocessError):
+            said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
+            names = said.stdout.splitlines()[: gpus or None]
+    return f"networks are fitted on {', '.join(names) or 'the CPU'}"
 
 
 def _power(value: float, least: int) -> int:

@@ -267,7 +267,8 @@ def calibrate(
     outcome = Outcome(pd.DataFrame(), absent=dict(plan.absent))
     bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console)
     bar.disable = not console.is_terminal
-    at, task = ("", None), None
+    at: tuple[str, int | None] = ("", None)
+    task = None
     with bar:
         shown = bar.add_task("", total=len(baselines))
         for number, job in enumerate(sorted(baselines, key=lambda job: tasks.index(job.task)), 1):

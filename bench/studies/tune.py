@@ -1,10 +1,10 @@
 """Tuning: the same number of trials for every method, chosen without ever seeing the held-out unit.
 
 For each method, task and held-out unit there is one study. A trial is a configuration from the method's search space,
-scored on other units that are left out one at a time (:meth:`tasks.base.Task.inner`): on the very scale of the
-leaderboard, by the inner task's own floor and ceiling. A trial that is below the median of the earlier ones after the
-same inner units is given up. The first trial is the default, which is never given up, so that what is chosen is no
-worse there.
+scored on other units that are left out one at a time (:meth:`tasks.base.Task.inner`), by the logarithm of its error,
+as in the leaderboard; shares of the floor's error make metrics comparable. A trial that is below the median of the
+earlier ones after the same inner units is given up. The first trial is the default, which is never given up, so that
+what is chosen is no worse there.
 
 Trials are jobs like any others: each in a process of its own with its limits, kept on disk, so that an interrupted
 tuning goes on where it was. What was chosen becomes rows of the run beside the default's.
@@ -35,7 +35,7 @@ from bench.options import Options
 from bench.plan import method_config
 from bench.plan.cost import Estimate
 from bench.records import ORACLE, TUNED, Job, MethodSpec, Plan, PlanError, Result, Status
-from leaderboard.table import CEILING, FLOOR
+from leaderboard.table import FLOOR
 from methods import METHODS
 from methods.base import Search
 from methods.errors import ConfigError
@@ -62,8 +62,8 @@ class Study:
 
     Attributes
     ----------
-    default, floor, ceiling
-        The jobs of method, floor and ceiling on the unit, seed 0.
+    default, floor
+        The jobs of method and floor on the unit, seed 0.
     spec
         The method, with what the user fixed.
     space
@@ -72,20 +72,19 @@ class Study:
         The inner units, in the order in which trials meet them.
     trials
         Optuna's study.
-    ranges
-        Scores of floor and ceiling on each inner unit.
+    floors
+        Scores of the floor on each inner unit.
     lacking
         Why nothing can be chosen; empty where something can.
     """
 
     default: Job
     floor: Job
-    ceiling: Job
     spec: MethodSpec
     space: Mapping[str, Search]
     folds: tuple[str, ...]
     trials: Any = None
-    ranges: list[tuple[Scores, Scores]] = field(default_factory=list)
+    floors: list[Scores] = field(default_factory=list)
     lacking: str = ""
 
     @property
@@ -105,10 +104,9 @@ class Study:
         """Return the job that scores a configuration on an inner unit, or on the held-out one itself."""
         return replace(self.default, config=dict(config), inner=fold, stack=()).with_id()
 
-    def references(self, fold: str = "") -> tuple[Job, Job]:
-        """Return the jobs of floor and ceiling on an inner unit, or on the held-out one itself."""
-        first, second = (replace(job, inner=fold, stack=()).with_id() for job in (self.floor, self.ceiling))
-        return first, second
+    def floor_on(self, fold: str = "") -> Job:
+        """Return the floor's job on an inner unit, or on the held-out one itself."""
+        return replace(self.floor, inner=fold, stack=()).with_id()
 
     def config(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Return the default configuration with some values changed.
@@ -158,7 +156,7 @@ def studies_of(
         Facts about tasks, as for :func:`bench.plan.make_plan`; new ones are added in place.
     """
     by_label = {spec.label: spec for spec in specs}
-    references = {(job.method, job.task, job.unit): job for job in plan.jobs if job.role == "reference"}
+    floors = {(job.task, job.unit): job for job in plan.jobs if job.role == "reference" and job.method == FLOOR}
     found, without = list[Study](), dict[str, str]()
     tasks: dict[tuple[str, int | None], Task] = {}
     for job in plan.jobs:
@@ -178,8 +176,7 @@ def studies_of(
         except DataError as error:
             without[job.task] = str(error)
             continue
-        floor, ceiling = (references[name, job.task, job.unit] for name in (FLOOR, CEILING))
-        found.append(Study(job, floor, ceiling, spec, space, folds))
+        found.append(Study(job, floors[job.task, job.unit], spec, space, folds))
     return found, without
 
 
@@ -252,7 +249,7 @@ class Tuning:
         Each configuration is scored on the held-out unit too, for the oracle alone. This happens while the trial's fits
         are on disk: where no unit is ever in training, the score needs the same fits.
         """
-        self._score_references()
+        self._score_floors()
         able = [study for study in self.studies if not study.lacking]
         for number in range(n_trials):
             left = [study for study in able if len(study.ended()) <= number]
@@ -265,17 +262,14 @@ class Tuning:
         shutil.rmtree(self.store.fits, ignore_errors=True)
         return chosen
 
-    def _score_references(self) -> None:
-        results = self._results(job for study in self.studies for f in study.folds for job in study.references(f))
+    def _score_floors(self) -> None:
+        results = self._results(study.floor_on(fold) for study in self.studies for fold in study.folds)
         for study in self.studies:
             for fold in study.folds:
-                floor, ceiling = (results[job.id] for job in study.references(fold))
-                for result in (floor, ceiling):
-                    if result.status != Status.OK:
-                        study.lacking = f"{result.job.method} on inner unit {fold}: {result.status} {result.reason}"
-                study.ranges.append((floor.scores, ceiling.scores))
-            if not study.lacking and not _spans(study.default.task, study.ranges):
-                study.lacking = f"on its inner units {CEILING} is better than {FLOOR} in no primary metric"
+                result = results[study.floor_on(fold).id]
+                if result.status != Status.OK:
+                    study.lacking = f"{FLOOR} on inner unit {fold}: {result.status} {result.reason}"
+                study.floors.append(result.scores)
 
     def _trial(self, studies: Sequence[Study], number: int) -> tuple[Counter[str], list[Job]]:
         """Make one trial of each study, inner unit by inner unit.
@@ -309,7 +303,7 @@ class Tuning:
             for job, one in zip(jobs, running, strict=True):
                 (study, trial, config, scores), result = one, results[job.id]
                 scores.append(result.scores)
-                value = scaled(study.default.task, scores, study.ranges)
+                value = skill(study.default.task, scores, study.floors)
                 if result.status != Status.OK or not np.isfinite(value):
                     reason = result.reason or "a primary metric has no value"
                     lose(study, trial, f"inner unit {job.inner}: {result.status} {reason}")
@@ -342,12 +336,8 @@ class Tuning:
         }
         results = self._results(
             [study.job(config) for study in studies for config in tried[study.name].values()]
-            + [job for study in studies for job in study.references()]
+            + [study.floor_on() for study in studies]
         )
-        ranges: dict[str, dict[str, tuple[Scores, Scores]]] = {}
-        for study in studies:
-            floor, ceiling = (results[job.id].scores for job in study.references())
-            ranges.setdefault(study.default.task, {})[study.default.unit] = floor, ceiling
         chosen = []
         for study in studies:
             complete = study.trials.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
@@ -355,11 +345,11 @@ class Tuning:
                 study.lacking = "no trial ended well"
                 continue
             best = max(complete, key=lambda trial: (trial.value, -trial.number)).number
-            of_task, here = ranges[study.default.task], tried[study.name]
-            # the unit's own range first, so that it is the one that the unit's score is measured from
-            own = [of_task[study.default.unit], *(one for unit, one in of_task.items() if unit != study.default.unit)]
-            scores = {n: results[study.job(config).id].scores for n, config in here.items()}
-            values = {n: scaled(study.default.task, [one], own) for n, one in scores.items()}
+            here, floor = tried[study.name], results[study.floor_on().id].scores
+            values = {
+                n: skill(study.default.task, [results[study.job(config).id].scores], [floor])
+                for n, config in here.items()
+            }
             oracle = max(values, key=lambda n: (np.nan_to_num(values[n], nan=-np.inf), -n))
             ends = Counter(trial.state.name for trial in study.ended())
             chosen.append(Chosen(study, here[best], here[oracle], ends))
@@ -438,36 +428,26 @@ def tuned_jobs(plan: Plan, chosen: Sequence[Chosen]) -> list[Job]:
     return jobs
 
 
-def scaled(task: str, scores: Sequence[Scores], ranges: Sequence[tuple[Scores, Scores]]) -> float:
-    """Return a method's score over the first units, as in a leaderboard; ``ranges`` has scores of floor and ceiling.
+def skill(task: str, scores: Sequence[Scores], floors: Sequence[Scores]) -> float:
+    """Return −log of a method's error over the first units, as a share of the floor's; NaN where a value is missing.
 
-    For each primary metric whose ceiling is better than its floor over all units: the mean of m − floor over the mean
-    of ceiling − floor. The score is the mean over these metrics. NaN where a value is missing.
+    The geometric mean over units; where the task needs both of its primary metrics, of the one in which it is worse,
+    else over the metrics too. An error counts as a thousandth of the floor's at least.
     """
-    parts = []
-    for metric, span in _spans(task, ranges).items():
-        gained = [
-            _gain(metric, one.get(metric), floor.get(metric)) for one, (floor, _) in zip(scores, ranges, strict=False)
+    cls = TASKS[task.partition("/")[0]]
+    pairs = list(zip(scores, floors, strict=False))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = [
+            [np.divide(_error(metric, one), _error(metric, floor)) for metric in cls.primary] for one, floor in pairs
         ]
-        parts.append(np.mean(gained) / span)
-    return float(np.mean(parts)) if parts else float("nan")
+        logs = np.log(np.maximum(shares, 1e-3)).mean(axis=0)
+    return -float(logs.max() if cls.two_sided else logs.mean())
 
 
-def _spans(task: str, ranges: Sequence[tuple[Scores, Scores]]) -> dict[str, float]:
-    """Return the mean of ceiling − floor of each primary metric where it is above 0."""
-    primary = TASKS[task.partition("/")[0]].primary
-    spans = {
-        metric: float(np.mean([_gain(metric, ceiling.get(metric), floor.get(metric)) for floor, ceiling in ranges]))
-        for metric in primary
-    }
-    return {metric: span for metric, span in spans.items() if span > 0}
-
-
-def _gain(metric: str, value: float | None, floor: float | None) -> float:
-    """Return by how much a value is better; NaN where one is missing."""
-    if value is None or floor is None:
-        return float("nan")
-    return value - floor if METRICS[metric].info.better == "higher" else floor - value
+def _error(metric: str, scores: Scores) -> float:
+    """Return the distance of a value from the best possible one; NaN where it is missing."""
+    info, value = METRICS[metric].info, scores.get(metric)
+    return float("nan") if value is None else abs(value - (info.high if info.better == "higher" else info.low))
 
 
 def _ask(study: Study, number: int) -> optuna.Trial:

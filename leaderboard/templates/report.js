@@ -51,6 +51,8 @@ function draw(figure) {
   const source = document.querySelector(`script[data-figure="${CSS.escape(name)}"]`);
   const { data, layout } = JSON.parse(source.textContent);
   const div = figure.querySelector(".canvas");
+  // on a phone the legend would be larger than the figure; a tap on a marker names the method
+  if (innerWidth < 640) Object.assign(layout, { showlegend: false, margin: { ...layout.margin, l: 8, r: 8, t: 30 } });
   const done = Plotly.newPlot(div, data, layout, { responsive: true, displaylogo: false, modeBarButtons: [["toImage"]] })
     .then(() => Plotly.relayout(div, colours(div.layout)));
   drawn.set(name, done);
@@ -95,6 +97,44 @@ async function enhanceTables() {
   root.dataset.tables = "ready";
 }
 
+// --- one method against another, on all tasks that both have
+
+function comparePair() {
+  const source = document.getElementById("pairs");
+  if (!source) return;
+  const tables = JSON.parse(source.textContent);
+  const [first, second] = ["pair-first", "pair-second"].map((id) => document.getElementById(id));
+  const names = [...new Set(tables.flatMap((table) => table.pairs.flatMap((pair) => [pair[0], pair[1]])))].sort();
+  for (const list of [first, second]) names.forEach((name) => list.add(new Option(name, name)));
+  first.value = names.find((name) => name !== "baseline") ?? names[0];
+  second.value = names.includes("baseline") ? "baseline" : names[1];
+  const turned = { better: "worse", worse: "better" };
+  // the text of a ratio with its interval, the other way round
+  const inverse = (text) => {
+    const numbers = text.match(/[\d.]+/g)?.map((number) => (1 / Number(number)).toFixed(2));
+    if (!numbers) return text;
+    return numbers.length === 3 ? `${numbers[0]} [${numbers[2]}, ${numbers[1]}]` : numbers[0];
+  };
+  const complement = (text) => ({ "> .99": "< .01", "< .01": "> .99" })[text]
+    ?? (Number.isNaN(Number(text)) ? text : (1 - Number(text)).toFixed(2).replace(/^0/, ""));
+  const show = () => {
+    const rows = tables.flatMap((table) => table.pairs
+      .filter(([a, b]) => (a === first.value && b === second.value) || (a === second.value && b === first.value))
+      .map(([a, , ratio, p, verdict, needed]) => (a === first.value
+        ? [table.name, ratio, p, verdict, needed]
+        : [table.name, inverse(ratio), complement(p), turned[verdict] ?? verdict, needed])));
+    const body = document.querySelector("#pair-table tbody");
+    body.replaceChildren(...(rows.length ? rows : [["they share no task", "—", "—", "—", "—"]]).map((row) => {
+      const line = document.createElement("tr");
+      row.forEach((text) => { line.insertCell().textContent = text || "—"; });
+      return line;
+    }));
+  };
+  [first, second].forEach((list) => list.addEventListener("change", show));
+  show();
+}
+
 applyTheme();
 openTarget();
+comparePair();
 enhanceTables();

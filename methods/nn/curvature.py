@@ -94,12 +94,15 @@ def curvatures(gram: Tensor, n_latent: int, jitter: float = 0.0) -> Curvatures:
         Number that is added to the diagonal of g before the inversion, relative to the mean of the diagonal.
     """
     lower, tangent, normal = _decompose(gram, n_latent, jitter)
-    inverse = torch.cholesky_inverse(lower)
+    # not by cholesky_inverse, which on a GPU goes matrix by matrix and cannot be recorded
+    unit = torch.eye(n_latent, dtype=gram.dtype, device=gram.device).expand_as(lower)
+    of_lower = torch.linalg.solve_triangular(lower, unit, upper=False)
+    inverse = of_lower.mT @ of_lower
     i, j = torch.triu_indices(n_latent, n_latent, device=gram.device)
     straight = inverse[:, i[:, None], i] * inverse[:, j[:, None], j]
     crossed = inverse[:, i[:, None], j] * inverse[:, j[:, None], i]
     # an H_ij with i < j stands for two entries of the Hessian
-    entries = torch.where(i == j, 1.0, 2.0).to(gram)
+    entries = 2.0 - (i == j).to(gram)
     weight = 0.5 * entries[:, None] * entries * (straight + crossed)
     return Curvatures((weight * tangent).sum((1, 2)), (weight * normal).sum((1, 2)))
 
@@ -195,8 +198,9 @@ def _activate(layer: nn.Module, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             gate = torch.sigmoid(a)
             return a * gate, gate * (1 + a * (1 - gate)), gate * (1 - gate) * (2 + a * (1 - 2 * gate))
         case nn.ELU():
-            bend = torch.where(a < 0, torch.exp(a.clamp(max=0)), 0)
-            return layer(a), torch.where(a < 0, bend, 1), bend
+            above = a >= 0
+            bend = torch.exp(a.clamp(max=0)).masked_fill(above, 0)
+            return layer(a), bend.masked_fill(above, 1), bend
     kind = type(layer).__name__
     if isinstance(layer, nn.ReLU | nn.LeakyReLU):
         raise ConfigError(f"the decoder's {kind} has no second derivative to penalise; use softplus, silu or elu")

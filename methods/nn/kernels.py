@@ -116,8 +116,7 @@ class _CountLogProb(torch.autograd.Function):
             log_pi, log_delta = F.logsigmoid(dropout), F.logsigmoid(excess)
             log_prob = (log_pi - log_delta).sum(-1)
             extra += (log_delta - excess).view(-1).index_select(0, at)
-        # index_add would sum in no fixed order on a GPU
-        log_prob += torch.segment_reduce(extra, "sum", lengths=counts.count).view_as(log_prob)
+        log_prob += counts.sum(extra).view_as(log_prob)
         if extra_by_theta is None:
             return log_prob
 
@@ -127,7 +126,7 @@ class _CountLogProb(torch.autograd.Function):
         by_theta = log1p_odds.mul_(theta).add_(residual)
         if dropout is not None:
             delta = log_delta.exp_()
-            delta.view(-1).index_fill_(0, at, 0.0)
+            counts.clear(delta)
             by_dropout = delta - log_pi.exp_()
             kept = 1.0 - delta
             residual *= kept
@@ -231,6 +230,29 @@ class _MeanOfGaussians(torch.autograd.Function):
         for width in ctx.widths:
             slope = slope.sub(_gaussian(squared, width), alpha=0.5 / width)
         return gradient * slope / len(ctx.widths), None
+
+
+def product(factors: Tensor, axis: int) -> Tensor:
+    """Return the product over an axis; the gradient of a factor of 0 is not a number.
+
+    PyTorch's gradient asks whether there is a 0, for which a GPU has to be waited for.
+    """
+    return _Product.apply(factors, axis)
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, factors: Tensor, axis: int) -> Tensor:
+        ctx.axis, total = axis, factors.prod(axis)
+        ctx.save_for_backward(factors, total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        factors, total = ctx.saved_tensors
+        others = total.unsqueeze(ctx.axis) / factors
+        return gradient.unsqueeze(ctx.axis) * others, None
 
 
 def _gaussian(squared: Tensor, width: float) -> Tensor:

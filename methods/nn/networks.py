@@ -212,3 +212,13 @@ class Scaler(nn.Module):
     def inverse(self, x: Tensor) -> Tensor:
         """Undo :meth:`forward`."""
         return x * self.std[..., None, None] + self.mean.unsqueeze(-2)
+
+
+class Constant(nn.Module):
+    """A tensor that a loss reads; it moves to the device with its network, as a recorded step can make none."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor):
+        super().__init__()
+        self.register_buffer("value", value)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.nn.kernels import mean_of_gaussians
+from methods.nn.kernels import mean_of_gaussians, product
 from methods.nn.stacked import uniform_like
 
 #: Widths σ of trVAE's kernel (Lotfollahi et al. 2020, Bioinformatics 36:i610, the authors' code).
@@ -108,7 +108,8 @@ def gaussian_kernel(x: Tensor) -> Tensor:
     # distances from inner products lose digits to a common offset
     x = (x - x.mean(-2, keepdim=True)) / bandwidth
     norm = 0.5 * x.square().sum(-1, keepdim=True)
-    return (x @ x.mT - norm - norm.mT).clamp(max=0.0).exp()
+    # no kernel is 0, by which the gradient of a product of kernels is divided
+    return (x @ x.mT - norm - norm.mT).clamp(-80.0, 0.0).exp()
 
 
 def delta_kernel(labels: Tensor) -> Tensor:
@@ -150,7 +151,8 @@ def dhsic(kernels: Tensor) -> Tensor:
         The kernel matrix of each of d variables, with ones on the diagonal, (d, n_cells, n_cells).
     """
     of_cell = kernels.mean(-1)
-    return kernels.prod(-3).mean((-2, -1)) + of_cell.mean(-1).prod(-1) - 2.0 * of_cell.prod(-2).mean(-1)
+    joint, independent = product(kernels, -3).mean((-2, -1)), product(of_cell.mean(-1), -1)
+    return joint + independent - 2.0 * product(of_cell, -2).mean(-1)
 
 
 def sqrt_dhsic(kernels: Tensor, eps: float) -> Tensor:
@@ -283,7 +285,8 @@ def log_beta(logits: Tensor, a: float, b: float | Tensor) -> Tensor:
         Parameters of the Beta distribution, above 0; ``b`` may be a tensor that broadcasts to the shape.
     """
     # in double precision: a difference of large numbers
-    first, second = (torch.as_tensor(value, dtype=torch.float64, device=logits.device) for value in (a, b))
+    first = logits.new_full((), a, dtype=torch.float64)
+    second = b.double() if isinstance(b, Tensor) else logits.new_full((), b, dtype=torch.float64)
     normaliser = (first.lgamma() + second.lgamma() - (first + second).lgamma()).to(logits.dtype)
     return (a - 1.0) * F.logsigmoid(logits) + (b - 1.0) * F.logsigmoid(-logits) - normaliser
 

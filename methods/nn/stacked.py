@@ -37,10 +37,28 @@ def stack(networks: Sequence[nn.Module]) -> nn.Module:
     return stacked
 
 
-def weights_of(network: nn.Module, fit: int | None = None) -> Weights:
-    """Return a copy of the parameters and buffers of a network, or of one fit of a stacked network."""
-    index = ... if fit is None else fit
-    return {name: values[index].clone() for name, values in network.state_dict().items()}
+class Best:
+    """Copies of the parameters and buffers of a network, or of each fit of a stacked network, from its best epoch."""
+
+    def __init__(self, network: nn.Module, stacked: bool):
+        self.network, self.stacked = network, stacked
+        self.weights: Weights = {name: values.clone() for name, values in network.state_dict().items()}
+
+    def take(self, fits: list[int]) -> None:
+        """Copy the present weights of the fits of these numbers."""
+        for name, values in self.network.state_dict().items() if fits else ():
+            if not self.stacked or len(fits) == len(values):
+                self.weights[name].copy_(values)
+            else:
+                self.weights[name][fits] = values[fits]
+
+    def of(self, fit: int) -> Weights:
+        """Return the weights of a fit."""
+        return {name: values[fit] if self.stacked else values for name, values in self.weights.items()}
+
+    def keep(self, fits: Tensor) -> None:
+        """Forget all but the fits of these numbers."""
+        self.weights = {name: values[fits] for name, values in self.weights.items()}
 
 
 def keep(network: nn.Module, optimizer: torch.optim.Optimizer, fits: Tensor) -> None:

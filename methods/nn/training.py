@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from methods.errors import CannotFit, CannotStack
 from methods.neural import environment_numbers, seeded
-from methods.nn.sparse import SparseRows
-from methods.nn.stacked import Weights, drawing_from, keep, stack, weights_of
+from methods.nn import graphs
+from methods.nn.sparse import SparseRows, gathered
+from methods.nn.stacked import Best, Weights, drawing_from, keep, stack
 
 #: Constants of malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -40,11 +41,12 @@ class Model(Protocol):
         The best weights are chosen without them.
         """
 
-    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
+    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int | Tensor) -> dict[str, Tensor]:
         """Return the named loss terms of a minibatch, each a scalar mean over cells; their sum is the loss.
 
         The names are the same in every minibatch. For stacked fits each term is (n_fits,). In validation ``epoch`` is
-        the last epoch that the schedule allows, so that rising weights count in full.
+        the last epoch that the schedule allows, so that rising weights count in full. It is a tensor () where the step
+        is recorded and replayed on a GPU (:mod:`methods.nn.graphs`), and a number elsewhere.
         """
 
     def parameter_groups(self, network: Any) -> list[dict[str, Any]]:
@@ -107,13 +109,17 @@ class Adversary:
 
 @dataclass
 class Outcome:
-    """Training curves (term to value at each epoch), the reason why training stopped, and the error if any."""
+    """Training curves (term to value at each epoch), the reason why training stopped, and the error if any.
+
+    ``remark`` is empty unless a GPU had to take its steps one operation at a time.
+    """
 
     history: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int = 0
     stopped: str = ""
     converged: bool = False
     error: NonFiniteLoss | None = None
+    remark: str = ""
 
 
 def fit_stacked(methods: Sequence[Any], datasets: Sequence[Any], seeds: Sequence[int]) -> list[Exception | None]:
@@ -148,7 +154,7 @@ def fit_stacked(methods: Sequence[Any], datasets: Sequence[Any], seeds: Sequence
     remarks = list(first.log)
     for method, data, outcome in zip(methods, datasets, outcomes, strict=True):
         method.history = outcome.history
-        for remark in (*remarks, f"training stopped: {outcome.stopped}"):
+        for remark in (*remarks, *filter(None, [outcome.remark]), f"training stopped: {outcome.stopped}"):
             method.note(remark)
         method.unconverged = "" if outcome.converged else f"stopped by {outcome.stopped}"
         if outcome.error is None:
@@ -250,6 +256,8 @@ def train_stacked(
     """
     keep_freed_memory()
     where = next(iter(tensors.values())).device
+    # cells are ordered on the CPU, so that the order is the same on every device and no GPU has to be waited for
+    strata, environments = (None if labels is None else labels.cpu() for labels in (strata, environments))
     starts = starts or [0] * len(networks)
     n_cells = len(next(iter(tensors.values()))) // len(set(starts))
     if n_cells < 2:
@@ -266,54 +274,143 @@ def train_stacked(
     if schedule.minibatch > 1:  # batch norm needs two cells
         n_minibatches = min(n_minibatches, n_kept // 2)
 
-    optimizer = torch.optim.Adam(model.parameter_groups(network), lr=schedule.learning_rate, fused=True)
-    cosine = schedule.final_learning_rate > 0
-    decay = CosineAnnealingLR(optimizer, schedule.max_epochs, schedule.final_learning_rate) if cosine else None
-    opponent = torch.optim.Adam(adversary.groups, fused=True) if adversary else None
-    running = list(fits)
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    noise = [fit.noise for fit in fits] if stacked else []
+    why, captured = "", False
+    if graphs.can_record(where) or graphs.asked():
+        padded = {key: part.padded() if isinstance(part, SparseRows) else part for key, part in tensors.items()}
+        first = _joined([fit.kept[: -(-n_kept // n_minibatches)] for fit in fits], stacked).to(where)
+        with drawing_from(noise) if stacked else nullcontext():
+            why = graphs.obstacle(model, network, padded, first, adversary)
+        captured = graphs.can_record(where) and not why
+    trainer = _Trainer(model, network, padded if captured else tensors, schedule, adversary, captured)
+    running, best = list(fits), Best(network, stacked)
+    with (
+        torch.random.fork_rng(devices=[where] if where.type == "cuda" else []),
+        graphs.recording(where) if captured else nullcontext(),
+    ):
         torch.manual_seed(seeds[0])
+        learn, judge = trainer.steps(noise)
         for epoch in range(schedule.max_epochs):
+            trainer.begin(epoch)
             with drawing_from([fit.noise for fit in running]) if stacked else nullcontext():
                 network.train()
-                order = _joined([fit.shuffled(strata) for fit in running], stacked)
-                names: list[str] = []
+                order = _joined([fit.shuffled(strata) for fit in running], stacked).to(where)
                 totals: Any = 0.0
                 for cells in order.tensor_split(n_minibatches, -1):
-                    minibatch = _gathered(tensors, cells)
-                    if adversary and opponent:
-                        _train_adversary(adversary, opponent, network, minibatch)
-                    terms = model.loss_terms(network, minibatch, epoch)
-                    names, values = list(terms), torch.stack(list(terms.values()))
-                    optimizer.zero_grad(set_to_none=True)
-                    values.sum().backward()
-                    optimizer.step()
-                    totals = totals + values.detach() * (cells.shape[-1] / n_kept)
-                if decay is not None:
-                    decay.step()
+                    totals = totals + learn(cells) * (cells.shape[-1] / n_kept)
+                names = trainer.names
                 watched = totals[[key not in model.unwatched for key in names]].sum(0)
                 if n_validation:
                     network.eval()
                     watched = torch.zeros_like(watched)
-                    held = _joined([fit.held for fit in running], stacked)
-                    with torch.no_grad():
-                        for cells in held.split(VALIDATED_AT_ONCE, -1):
-                            terms = model.loss_terms(network, _gathered(tensors, cells), schedule.max_epochs)
-                            loss = torch.stack([value for key, value in terms.items() if key not in model.unwatched])
-                            watched += loss.sum(0) * (cells.shape[-1] / n_validation)
+                    held = _joined([fit.held for fit in running], stacked).to(where)
+                    for cells in held.split(VALIDATED_AT_ONCE, -1):
+                        watched += judge(cells) * (cells.shape[-1] / n_validation)
             curves = dict(zip(names, totals.view(len(names), -1).tolist(), strict=True))
             if n_validation:
                 curves["validation"] = watched.view(-1).tolist()
+            improved = []
             for i, (fit, loss) in enumerate(zip(running, watched.view(-1).tolist(), strict=True)):
                 values_of_fit = {key: values[i] for key, values in curves.items()}
-                fit.take_in(epoch, values_of_fit, loss, partial(weights_of, network, i if stacked else None), name)
+                if not fit.ended and fit.take_in(epoch, values_of_fit, loss, name):
+                    improved.append(i)
+            best.take(improved)
             unfinished = [i for i, fit in enumerate(running) if not fit.ended]
             if not unfinished:
                 break
-            if len(unfinished) < len(running):
-                keep(network, optimizer, torch.tensor(unfinished, device=where))
+            # steps of fewer fits would be recorded anew, and on a GPU a fit beside others takes little time
+            if len(unfinished) <= (len(running) // 2 if captured else len(running) - 1):
+                for i, fit in enumerate(running):
+                    if fit.ended:
+                        fit.finish(best.of(i))
+                still = torch.tensor(unfinished, device=where)
+                keep(network, trainer.optimizer, still)
+                best.keep(still)
                 running = [running[i] for i in unfinished]
-    return [fit.finished() for fit in fits]
+                learn, judge = trainer.steps([fit.noise for fit in running])
+        trainer.optimizer.zero_grad()
+    for i, fit in enumerate(running):
+        fit.finish(best.of(i))
+    for fit in fits if graphs.can_record(where) and why else []:
+        fit.outcome.remark = f"trained one operation at a time, as its steps cannot be recorded: {why}"
+    return [fit.outcome for fit in fits]
+
+
+class _Trainer:
+    """A network and its optimisers; a step is a function of the numbers of its cells alone.
+
+    Parameters
+    ----------
+    model, network, tensors, schedule, adversary
+        Those of the fit.
+    captured
+        Whether steps are recorded on a GPU and replayed.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        network: nn.Module,
+        tensors: Mapping[str, Any],
+        schedule: Schedule,
+        adversary: Adversary | None,
+        captured: bool,
+    ):
+        self.model, self.network, self.tensors, self.schedule = model, network, tensors, schedule
+        self.adversary, self.captured = adversary, captured
+        groups = model.parameter_groups(network)
+        self.optimizer = torch.optim.Adam(groups, lr=schedule.learning_rate, fused=True, capturable=captured)
+        self.opponent = torch.optim.Adam(adversary.groups, fused=True, capturable=captured) if adversary else None
+        self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.names: list[str] = []
+        self.epoch: int | Tensor = 0
+        if captured:  # what changes from step to step is refilled
+            where = next(network.parameters()).device
+            self.epoch = torch.zeros((), device=where)
+            for group in self.optimizer.param_groups if schedule.final_learning_rate else []:
+                group["lr"] = torch.tensor(group["lr"], device=where)
+
+    def steps(self, generators: Sequence[torch.Generator]) -> tuple[Callable[[Tensor], Tensor], ...]:
+        """Return :meth:`learn` and :meth:`judge`, recorded where they are captured; they draw from ``generators``."""
+        if not self.captured:
+            return self.learn, self.judge
+        pool = torch.cuda.graph_pool_handle()
+        return tuple(graphs.Replayed(function, generators, pool) for function in (self.learn, self.judge))
+
+    def begin(self, epoch: int) -> None:
+        """Set the epoch, and the learning rates if they fall: along half a cosine, as PyTorch's CosineAnnealingLR."""
+        if isinstance(self.epoch, Tensor):
+            self.epoch.fill_(epoch)
+        else:
+            self.epoch = epoch
+        last, n = self.schedule.final_learning_rate, self.schedule.max_epochs
+        if not last or not epoch:
+            return
+        ratio = (1 + math.cos(math.pi * epoch / n)) / (1 + math.cos(math.pi * (epoch - 1) / n))
+        self.rates = [ratio * (rate - last) + last for rate in self.rates]
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def learn(self, cells: Tensor) -> Tensor:
+        """Take a step, and return the loss terms, (n_terms,) or for stacked fits (n_terms, n_fits)."""
+        minibatch = gathered(self.tensors, cells)
+        if self.adversary and self.opponent:
+            _train_adversary(self.adversary, self.opponent, self.network, minibatch)
+        terms = self.model.loss_terms(self.network, minibatch, self.epoch)
+        self.names, values = list(terms), torch.stack(list(terms.values()))
+        self.optimizer.zero_grad(set_to_none=True)
+        values.sum().backward()
+        self.optimizer.step()
+        return values.detach()
+
+    @torch.no_grad()
+    def judge(self, cells: Tensor) -> Tensor:
+        """Return the sum of the loss terms that are watched, () or (n_fits,)."""
+        terms = self.model.loss_terms(self.network, gathered(self.tensors, cells), self.schedule.max_epochs)
+        return torch.stack([value for key, value in terms.items() if key not in self.model.unwatched]).sum(0)
 
 
 def _train_adversary(
@@ -341,7 +438,7 @@ def keep_freed_memory() -> None:
 
 
 class _Fit:
-    """The cells, random numbers, curves and best weights of one network."""
+    """The cells, random numbers and curves of one network."""
 
     def __init__(
         self,
@@ -355,49 +452,46 @@ class _Fit:
         environments: Tensor | None,
     ):
         self.network, self.schedule = network, schedule
-        # the order of cells is drawn on the CPU, so that it is the same on every device
         self.shuffle = torch.Generator().manual_seed(seed)
         self.noise = torch.Generator(where).manual_seed(seed)
-        order = (torch.randperm(n_cells, generator=self.shuffle) + start).to(where)
+        order = torch.randperm(n_cells, generator=self.shuffle) + start
         self.held, self.kept = order[:n_validation], order[n_validation:]
         if environments is not None:
             self.held, self.kept = _with_every_label_kept(self.held, self.kept, environments)
         self.outcome = Outcome(stopped=f"max_epochs={schedule.max_epochs}")
         self.ended = False
-        self.best, self.best_weights = float("inf"), weights_of(network)
+        self.best = float("inf")
 
     def shuffled(self, strata: Tensor | None) -> Tensor:
         """Return the training cells in the order of the next epoch."""
         order = torch.randperm(len(self.kept), generator=self.shuffle)
-        cells = self.kept[order.to(self.kept.device)]
+        cells = self.kept[order]
         return cells if strata is None else cells[_spread(strata[cells])]
 
-    def take_in(
-        self, epoch: int, curves: Mapping[str, float], watched: float, weights: Callable[[], Weights], name: str
-    ) -> None:
-        """Note the loss terms of an epoch, keep the weights if they are the best, and end where it is time."""
+    def take_in(self, epoch: int, curves: Mapping[str, float], watched: float, name: str) -> bool:
+        """Note the loss terms of an epoch, end where it is time, and return whether the weights are the best so far."""
         outcome, schedule = self.outcome, self.schedule
         outcome.error = _not_finite(curves, name, epoch)
         if outcome.error is not None:
             self.ended = True
-            return
+            return False
         for term, value in curves.items():
             outcome.history.setdefault(term, []).append(value)
         if watched < self.best or epoch < schedule.warmup:
             # during the warm-up the last epoch counts as the best
             self.best = watched if epoch >= schedule.warmup else float("inf")
             outcome.best_epoch = epoch
-            self.best_weights = weights()
-        elif epoch - outcome.best_epoch >= schedule.patience:
+            return True
+        if epoch - outcome.best_epoch >= schedule.patience:
             outcome.stopped = f"no improvement for {schedule.patience} epochs after epoch {outcome.best_epoch}"
             outcome.converged = True
             self.ended = True
+        return False
 
-    def finished(self) -> Outcome:
-        """Leave the network in eval mode with the best weights."""
-        self.network.load_state_dict(self.best_weights)
+    def finish(self, weights: Weights) -> None:
+        """Leave the network in eval mode with these weights."""
+        self.network.load_state_dict(weights)
         self.network.eval()
-        return self.outcome
 
 
 def _with_every_label_kept(held: Tensor, kept: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -418,12 +512,6 @@ def _with_every_label_kept(held: Tensor, kept: Tensor, labels: Tensor) -> tuple[
 def _joined(cells_of_fits: list[Tensor], stacked: bool) -> Tensor:
     """Return the cells of each fit, (n_fits, n), or (n,) for a single network."""
     return torch.stack(cells_of_fits) if stacked else cells_of_fits[0]
-
-
-def _gathered(tensors: Mapping[str, Tensor], cells: Tensor) -> dict[str, Tensor]:
-    """Return the rows of ``cells``, (n,) or for stacked fits (n_fits, n)."""
-    flat = cells.reshape(-1)
-    return {key: value.index_select(0, flat).view(*cells.shape, *value.shape[1:]) for key, value in tensors.items()}
 
 
 def _spread(labels: Tensor) -> Tensor:

@@ -133,10 +133,10 @@ def test_the_wrapper_has_the_abilities_of_what_it_wraps():
 def test_the_ends_of_mixing_are_the_references_themselves(reference_jobs, name):
     of_name = reference_jobs[name]
     job, task = of_name["baseline"], load_task(name, "smoke")
-    n_training = task.training_data(job.unit, job.seed).n_obs
+    n_training = task.training_data(job.held_out, job.seed).n_obs
     for dose, reference in ((0.0, "ceiling"), (1.0, "floor")):
         fits = (_reference(task, "ceiling", job), _reference(task, "floor", job))
-        scores = task.evaluate(corrupted(*fits, n_training, MIXING, dose, 0), job.unit, job.seed)
+        scores = task.evaluate(corrupted(*fits, n_training, MIXING, dose, 0), job.held_out, job.seed)
         expected = run_job(of_name[reference], None).scores
         assert {key: value if np.isfinite(value) else None for key, value in scores.items()} == expected
 
@@ -144,15 +144,15 @@ def test_the_ends_of_mixing_are_the_references_themselves(reference_jobs, name):
 @pytest.mark.parametrize(("name", "ladder"), [(PREDICTION, "sign-flip"), (EMBEDDING, "rotation"), (BOTH, "collapse")])
 def test_dose_zero_is_bit_identical(reference_jobs, name, ladder):
     job, task = reference_jobs[name]["baseline"], load_task(name, "smoke")
-    n_training = task.training_data(job.unit, job.seed).n_obs
+    n_training = task.training_data(job.held_out, job.seed).n_obs
     fit, floor = _reference(task, "ceiling", job), _reference(task, "floor", job)
-    plain = task.evaluate(fit, job.unit, job.seed)
-    assert task.evaluate(corrupted(fit, floor, n_training, ladder, 0.0, 0), job.unit, job.seed) == plain
+    plain = task.evaluate(fit, job.held_out, job.seed)
+    assert task.evaluate(corrupted(fit, floor, n_training, ladder, 0.0, 0), job.held_out, job.seed) == plain
 
 
 def test_half_a_mixture_of_predictions_is_halfway(reference_jobs):
     job, task = reference_jobs[PREDICTION]["baseline"], load_task(PREDICTION, "smoke")
-    training = task.training_data(job.unit, job.seed)
+    training = task.training_data(job.held_out, job.seed)
     fit, floor = _reference(task, "ceiling", job), _reference(task, "floor", job)
     half = corrupted(fit, floor, training.n_obs, MIXING, 0.5, 0)(training)
     ends = [one(training).predict(training, "stimulated") for one in (fit, floor)]
@@ -161,7 +161,7 @@ def test_half_a_mixture_of_predictions_is_halfway(reference_jobs):
 
 def test_only_the_fit_without_the_unit_is_corrupted(reference_jobs):
     job, task = reference_jobs[EMBEDDING]["baseline"], load_task(EMBEDDING, "smoke")
-    training = task.training_data(job.unit, job.seed)
+    training = task.training_data(job.held_out, job.seed)
     fit = corrupted(
         _reference(task, "ceiling", job), _reference(task, "floor", job), training.n_obs, "permutation", 1.0, job.seed
     )
@@ -196,8 +196,8 @@ def test_known_pitfalls_of_predictions_show(measured):
     narrow = table.loc[PREDICTION]["narrow"]
     for metric in ("legacy_r2_no_change", "log_variance_error", "correlation_error"):
         assert set(narrow[metric]) == {"too narrow"}
-    # Nine tenths of the legacy r² are there for no change at all.
-    assert (table.loc[PREDICTION].loc["legacy_r2", "floor"] > 0.85).all()
+    # Three quarters of the legacy r² are there for no change at all.
+    assert (table.loc[PREDICTION].loc["legacy_r2", "floor"] > 0.75).all()
 
 
 def test_known_pitfalls_of_embeddings_show(measured):
@@ -228,8 +228,8 @@ def test_every_ladder_of_a_task_has_all_doses(measured):
 def test_the_command_from_end_to_end(cli, tmp_path):
     done = cli("calibrate", "--tasks", PREDICTION, "--preset", "smoke", "--out", "out")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2/2  unseen-cell-type/ifn-sim · type1 · seed 0" in done.stdout
-    assert "excluded by rule, too narrow: log_variance_error, correlation_error, legacy_r2_no_change" in done.stdout
+    assert "2/2  unseen-cell-type/ifn-sim · draw0/type4 · seed 0" in done.stdout
+    assert "too narrow to resolve methods: log_variance_error, correlation_error, legacy_r2_no_change" in done.stdout
     names = {"calibration.md", "calibration.csv", "calibration.parquet", "unseen-cell-type.ifn-sim.png"}
     assert {file.name for file in (tmp_path / "out" / "calibration").iterdir()} == names
     page = (tmp_path / "out" / "calibration" / "calibration.md").read_text()
@@ -261,5 +261,5 @@ def test_a_failure_is_said_and_costs_its_own_scores_alone(tmp_path, monkeypatch)
     outcome = calibrate([PREDICTION], "smoke", 1, tmp_path, Console(quiet=True), "made up")
     assert all("type1 · seed 0 · " in failure and "planted" in failure for failure in outcome.failed)
     assert len(outcome.failed) == 3 + 3 * 4, "all doses but the two that are the references"
-    assert set(outcome.rows.loc[outcome.rows["unit"] == "type1", "ladder"]) > {"floor", "baseline", "ceiling"}
+    assert set(outcome.rows.loc[outcome.rows["unit"] == "draw0/type1", "ladder"]) > {"floor", "baseline", "ceiling"}
     assert "planted" in outcome.files[0].read_text()

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.plan.resources import device_of_fits
 from methods import METHODS
 from tests.bench.conftest import process_environment
 
@@ -142,6 +143,7 @@ def test_doctor_names_each_gpu_its_memory_and_the_driver(doctor):
     assert found["PyTorch's build"].strip() == "for CUDA 13.0"
     assert found["GPU 0"].strip() == "NVIDIA A0, 80.0 GiB, driver 570.1"
     assert found["GPU 1"].strip() == "NVIDIA A1, 80.0 GiB, driver 570.1"
+    assert found["a step there"].strip().startswith("fails: ")  # no GPU of this test can compute
 
 
 def test_doctor_says_that_there_is_no_gpu(doctor):
@@ -183,6 +185,23 @@ def test_doctor_lives_where_pytorch_does_not(doctor, torch, said):
     assert "PyTorch does not start: " in found["PyTorch's build"]
     assert said in found["PyTorch's build"]
     assert found["GPU"].strip() == "no GPU"
+
+
+@pytest.mark.parametrize(
+    ("says", "gpus", "device"),
+    [
+        ("printf 'NVIDIA A0\\nNVIDIA A1\\n'", None, "NVIDIA A0, NVIDIA A1"),
+        ("printf 'NVIDIA A0\\nNVIDIA A1\\n'", 1, "NVIDIA A0"),
+        ("printf 'NVIDIA A0\\n'", 0, "the CPU"),
+        ("echo NVIDIA-SMI has failed; exit 9", None, "the CPU"),
+    ],
+)
+def test_a_run_says_where_networks_are_fitted(tmp_path, monkeypatch, says, gpus, device):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{says}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert device_of_fits(gpus) == f"networks are fitted on {device}"
 
 
 # ---------------------------------------------------------------------------- a GPU itself

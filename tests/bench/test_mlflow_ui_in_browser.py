@@ -34,7 +34,7 @@ def test_runs_are_found_by_their_tags_and_compared(browser, cli, start):
 
     wait_for(lambda: says("matching runs"))  # before that, what is typed may be lost
     (box,) = all_of("input[data-testid='search-box']")
-    box.send_keys("tags.task = 'reembedding' and tags.unit = 'cancer0' and tags.role = 'method'\ue007")
+    box.send_keys("tags.task = 'reembedding' and tags.unit = 'draw0/cancer0' and tags.role = 'method'\ue007")
     # the three and, once it is loaded, the run that they belong to
     wait_for(lambda: says("3 matching runs") or says("4 matching runs"))
     # children are under the run that they belong to
@@ -56,6 +56,6 @@ def test_runs_are_found_by_their_tags_and_compared(browser, cli, start):
     wait_for(lambda: says("Comparing 3 Runs"))
     text = browser.find_element("tag name", "body").text
     for method in METHODS.split(","):
-        assert f"{method} · reembedding/pancancer-sim · cancer0" in text
+        assert f"{method} · reembedding/pancancer-sim · draw0/cancer0" in text
     for name in ("displacement", "evaluate_seconds", "task_version"):
         assert name in text

@@ -26,8 +26,9 @@ def plan(methods="vae,pca,no-change", preset="default", seeds=2, settings=()):
 def test_each_method_and_control_is_tried_once_on_a_task():
     jobs = first_jobs(plan()).jobs
     assert sorted((job.method, job.unit, job.seed) for job in jobs) == [
-        ("baseline", "cancer0", 0), ("ceiling", "cancer0", 0), ("floor", "cancer0", 0), ("no-change", "*", 0),
-        ("pca", "cancer0", 0), ("vae", "cancer0", 0),
+        ("baseline", "draw0/cancer0", 0), ("ceiling", "draw0/cancer0", 0), ("floor", "draw0/cancer0", 0),
+        ("no-change", "*", 0),
+        ("pca", "draw0/cancer0", 0), ("structure", "draw0/cancer0", 0), ("vae", "draw0/cancer0", 0),
     ]  # fmt: skip
 
 
@@ -65,7 +66,7 @@ def test_a_preflight_finds_what_fails_and_gives_its_times_to_the_run(cli, plugin
     assert re.search(r"the run itself: \d+ jobs, about .* 2 jobs at a time", done.stdout)
 
     flown = [json.loads(file.read_text()) for file in (tmp_path / "out" / PREFLIGHT / "jobs").iterdir()]
-    assert {(result["job"]["unit"], result["job"]["seed"]) for result in flown} == {("cancer0", 0), ("*", 0)}
+    assert {(result["job"]["unit"], result["job"]["seed"]) for result in flown} == {("draw0/cancer0", 0), ("*", 0)}
     assert list((tmp_path / "out" / "jobs").iterdir()) == [], "no result of a preflight is one of the run"
     assert not (tmp_path / "out" / PREFLIGHT / "mlflow.db").exists()
 

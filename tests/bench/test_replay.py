@@ -24,7 +24,7 @@ def made(tmp_path_factory):
     plan = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {})
     store = Store(directory / "out")
     for job in plan.jobs:
-        if job.unit == "cancer0" and job.method in ("vae", "raises", "floor", "baseline"):
+        if job.unit == "draw0/cancer0" and job.method in ("vae", "raises", "floor", "baseline"):
             store.write(run_job(job, store.fits))
     assert list(store.fits.glob("*.safetensors"))
     return store

@@ -20,7 +20,7 @@ def planned(methods="pca,gamma-vae", seeds=2):
     return [job for job in make_plan(specs, choose_tasks(TASK), "smoke", seeds, plugins, {}).jobs if not job.skip]
 
 
-def one(jobs, method, unit="cancer0", seed=0):
+def one(jobs, method, unit="draw0/cancer0", seed=0):
     (found,) = [job for job in jobs if (job.method, job.unit, job.seed) == (method, unit, seed)]
     return found
 
@@ -85,13 +85,13 @@ def test_a_pass_stays_together_and_counts_whole():
     jobs = planned("vae,pca", seeds=3)
     seconds = {job.id: 2.0 if job.method == "pca" else 1.0 for job in jobs}
     ordered = longest_first(jobs, seconds)
-    assert [(job.method, job.unit, job.seed) for job in ordered[:3]] == [("vae", "cancer0", i) for i in range(3)]
+    assert [(job.method, job.unit, job.seed) for job in ordered[:3]] == [("vae", "draw0/cancer0", i) for i in range(3)]
 
 
 def test_of_jobs_that_may_share_a_fit_the_first_runs_alone():
     jobs = planned()
-    first, elsewhere = one(jobs, "pca"), one(jobs, "pca", "cancer1")
-    other_seed, other = one(jobs, "pca", "cancer1", seed=1), one(jobs, "gamma-vae")
+    first, elsewhere = one(jobs, "pca"), one(jobs, "pca", "draw0/cancer1")
+    other_seed, other = one(jobs, "pca", "draw0/cancer1", seed=1), one(jobs, "gamma-vae")
     turns = Turns()
     assert turns.next([[first], [elsewhere]], []) == [first]
     assert turns.next([[elsewhere], [other_seed]], [[first]]) == [other_seed]
@@ -107,7 +107,7 @@ def test_of_jobs_that_may_share_a_fit_the_first_runs_alone():
 
 def test_a_unit_is_known_by_its_own_time_and_a_new_one_by_the_others():
     jobs = planned(seeds=1)
-    first, second = one(jobs, "pca"), one(jobs, "pca", "cancer1")
+    first, second = one(jobs, "pca"), one(jobs, "pca", "draw0/cancer1")
     estimate = Estimate(gather([measured(first, 2.0), measured(second, 6.0)]).rows, {TASK: 1.0})
     assert [estimate.seconds(dataclasses.replace(job, seed=5)) for job in (first, second)] == [2.0, 6.0]
     assert estimate.seconds(dataclasses.replace(first, unit="another")) == 4.0
@@ -122,7 +122,7 @@ def test_a_job_that_the_method_refused_is_known_too():
 
 
 def test_the_time_of_a_pass_is_shared_out():
-    jobs = [job for job in planned("vae", seeds=3) if job.method == "vae" and job.unit == "cancer0"]
+    jobs = [job for job in planned("vae", seeds=3) if job.method == "vae" and job.unit == "draw0/cancer0"]
     estimate = Estimate(gather([measured(job, 6.0) for job in jobs]).rows, {TASK: 1.0})
     assert estimate.seconds(jobs[0]) == 2.0
     assert estimate.costs(jobs) == {job.id: 2.0 for job in jobs}

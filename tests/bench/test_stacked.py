@@ -63,7 +63,7 @@ class Fine(Mean):
 def jobs_of(methods, n_seeds=3, plugins=()):
     specs, plugins = choose_methods(methods, "smoke", [], plugins)
     plan = make_plan(specs, choose_tasks(TASK), "smoke", n_seeds, plugins, {})
-    return [job for job in plan.jobs if job.unit == "cancer0"]
+    return [job for job in plan.jobs if job.unit == "draw0/cancer0"]
 
 
 def test_the_plan_says_which_seeds_are_fitted_in_one_stack():

@@ -10,8 +10,10 @@ from rich.console import Console
 from bench.jobs.executors.inline import InlineExecutor
 from bench.plan import choose_methods, choose_own_tasks, choose_tasks, make_plan
 from bench.plan.cost import Estimate
-from bench.studies.tune import Tuning, jobs_of, scaled, studies_of
+from bench.studies.tune import Tuning, jobs_of, skill, studies_of
 from methods import METHODS
+from metrics import METRICS
+from tasks import TASKS
 from tasks.simulate.ifn import IFN
 
 TASK = "unseen-cell-type/ifn-sim"
@@ -106,7 +108,7 @@ def shift(tmp_path_factory):
 def test_the_best_on_the_inner_units_is_chosen_with_the_same_budget_for_all(shift, tmp_path):
     plan, studies, without = planned(shift)
     assert without == {"fixed": "nothing to tune"}
-    assert [study.default.unit for study in studies] == ["type0", "type1"]
+    assert [study.default.unit for study in studies] == ["draw0/type1", "draw0/type4"]
     chosen = tuned(plan, studies, tmp_path, n_trials=12)
     assert {sum(one.ends.values()) for one in chosen} == {12}
     for one in chosen:
@@ -130,20 +132,20 @@ def test_what_was_chosen_becomes_rows_and_the_oracle_is_no_method(cli, shift, tm
                "--trials", 6, "--out", "out")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "not tuned  fixed: nothing to tune" in done.stdout
-    assert "Tuning without the held-out unit gains +" in done.stdout
+    assert "Tuning without the held-out unit leaves 0." in done.stdout
     rows = pd.read_parquet(tmp_path / "out" / "results.parquet")
     roles = rows.groupby("method")["role"].first()
     assert roles.to_dict() == {
         "shift": "method", "shift@tuned": "method", "shift@oracle": "oracle", "fixed": "method",
-        "floor": "reference", "baseline": "reference", "ceiling": "reference",
+        "floor": "reference", "baseline": "reference", "structure": "reference", "ceiling": "reference",
     }  # fmt: skip
     skill = rows[rows["metric"] == "skill"].pivot_table(index="unit", columns="method", values="value")
     assert (skill["shift@oracle"] >= skill["shift@tuned"]).all()
     assert (skill["shift@oracle"] >= skill["shift"]).all()
     assert (skill["shift@tuned"] > skill["shift"]).all()
     board = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("method")
-    assert np.isnan(board.loc["shift@oracle", "rank"])
-    assert board.loc["shift@tuned", "rank"] < board.loc["shift", "rank"]
+    assert np.isnan(board.loc["shift@oracle", "rank_low"])
+    assert board.loc["shift@tuned", "relative_error"] < board.loc["shift", "relative_error"]
     strength = json.loads(rows[rows["method"] == "shift@tuned"]["config"].iloc[0])["strength"]
     assert f"--set shift.strength={strength}" in rows[rows["method"] == "shift@tuned"]["replay"].iloc[0]
     job = rows[rows["method"] == "shift@tuned"]["job_id"].iloc[0]
@@ -239,20 +241,25 @@ def test_what_the_user_or_the_task_fixes_is_not_searched():
     assert set(studies[0].space) == {"learning_rate"}
 
 
-def test_a_score_is_that_of_the_leaderboard():
-    ranges = [({"displacement": 4.0, "knn_recall": 0.0}, {"displacement": 0.0, "knn_recall": 0.5}),
-              ({"displacement": 2.0, "knn_recall": 0.1}, {"displacement": 0.0, "knn_recall": 0.5})]  # fmt: skip
+def test_the_skill_is_minus_the_logarithm_of_the_share_of_the_floors_error():
+    task = "unseen-cell-type/ifn-sim"
+    floors = [{"skill": -3.0}, {"skill": -1.0}]
+    half = [{"skill": -1.0}, {"skill": 0.0}]  # errors 2 of 4 and 1 of 2
+    assert skill(task, half, floors) == pytest.approx(np.log(2))
+    assert skill(task, floors, floors) == 0
+    assert skill(task, half[:1], floors) == pytest.approx(np.log(2))
+    assert skill(task, [{"skill": 1.0}], floors) == pytest.approx(np.log(1000))  # perfect
+    assert np.isnan(skill(task, [{"skill": None}], floors))
+
+
+def test_where_both_metrics_are_needed_the_worse_one_counts():
     task = "reembedding/pancancer-sim"
-    half = [{"displacement": 2.0, "knn_recall": 0.25}, {"displacement": 1.0, "knn_recall": 0.3}]
-    assert scaled(task, half, ranges) == pytest.approx(0.5)
-    assert scaled(task, [floor for floor, _ in ranges], ranges) == 0
-    assert scaled(task, [ceiling for _, ceiling in ranges], ranges) == pytest.approx(1)
-    # after the first unit alone: its gains on the range of both, 2 of 3 and .25 of .45
-    assert scaled(task, half[:1], ranges) == pytest.approx((2 / 3 + 0.25 / 0.45) / 2)
-    # a metric in which P is no better than N0 is left out
-    flat = [({**floor, "knn_recall": 0.5}, ceiling) for floor, ceiling in ranges]
-    assert scaled(task, half, flat) == pytest.approx(0.5)
-    assert np.isnan(scaled(task, [{"displacement": None, "knn_recall": 0.2}], ranges))
+    first, second = TASKS["reembedding"].primary
+    best = {name: METRICS[name].info.high if METRICS[name].info.better == "higher" else 0.0 for name in (first, second)}
+    sign = {name: -1 if METRICS[name].info.better == "higher" else 1 for name in (first, second)}
+    floor = {name: best[name] + sign[name] * 0.8 for name in (first, second)}
+    one = {first: best[first] + sign[first] * 0.1, second: best[second] + sign[second] * 0.4}
+    assert skill(task, [one], [floor]) == pytest.approx(np.log(2))
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))

@@ -39,6 +39,7 @@ EXCUSED = {
     "other abilities": lambda name: not any(able(name, ability) for ability in OTHERS),
     "another seed": lambda name: name not in RANDOM,
     "save and load": lambda name: name in NOT_CACHED,
+    "capture": lambda name: not METHODS[name].uses_gpu or METHODS[name].__module__ == "methods.scvi",
 }
 
 
@@ -46,6 +47,8 @@ def strict(name, check):
     """Arguments that allow no second, longer try, where three epochs are enough."""
     if check == "decoding" and name not in NOT_YET:
         return {"least": 0.92 if name in SLOW_STARTERS else 0.95, "longer": 0}
+    if check == "capture":
+        return {"refuse": True}
     return {"longer": 0} if check == "predictions" and name not in NOT_YET else {}
 
 

@@ -2,8 +2,6 @@
 
 import json
 import time
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -14,24 +12,10 @@ from tasks import DATASETS, TASKS
 from tasks.datasets.memory import digest
 
 
-@dataclass(frozen=True)
-class OfDraw:
-    """A simulator whose first draw is number ``draw``."""
-
-    dataset: Any
-    draw: int
-
-    def __getattr__(self, name):
-        return getattr(self.dataset, name)
-
-    def load(self, preset="default", draw=0, genes=None):
-        return self.dataset.load(preset, self.draw + draw, genes)
-
-
 def task_of(name, draw=0):
     """Return the task ``task/dataset`` on a draw of its simulator, for its primary metrics alone."""
     task, _, dataset = name.partition("/")
-    return TASKS[task](OfDraw(DATASETS[dataset], draw) if draw else DATASETS[dataset], "default", primary_only=True)
+    return TASKS[task](DATASETS[dataset], "default", primary_only=True, draw=draw)
 
 
 def value_of(text):

@@ -24,13 +24,13 @@ def show(name, methods, draws, seeds):
 
 def recovery(name, methods, draws, seeds):
     headers = ["method", "masks on", "MCC", "MCC, rotated", "F1", "AUPRC", "R²", "epochs", "seconds a fit"]
-    task, rows = task_of(name), []
-    parts = [(f"draw{draw}", seed) for draw in draws for seed in seeds]
-    trainings = [task.training_data(*part) for part in parts]
+    rows, parts = [], [(task_of(name, draw), seed) for draw in draws for seed in seeds]
+    trainings = [task.training_data(task.units()[0], seed) for task, seed in parts]
     for label in methods:
-        models, seconds = fit_all(label, task, trainings, [seed for _, seed in parts])
+        models, seconds = fit_all(label, parts[0][0], trainings, [seed for _, seed in parts])
         found = []
-        for (unit, seed), training, fitted in zip(parts, trainings, models, strict=True):
+        for (task, seed), training, fitted in zip(parts, trainings, models, strict=True):
+            (unit,) = task.units()
             scores = task.evaluate(lambda data, fitted=fitted: fitted, unit, seed)
             targets = fitted.intervention_targets() if hasattr(fitted, "intervention_targets") else None
             z, codes = task.test_codes(fitted, unit, seed)
@@ -49,8 +49,8 @@ def recovery(name, methods, draws, seeds):
         *scored, epochs = np.transpose(found)
         rows.append([label, *(spread(column) for column in scored), f"{epochs.mean():.0f}", f"{seconds:.0f}"])
     of_truth = []
-    for unit, seed in parts:
-        data = task.draw(unit)
+    for task, seed in parts:
+        data = task.data
         z = data.obsm["z"]
         rotation = np.linalg.qr(np.random.default_rng([seed, 87]).standard_normal((z.shape[1], z.shape[1])))[0]
         of_truth.append([data.uns["targets"][: task._n_seen(data)].mean(), METRICS["mcc"](z, z @ rotation)])

@@ -31,7 +31,8 @@ def fits(n_methods=8, n_units=6, n_seeds=2, between=0.0, within=0.0, seed=0, tas
                 mcc = 3 * (between * shared[m] + np.sqrt(1 - between**2) * own[m]) + of_unit[1, u]
                 mcc += 0.3 * (within * a + np.sqrt(1 - within**2) * b)
                 records.append((task, "default", f"m{m}", f"u{u}", s, score, mcc))
-    return pd.DataFrame(records, columns=["task", "preset", "method", "unit", "seed", "score", "mcc"])
+    frame = pd.DataFrame(records, columns=["task", "preset", "method", "unit", "seed", "score", "mcc"])
+    return frame.assign(draw=pd.NA)
 
 
 def test_between_and_within_are_told_apart():
@@ -131,26 +132,22 @@ def test_points_are_what_is_correlated():
         assert np.corrcoef(pairs.T)[0, 1] == pytest.approx(association(jobs, "mcc", level).value)
 
 
-def test_the_scores_of_fits_add_up_to_the_score_of_the_table(sim):
+def test_the_skills_of_fits_add_up_to_the_relative_error_of_the_table(sim):
     rows = sim.rows(noise=0.3)
     jobs = fit_scores(build(rows))
     assert len(jobs) == 3 * 9 * 3
     for method, group in jobs.groupby("method"):
         table = build(rows).tasks[0]
-        assert group["score"].mean() == pytest.approx(sim.row_of(table, method).score)
+        assert np.exp(-group["score"].mean()) == pytest.approx(sim.row_of(table, method).relative_error)
     assert {"skill", "error"} <= set(jobs)
-    without = fit_scores(build(rows[rows["method"] != "ceiling"]))
+    without = fit_scores(build(rows[rows["method"] != "baseline"]))
     assert without["score"].isna().all()
     lost = rows[~((rows["method"] == "vae") & (rows["metric"] == "error"))]
     assert fit_scores(build(lost)).set_index("method").loc["vae", "score"].isna().all()
     assert fit_scores(build(rows[rows["role"] == "reference"])).empty
 
 
-def test_a_metric_that_the_table_leaves_out_is_left_out_of_the_scores_of_fits(sim):
-    rows = sim.rows(n_seeds=1)
-    error = rows["metric"] == "error"
-    rows.loc[error & (rows["role"] == "reference"), "value"] = 1.0  # the references are alike: too narrow
-    board = build(rows)
-    assert board.tasks[0].comparison.scored_on == ("skill",)
-    for method, group in fit_scores(board).groupby("method"):
-        assert group["score"].mean() == pytest.approx(sim.row_of(board.tasks[0], method).score)
+def test_within_methods_draws_are_resampled_where_there_are_several(sim):
+    jobs = fit_scores(build(sim.rows(n_units=12, n_draws=6, noise=0.3)))
+    jobs["mcc"] = np.random.default_rng(0).random(len(jobs))
+    assert association(jobs, "mcc", WITHIN).n_groups == 6

@@ -181,7 +181,7 @@ def test_the_page_names_what_is_flagged():
     page = to_markdown(build(rows()), ["Command: made | up"])
     assert "Command: made \\| up" in page
     for line in (
-        "- excluded by rule, too narrow: flat",
+        "- too narrow to resolve methods: flat",
         "- non-monotone: non\\_monotone (ladder, a step gains 6",
         "- inverted: rewarding (ladder, a step gains 1",
         "- flat under ladder: flat",

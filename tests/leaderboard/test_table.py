@@ -16,30 +16,54 @@ def has_note(table, *parts):
     return any(all(part in note for part in parts) for note in table.notes)
 
 
-def test_known_order_with_controls_at_0_and_1(sim):
+def test_known_order_and_columns(sim):
     table = only(build(sim.rows(noise=0.05)))
-    assert list(table.frame["method"]) == ["trvae", "ceiling", "vae", "baseline", "pca", "floor"]
-    assert sim.row_of(table, "floor").score == 0
-    assert sim.row_of(table, "ceiling").score == 1
-    n1 = sim.row_of(table, "baseline")
-    assert (n1.difference, n1.difference_low, n1.difference_high) == (0, 0, 0)
-    assert n1.score == pytest.approx(0.4)
+    assert list(table.frame["method"]) == ["ceiling", "trvae", "vae", "baseline", "pca", "floor"]
+    assert sim.row_of(table, "floor").relative_error == pytest.approx(4)
+    assert sim.row_of(table, "ceiling").relative_error == pytest.approx(0.1)
+    baseline = sim.row_of(table, "baseline")
+    assert (baseline.relative_error, baseline.low, baseline.high) == (1, 1, 1)
     assert set(table.frame.loc[table.frame["role"] == "reference", "method"]) == {"floor", "baseline", "ceiling"}
     vae = sim.row_of(table, "vae")
-    assert vae.low < vae.score < vae.high
-    assert vae.difference == pytest.approx(vae.score - n1.score)
+    assert vae.low < vae.relative_error < vae.high
+    assert vae.verdict == "better"
     assert (vae.coverage, vae.n_units, vae.fit_seconds, vae.peak_memory_mb) == ("27/27", 9, 2.0, 512.0)
     assert table.primary == {"skill": "higher", "error": "lower"}
-    assert table.baseline == "nearest_shift in 27 of 27 jobs"
+    assert table.baseline == "nearest_shift"
+    assert table.core_seconds == 10 * 6 * 27
     assert table.notes == ()
 
 
-def test_without_noise_the_score_is_the_level(sim):
+def test_without_noise_the_relative_error_is_the_known_one(sim):
     table = only(build(sim.rows(n_seeds=1)))
-    scores = table.frame.set_index("method")["score"]
-    for method, level in {"vae": 0.6, "pca": 0.3, "trvae": 1.2, "baseline": 0.4}.items():
-        assert scores[method] == pytest.approx(level)
-    assert has_note(table, "one seed")
+    errors = table.frame.set_index("method")["relative_error"]
+    for method, ratio in {"vae": 0.5, "pca": 1.3, "trvae": 0.25, "baseline": 1.0}.items():
+        assert errors[method] == pytest.approx(ratio)
+
+
+def test_draws_are_the_replicates(sim):
+    table = only(build(sim.rows(n_units=8, n_draws=4, noise=0.3)))
+    assert table.draws == (0, 1, 2, 3)
+    assert table.replicates == "4 draws"
+    assert sim.row_of(table, "vae").n_replicates == 4
+    assert table.units[:2] == ("draw0/unit00", "draw0/unit04")
+    real = only(build(sim.rows(n_units=8)))
+    assert (real.draws, real.replicates) == ((), "8 units")
+
+
+def test_a_shorter_run_is_part_of_a_longer_one(sim):
+    rows = sim.rows(n_units=12, n_draws=6, noise=0.2)
+    few = only(build(rows[rows["draw"] < 3]))
+    assert few.draws == (0, 1, 2)
+    again = only(build(pd.concat([rows[rows["draw"] < 3], rows[rows["draw"] >= 3]])))
+    pd.testing.assert_frame_equal(again.frame, only(build(rows)).frame)
+
+
+def test_a_baseline_that_changes_is_counted(sim):
+    rows = sim.rows()
+    chosen = (rows["method"] == "baseline") & (rows["unit"] == "unit00")
+    table = only(build(rows.assign(detail=rows["detail"].where(~chosen, "ridge"))))
+    assert table.baseline == "nearest_shift in 24 of 27 jobs, ridge in 3 of 27 jobs"
 
 
 def test_raw_columns_are_means_over_seeds_then_units(sim):
@@ -58,13 +82,13 @@ def test_secondary_metrics_do_not_enter(sim):
     assert "error" not in table.frame
 
 
-def test_deterministic_controls_may_have_fewer_seeds(sim):
+def test_deterministic_references_may_have_fewer_seeds(sim):
+    """A job is compared with the baseline of its own seed; where there is none, it is not compared."""
     rows = sim.rows(n_seeds=3)
     fewer = rows[(rows["role"] == "method") | (rows["seed"] == 1)]
-    full, thin = only(build(rows)).frame, only(build(fewer)).frame
-    assert thin.loc[thin["role"] == "reference", "seed_sd"].isna().all()
-    differ = ["coverage", "seed_sd"]
-    pd.testing.assert_frame_equal(full.drop(columns=differ), thin.drop(columns=differ))
+    thin = only(build(fewer)).frame.set_index("method")
+    assert thin.loc["vae", "relative_error"] == pytest.approx(0.5)
+    assert thin.loc["vae", "n_units"] == 9
 
 
 def test_order_of_rows_does_not_matter(sim):
@@ -82,17 +106,16 @@ def test_failed_cells_never_score_and_are_listed(sim):
     table = only(board)
     vae, umap = sim.row_of(table, "vae"), sim.row_of(table, "umap")
     assert (vae.coverage, vae.n_units) == ("24/27", 8)
-    assert has_note(table, "vae is scored on 8 of 9 units")
+    assert has_note(table, "vae has 8 of 9 units")
     assert umap.coverage == "0/1"
-    assert np.isnan(umap.score)
+    assert np.isnan(umap.relative_error)
     assert table.frame["method"].iloc[-1] == "umap"
     assert list(board.failures.columns) == ["method", "task", "unit", "seed", "status", "reason", "replay"]
     assert len(board.failures) == 4
     assert list(board.failures["status"].unique()) == ["failed", "out_of_memory"]
-    # Over its own eight units the comparison is still paired: as if the ninth were nowhere.
+    # over its own eight units the comparison is still paired: as if the ninth were nowhere
     without = sim.row_of(only(build(rows[rows["unit"] != "unit03"])), "vae")
-    assert (without.score, without.p) == pytest.approx((vae.score, vae.p))
-    assert without.difference_low == pytest.approx(vae.difference_low, abs=0.02)
+    assert (without.relative_error, without.low) == pytest.approx((vae.relative_error, vae.low))
 
 
 def test_skipped_methods_are_rows_at_the_bottom(sim):
@@ -137,11 +160,12 @@ def test_the_data_with_most_cells_counts_and_the_rest_is_named(sim):
 
 
 def test_configs_under_one_label_are_told_apart(sim):
-    other = sim.rows(levels={"floor": 0, "baseline": 0.4, "ceiling": 1, "vae": 0.9}, methods=("vae",))
+    other = sim.rows(ratios={"floor": 4, "baseline": 1, "ceiling": 0.1, "vae": 0.3}, methods=("vae",))
     other = other[other["role"] == "method"].assign(config=json.dumps({"beta": 8}))
     other["job_id"] += "/beta"
     table = only(build(pd.concat([sim.rows(), other])))
-    assert sim.row_of(table, "vae (config 2)").score > sim.row_of(table, "vae (config 1)").score
+    first, second = (sim.row_of(table, f"vae (config {k})").relative_error for k in (1, 2))
+    assert second < first
     assert has_note(table, "vae (config 2) is", '{"beta": 8}')
 
 
@@ -162,71 +186,55 @@ def test_values_that_are_not_finite_are_undefined(sim, bad):
     table = only(build(rows.assign(value=rows["value"].where(~hit, bad))))
     row = sim.row_of(table, "vae")
     assert row.n_units == 8
-    assert np.isfinite([row.skill, row.score]).all()
+    assert np.isfinite([row.skill, row.relative_error]).all()
     assert has_note(table, "skill of vae is undefined in 3 of 27 ok jobs")
 
 
-def test_a_method_without_one_primary_metric_has_no_score(sim):
+def test_a_method_without_one_primary_metric_has_no_relative_error(sim):
     rows = sim.rows()
     table = only(build(rows[~((rows["method"] == "vae") & (rows["metric"] == "error"))]))
-    assert np.isnan(sim.row_of(table, "vae").score)
+    assert np.isnan(sim.row_of(table, "vae").relative_error)
     assert np.isfinite(sim.row_of(table, "vae").skill)
-    assert has_note(table, "vae has no score", "error")
-    assert sim.row_of(table, "pca").score == pytest.approx(0.3, abs=0.02)
+    assert has_note(table, "vae has no relative error", "error")
+    assert sim.row_of(table, "pca").relative_error == pytest.approx(1.3)
 
 
-@pytest.mark.parametrize("control", ["floor", "ceiling"])
-def test_a_missing_control_leaves_the_raw_metrics(sim, control):
-    rows = sim.rows()
-    table = only(build(rows[rows["method"] != control]))
-    assert table.frame["score"].isna().all()
-    assert table.frame["skill"].notna().all()
-    assert has_note(table, f"no result of reference {control}")
-
-
-def test_units_that_a_control_lacks_are_said(sim):
-    rows = sim.rows()
-    table = only(build(rows[~((rows["method"] == "ceiling") & (rows["unit"] == "unit04"))]))
-    assert sim.row_of(table, "vae").n_units == 8
-    assert has_note(table, "floor and ceiling have every primary metric on 8 of 9 units only")
-
-
-def test_a_missing_baseline_leaves_the_score(sim):
+def test_a_missing_baseline_leaves_the_raw_metrics(sim):
     rows = sim.rows()
     table = only(build(rows[rows["method"] != "baseline"]))
-    assert table.frame["score"].notna().all()
-    assert table.frame["difference"].isna().all()
-    assert has_note(table, "no result of reference baseline")
+    assert table.frame["relative_error"].isna().all()
+    assert table.frame["skill"].notna().all()
+    assert has_note(table, "no result of the baseline")
 
 
-def test_a_metric_that_is_too_narrow_is_excluded_and_named(sim):
-    rows = sim.rows(n_seeds=1)
-    swap = {"floor": "ceiling", "ceiling": "floor"}
-    error = rows["metric"] == "error"
-    rows.loc[error, "method"] = rows.loc[error, "method"].replace(swap)
-    rows.loc[error, "job_id"] = rows.loc[error, "method"] + rows.loc[error, "job_id"]
-    rows["job_id"] = rows["method"] + rows["unit"] + rows["seed"].astype(str)
+def test_a_missing_ceiling_or_floor_is_said(sim):
+    rows = sim.rows()
+    for reference in ("floor", "ceiling"):
+        table = only(build(rows[rows["method"] != reference]))
+        assert sim.row_of(table, "vae").relative_error == pytest.approx(0.5)
+        assert has_note(table, f"no result of the {reference}")
+
+
+def test_a_metric_without_a_best_value_makes_no_error(sim):
+    rows = sim.rows()
+    rows.loc[rows["metric"] == "error", "best"] = np.nan
     table = only(build(rows))
-    assert has_note(table, "error is excluded, too narrow", "calibrated range", "over 9 units")
-    assert has_note(table, "the score rests on skill alone")
-    assert sim.row_of(table, "vae").score == pytest.approx(0.6)  # skill is not swapped
-    none = only(build(rows[rows["metric"] == "error"]))
-    assert none.frame["score"].isna().all()
-    assert has_note(none, "no score: no primary metric is left")
+    assert has_note(table, "error has no best possible value")
+    assert sim.row_of(table, "vae").relative_error == pytest.approx(0.5)
 
 
-def test_one_unit_has_scores_and_no_interval(sim):
+def test_one_unit_has_a_value_and_no_interval(sim):
     table = only(build(sim.rows(n_units=1)))
     row = sim.row_of(table, "trvae")
-    assert row.score == pytest.approx(1.2, abs=0.05)
-    assert np.isnan([row.low, row.high, row.difference_low]).all()
-    assert has_note(table, "one unit")
+    assert row.relative_error == pytest.approx(0.25)
+    assert np.isnan([row.low, row.high, row.p, row.rank_low]).all()
+    assert has_note(table, "one replicate: no interval and no verdict")
 
 
-def test_few_units_are_said(sim):
-    table = only(build(sim.rows(n_units=5)))
-    assert np.isfinite(table.frame["low"]).all()
-    assert has_note(table, "5 units", "Student")
+def test_one_seed_of_one_fit_is_said(sim):
+    assert has_note(only(build(sim.rows(n_seeds=1, one_fit=True))), "one seed, and all units from one fit")
+    assert not has_note(only(build(sim.rows(n_seeds=3, one_fit=True))), "one seed")
+    assert not has_note(only(build(sim.rows(n_seeds=1, one_fit=True, n_units=8, n_draws=4))), "one seed")
 
 
 def test_one_method_and_a_constant_metric_are_said(sim):
@@ -239,7 +247,7 @@ def test_one_method_and_a_constant_metric_are_said(sim):
 
 def test_no_primary_metric(sim):
     table = only(build(sim.rows().assign(primary=False)))
-    assert table.frame["score"].isna().all()
+    assert table.frame["relative_error"].isna().all()
     assert has_note(table, "no primary metric")
 
 

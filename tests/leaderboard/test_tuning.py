@@ -9,15 +9,15 @@ import pytest
 from bench import records
 from leaderboard import build, to_markdown, tuning
 from leaderboard.files import write
-from tests.leaderboard.conftest import LEVELS, rows
+from tests.leaderboard.conftest import RATIOS, rows
 
 #: pca is the best at the defaults, the vae once both are tuned.
-TUNED = {**LEVELS, "vae": 0.3, "vae@tuned": 0.7, "vae@oracle": 0.8, "pca": 0.5, "pca@tuned": 0.5, "pca@oracle": 0.55}
+TUNED = {**RATIOS, "vae": 0.8, "vae@tuned": 0.4, "vae@oracle": 0.3, "pca": 0.6, "pca@tuned": 0.6, "pca@oracle": 0.5}
 NAMES = tuple(name for name in TUNED if name.partition("@")[0] in ("vae", "pca"))
 
 
 def tuned_rows(**changes):
-    found = rows(NAMES, levels=TUNED, **changes)
+    found = rows(NAMES, ratios=TUNED, **changes)
     found.loc[found["method"].str.endswith("@oracle"), "role"] = "oracle"
     tuned = found["method"].str.contains("@")
     found.loc[tuned, "config"] = found.loc[tuned, "unit"].map(lambda unit: json.dumps({"unit": unit}))
@@ -32,9 +32,10 @@ def test_gain_what_is_left_and_places():
     frame = tuning.tuning(build(tuned_rows())).set_index("method")
     assert list(frame.index) == ["vae", "pca"]
     vae, pca = frame.loc["vae"], frame.loc["pca"]
-    assert (vae["default"], vae["tuned"], vae["oracle"]) == pytest.approx((0.3, 0.7, 0.8))
-    assert (vae["gain"], vae["left"], pca["gain"], pca["left"]) == pytest.approx((0.4, 0.1, 0.0, 0.05))
-    assert vae["gain_low"] <= 0.4 <= vae["gain_high"]
+    assert (vae["default"], vae["tuned"], vae["oracle"]) == pytest.approx((0.8, 0.4, 0.3))
+    assert (vae["gain"], vae["left"], pca["gain"], pca["left"]) == pytest.approx((0.5, 0.75, 1.0, 5 / 6))
+    assert vae["gain_low"] <= 0.5 + 1e-9
+    assert vae["gain_high"] >= 0.5 - 1e-9
     assert (vae["place"], vae["place_tuned"], pca["place"], pca["place_tuned"]) == (2, 1, 1, 2)
     assert "2 of 2 change places" in tuning.tuning_sentence(frame.reset_index())
     assert (frame["n_units"] == 9).all()
@@ -63,7 +64,7 @@ def test_intervals_are_over_units():
     assert frame.loc["vae", "gain_low"] < frame.loc["vae", "gain"] < frame.loc["vae", "gain_high"]
     one = tuning.tuning(build(tuned_rows(n_units=1)))
     assert one["gain_low"].isna().all()
-    assert np.allclose(one["gain"], [0.4, 0.0])
+    assert np.allclose(one["gain"], [0.5, 1.0])
 
 
 def test_each_unit_has_its_own_configuration_under_one_label_and_an_oracle_has_no_rank():
@@ -71,9 +72,9 @@ def test_each_unit_has_its_own_configuration_under_one_label_and_an_oracle_has_n
     frame = board.tasks[0].frame.set_index("method")
     assert set(NAMES) <= set(frame.index)
     assert not [note for note in board.notes if "config" in note]
-    assert frame.loc["vae@oracle", "score"] == pytest.approx(0.8)
-    assert np.isnan(frame.loc["vae@oracle", ["rank", "p_holm"]].astype(float)).all()
-    assert frame.loc["vae@tuned", "rank"] == 1
+    assert frame.loc["vae@oracle", "relative_error"] == pytest.approx(0.3)
+    assert np.isnan(frame.loc["vae@oracle", ["rank_low", "p"]].astype(float)).all()
+    assert frame.loc["vae@tuned", "rank_low"] == 1
 
 
 def test_all_tasks_come_first_and_count_the_same():
@@ -83,9 +84,12 @@ def test_all_tasks_come_first_and_count_the_same():
     frame = tuning.tuning(board)
     assert list(frame["task"].unique()) == [tuning.ALL_TASKS, "reembedding/sim", "few-shot/other"]
     whole = frame[frame["task"] == tuning.ALL_TASKS].set_index("method")
-    assert whole.loc["vae", "gain"] == pytest.approx(0.2)
+    assert whole.loc["vae", "gain"] == pytest.approx(np.sqrt(0.5))
     assert whole.loc["vae", "n_units"] == 2
-    assert "gains +0.10 (median of 2 methods) on all tasks, most for vae (+0.20)" in tuning.tuning_sentence(frame)
+    assert (
+        "leaves 0.85 of the error (median of 2 methods) on all tasks, least for vae (0.71)"
+        in tuning.tuning_sentence(frame)
+    )
 
 
 def test_units_without_all_three_do_not_count():
@@ -94,8 +98,7 @@ def test_units_without_all_three_do_not_count():
     found.loc[gone, ["value", "status"]] = [np.nan, "failed"]
     frame = tuning.tuning(build(found)).set_index("method")
     assert frame.loc["vae", "n_units"] == 8
-    # a unit counts by its range: without one of small range the mean is a little off
-    assert frame.loc["vae", "gain"] == pytest.approx(0.4, abs=0.02)
+    assert frame.loc["vae", "gain"] == pytest.approx(0.5)
 
 
 def test_nothing_tuned_is_no_table(tmp_path):
@@ -114,4 +117,4 @@ def test_every_format_has_it(tmp_path):
     assert 'id="tuning"' in (tmp_path / "leaderboard.html").read_text()
     (first, _) = json.loads((tmp_path / "leaderboard.json").read_text())["tuning"]
     assert first["method"] == "vae"
-    assert first["gain"] == pytest.approx(0.4)
+    assert first["gain"] == pytest.approx(0.5)

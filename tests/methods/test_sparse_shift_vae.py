@@ -11,6 +11,7 @@ from scipy.special import expit, logit
 from scipy.stats import beta, norm
 
 from methods import METHODS, CannotFit
+from methods.nn.networks import Constant
 from methods.vaes import VAE
 from methods.variational import Forward
 from metrics import METRICS
@@ -173,14 +174,14 @@ def test_masks_start_on():
 def test_what_masks_cost():
     """Both costs rise with the KL, and λ of sVAE+ is a number for each of a perturbation's cells."""
     q = np.random.default_rng(0).uniform(0.05, 0.95, (3, 4))
-    logits, cells = torch.from_numpy(logit(q)), [75, 250, 2]
+    network = {"shifts": {"logit": torch.from_numpy(logit(q))}, "cells": Constant(torch.tensor([75.0, 250.0, 2.0]))}
     svae = METHODS["svae"](METHODS["svae"].configure(sparsity=7.0, warmup=10, max_epochs=100))
     plus = METHODS["svae-plus"](METHODS["svae-plus"].configure(sparsity=0.4, warmup=10, max_epochs=100))
-    plus.n_cells, plus.cells_of = 500, cells
+    plus.n_cells = 500
     prior = sum(beta(1, strength).logpdf(row).sum() for strength, row in zip((30, 100, 1), q, strict=True))
     for epoch, weight in ((0, 0.1), (4, 0.5), (9, 1.0), (99, 1.0)):
-        assert float(svae.cost_of_masks(logits, epoch)) == pytest.approx(weight * 7 * q.mean())
-        assert float(plus.cost_of_masks(logits, epoch)) == pytest.approx(-weight * prior / 500)
+        assert float(svae.cost_of_masks(network, epoch)) == pytest.approx(weight * 7 * q.mean())
+        assert float(plus.cost_of_masks(network, epoch)) == pytest.approx(-weight * prior / 500)
 
 
 def test_sparsity_of_zero_costs_nothing(sparse, quick):
@@ -189,7 +190,7 @@ def test_sparsity_of_zero_costs_nothing(sparse, quick):
     assert max(quick["svae-plus"].history["sparsity"]) > 0
     # whatever the masks
     logits = torch.linspace(-8.0, 3.0, 32).view(8, 4).requires_grad_()
-    free.cost_of_masks(logits, 10**6).backward()
+    free.cost_of_masks({"shifts": {"logit": logits}, "cells": free.network["cells"]}, 10**6).backward()
     assert (logits.grad == 0).all()
 
 

@@ -174,5 +174,5 @@ def test_many_cells_are_embedded_in_blocks(labelled, monkeypatch):
     data = labelled(np.random.default_rng(0).normal(size=(50, 6)), ["a", "control"] * 25)
     method = METHODS["vae"](METHODS["vae"].configure(n_latent=2, hidden=(8,), max_epochs=2)).fit(data, 0)
     whole = method.embed(data)
-    monkeypatch.setattr("methods.variational.BLOCK", 16)
+    monkeypatch.setattr("methods.neural.BLOCK", 16)
     np.testing.assert_allclose(method.embed(data), whole, atol=1e-6)

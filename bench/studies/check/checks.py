@@ -635,6 +635,22 @@ def speed(subject: Subject, absurd: float = 20.0, bearable: float = 10.0) -> str
     return said
 
 
+def capture(subject: Subject, refuse: bool = False) -> str:
+    """A step of training can be recorded on a GPU, where it is then several times as fast; else it is said why not."""
+    from methods.nn import graphs
+
+    with graphs.checking() as found:
+        subject.fit(**({"max_epochs": 1} if "max_epochs" in subject.keys else {}))
+    if not found:
+        raise NotApplicable("it is not trained by the suite's loop")
+    obstacles = list(dict.fromkeys(filter(None, found)))
+    if obstacles:
+        slow = f"steps on a GPU are taken one operation at a time: {'; '.join(obstacles)}"
+        require(not refuse, slow)
+        return slow
+    return "steps can be recorded on a GPU"
+
+
 @cache
 def _seconds_of(name: str) -> float:
     subject = Subject(name)
@@ -692,4 +708,5 @@ CHECKS: dict[str, Callable[..., str]] = {
     "save and load": save_and_load,
     **{f"extreme: {case}": partial(extremes, case=case) for case in EXTREMES},
     "speed": speed,
+    "capture": capture,
 }
