@@ -122,7 +122,7 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
 
     rows = pd.read_parquet(tmp_path / "out" / "results.parquet")
     ok = rows[rows["status"] == "ok"]
-    assert set(ok["method"]) == {"pca", "vae", "floor", "baseline", "ceiling"}
+    assert set(ok["method"]) == {"pca", "vae", "floor", "baseline", "structure", "ceiling"}
     assert ok["value"].notna().all()
     assert ok.groupby("method")["job_id"].nunique().eq(4).all()
     assert set(ok[ok["method"] == "baseline"]["detail"]) == {"pca"}
@@ -186,6 +186,7 @@ def test_faults_take_one_job_each(cli, plugin, tmp_path):
         "pca": {"ok"},
         "floor": {"ok"},
         "baseline": {"ok"},
+        "structure": {"ok"},
         "ceiling": {"ok"},
         "raises": {"failed"},
         "crashes": {"failed"},

@@ -108,7 +108,7 @@ def shift(tmp_path_factory):
 def test_the_best_on_the_inner_units_is_chosen_with_the_same_budget_for_all(shift, tmp_path):
     plan, studies, without = planned(shift)
     assert without == {"fixed": "nothing to tune"}
-    assert [study.default.unit for study in studies] == ["draw0/type0", "draw0/type1"]
+    assert [study.default.unit for study in studies] == ["draw0/type1", "draw0/type4"]
     chosen = tuned(plan, studies, tmp_path, n_trials=12)
     assert {sum(one.ends.values()) for one in chosen} == {12}
     for one in chosen:
@@ -137,7 +137,7 @@ def test_what_was_chosen_becomes_rows_and_the_oracle_is_no_method(cli, shift, tm
     roles = rows.groupby("method")["role"].first()
     assert roles.to_dict() == {
         "shift": "method", "shift@tuned": "method", "shift@oracle": "oracle", "fixed": "method",
-        "floor": "reference", "baseline": "reference", "ceiling": "reference",
+        "floor": "reference", "baseline": "reference", "structure": "reference", "ceiling": "reference",
     }  # fmt: skip
     skill = rows[rows["metric"] == "skill"].pivot_table(index="unit", columns="method", values="value")
     assert (skill["shift@oracle"] >= skill["shift@tuned"]).all()

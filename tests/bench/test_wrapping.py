@@ -74,7 +74,8 @@ def test_every_command_of_the_page_is_run_here():
 def test_nmf_with_pca(cli, tmp_path):
     done = cli(*command(f"{NMF},pca"), timeout=800)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert statuses(tmp_path) == {name: {"ok"} for name in (NMF, "pca", "floor", "baseline", "ceiling")}
+    rows = (NMF, "pca", "pca@shift=regression", "floor", "baseline", "structure", "ceiling")
+    assert statuses(tmp_path) == {name: {"ok"} for name in rows}
     (row, *_) = results(tmp_path)[NMF, IFN]
     assert row["job"]["config"]["n_components"] == 10
     assert row["job"]["plugins"] == [NMF]
