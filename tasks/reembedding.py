@@ -69,7 +69,7 @@ class Reembedding(Task):
     ceiling            .37 ± .06       0               1
     =================  ==============  ==============  =========================
 
-    On tcga-paired (11 cancers) PCA has a recall of .61 (.47 to .72) and an agreement of .87 (.75 to .94), and the relative
+    On tcga-paired (11 cancers) PCA has a recall of .61 (.47 to .72) and an agreement of .87 (.75 to .94), and relative
     errors are: floor 2.1 and 5.4, FastICA 1.1 and 2.2, random projection 1.6 and 7.4, ceiling .92 and .01. So no linear
     code of this size is much more faithful there, and what resolves methods is their agreement.
 

@@ -36,8 +36,8 @@ class Turns:
     """Says which of the waiting stacks is to start, so that a worker seldom waits for a fit that another makes.
 
     Units of a task, and tasks on one data set, may need one fit, as one to all data beside that without the unit.
-    Which do, only their data say; those that may are of one method, configuration, data set and seed. The first of
-    them is let through alone; what it has made is then on disk.
+    Which do, only their data say; those that may are of one method, configuration, draw of a data set, and seed. The
+    first of them is let through alone; what it has made is then on disk.
     """
 
     def __init__(self) -> None:
@@ -56,4 +56,4 @@ class Turns:
 def _fit(job: Job) -> str:
     if job.role == "reference":
         return job.id
-    return json.dumps([job.data_digest, job.name, job.config, job.stack or job.seed], sort_keys=True)
+    return json.dumps([job.data_digest, job.draw, job.name, job.config, job.stack or job.seed], sort_keys=True)

@@ -21,9 +21,9 @@ N_ORGAN = 7
 def simulate(
     rng: np.random.Generator,
     n_cancers: int = 8,
-    n_tumours: int = 80,
-    n_normals: int = 20,
-    n_genes: int = 500,
+    n_tumours: int = 40,
+    n_normals: int = 10,
+    n_genes: int = 300,
     n_studies: int = 2,
     novelty: float = 0.7,
     noise: float = 0.5,
@@ -148,5 +148,8 @@ PANCANCER = Simulated(
     reference="this suite",
     fields=Fields(environment="condition", content="cancer_type", control="normal"),
     simulate=simulate,
-    sizes={"smoke": {"n_tumours": 40, "n_genes": 200}, "paper": {"n_cancers": 16, "n_tumours": 150, "n_genes": 2000}},
+    sizes={
+        "smoke": {"n_tumours": 30, "n_genes": 150},
+        "paper": {"n_cancers": 16, "n_tumours": 150, "n_normals": 20, "n_genes": 2000},
+    },
 )

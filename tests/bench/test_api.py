@@ -63,7 +63,7 @@ bench.run("random-projection", "{TASK}", preset="smoke", out="out").to_pickle("f
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     rows = pd.read_pickle(tmp_path / "rows.pkl")
     assert set(rows["status"]) == {"ok"}
-    assert set(rows["method"]) == {"floor", "baseline", "ceiling", "random-projection", "pca@n_latent=5"}
+    assert set(rows["method"]) == {"floor", "baseline", "structure", "ceiling", "random-projection", "pca@n_latent=5"}
     assert {json.loads(c)["n_latent"] for c in rows.loc[rows["method"].str.startswith("pca"), "config"]} == {5}
     stored = pd.read_parquet(tmp_path / "out" / "results.parquet")
     pd.testing.assert_frame_equal(rows, stored)
@@ -71,7 +71,7 @@ bench.run("random-projection", "{TASK}", preset="smoke", out="out").to_pickle("f
     pd.testing.assert_frame_equal(tables.tasks, pd.read_pickle(tmp_path / "tasks.pkl"))
     written = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
     assert tables.tasks["method"].tolist() == written["method"].tolist()
-    assert tables.tasks["score"].tolist() == pytest.approx(written["score"].tolist())
+    assert tables.tasks["relative_error"].tolist() == pytest.approx(written["relative_error"].tolist())
     assert tables.suites.empty
     assert set(pd.read_pickle(tmp_path / "fewer.pkl")["method"]) == {
         "floor",
@@ -144,7 +144,7 @@ bench.run([FirstGenes], "{TASK}", preset="smoke", out="out")
 
 def test_failed_jobs_are_rows_and_a_warning(tmp_path, plugin):
     file = plugin(NOTEBOOK_CLASS.replace("return np.asarray(data.X)[:, :3]", "raise RuntimeError('broken')"), "bad.py")
-    with pytest.warns(UserWarning, match=r"not every job ended well \(2 failed, 6 ok\)"):
+    with pytest.warns(UserWarning, match=r"not every job ended well \(2 failed, 8 ok\)"):
         rows = bench.run(f"{file}:FirstGenes", TASK, preset="smoke", out=tmp_path / "out", executor="inline")
     METHODS.forget("first-genes")
     failed = rows[rows["method"] == "first-genes"]

@@ -60,9 +60,9 @@ def test_a_run_of_some_minutes_makes_whole_draws_and_a_longer_one_goes_on(tmp_pa
     done, _ = run(tmp_path, spend=10.0, draws=range(3))
     assert {job.draw for job in done.plan.jobs} == {0, 1, 2}
     rows = pd.read_parquet(tmp_path / "results.parquet")
-    assert rows.groupby("draw")["job_id"].nunique().tolist() == [4, 4, 4]
+    assert rows.groupby("draw")["job_id"].nunique().tolist() == [5, 5, 5]
     first = rows.drop_duplicates("job_id").groupby("draw")["started"].min()
     assert list(first) == sorted(first)
     again, _ = run(tmp_path, draws=range(3))
-    assert again.outcome.counts["ok"] == 12
+    assert again.outcome.counts["ok"] == 15
     assert len(pd.read_parquet(tmp_path / "results.parquet")) == len(rows)

@@ -61,7 +61,7 @@ def test_status_and_leaderboard(cli, tmp_path):
     assert ran.returncode == 0, ran.stdout
     status = strict(cli("status", "--out", "out", "--json").stdout)
     assert set(status) == documented("status")
-    assert status["counts"]["ok"] == status["tasks"][0]["ok"] == 8
+    assert status["counts"]["ok"] == status["tasks"][0]["ok"] == 10
     assert not status["at_work"]
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
     done = cli("leaderboard", "--out", "out", "--tasks", "reembedding", "--json")
@@ -71,6 +71,7 @@ def test_status_and_leaderboard(cli, tmp_path):
     assert {row["method"] for row in board["tasks"][0]["methods"]} == {
         "floor",
         "baseline",
+        "structure",
         "ceiling",
         "random-projection",
     }

@@ -47,7 +47,7 @@ def test_two_directories_are_one_leaderboard_and_nothing_is_mixed_silently(cli, 
     found = json.loads((tmp_path / "both" / "leaderboard.json").read_text())
     (table,) = found["tasks"]
     of = {row["method"]: row for row in table["methods"]}
-    assert {"pca", "random-projection", "raises", "floor", "baseline", "ceiling"} == set(of)
+    assert {"pca", "random-projection", "raises", "floor", "baseline", "structure", "ceiling"} == set(of)
     assert table["seeds"] == [0, 1]
     assert of["pca"]["coverage"] == "4/4"
     assert of["random-projection"]["coverage"] == "2/2"
@@ -72,8 +72,8 @@ def test_an_older_task_version_is_left_out_and_said(cli, tmp_path):
     assert "random-projection" not in set(pd.read_csv(tmp_path / "both" / "leaderboard.csv")["method"])
     done = cli("leaderboard", "--out", "a", "--out", "b", "--into", "both", "--format", "md")
     page = (tmp_path / "both" / "leaderboard.md").read_text()
-    assert "of task version 0, the table shows version 1" in page
-    assert "of task version 0, the table shows version 1" in done.stdout
+    assert "of task version 0, the table shows version 2" in page
+    assert "of task version 0, the table shows version 2" in done.stdout
 
 
 @pytest.mark.usefixtures("two_outs")

@@ -27,8 +27,8 @@ def test_each_method_and_control_is_tried_once_on_a_task():
     jobs = first_jobs(plan()).jobs
     assert sorted((job.method, job.unit, job.seed) for job in jobs) == [
         ("baseline", "draw0/cancer0", 0), ("ceiling", "draw0/cancer0", 0), ("floor", "draw0/cancer0", 0),
-        ("no-change", "*", 0),
-        ("pca", "draw0/cancer0", 0), ("structure", "draw0/cancer0", 0), ("vae", "draw0/cancer0", 0),
+        ("no-change", "*", 0), ("pca", "draw0/cancer0", 0), ("structure", "draw0/cancer0", 0),
+        ("vae", "draw0/cancer0", 0),
     ]  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def test_a_preflight_finds_what_fails_and_gives_its_times_to_the_run(cli, plugin
     assert said["skipped", "refuses"].endswith(f"{TASK}: planted refusal")
     assert "no-change cannot embed" in said["skipped", "no-change"]
     assert "python -m bench data fetch tcga-paired" in said["absent", "reembedding/tcga-paired"]
-    assert said["ok", "7"] == "of 12 crosses of method and task"
+    assert said["ok", "8"] == "of 13 crosses of method and task"
     assert re.search(r"the run itself: \d+ jobs, about .* 2 jobs at a time", done.stdout)
 
     flown = [json.loads(file.read_text()) for file in (tmp_path / "out" / PREFLIGHT / "jobs").iterdir()]

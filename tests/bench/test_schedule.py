@@ -90,11 +90,12 @@ def test_a_pass_stays_together_and_counts_whole():
 
 def test_of_jobs_that_may_share_a_fit_the_first_runs_alone():
     jobs = planned()
-    first, elsewhere = one(jobs, "pca"), one(jobs, "pca", "draw0/cancer1")
-    other_seed, other = one(jobs, "pca", "draw0/cancer1", seed=1), one(jobs, "gamma-vae")
+    first, other_seed, other = one(jobs, "pca"), one(jobs, "pca", seed=1), one(jobs, "gamma-vae")
+    elsewhere, other_draw = dataclasses.replace(first, unit="draw0/another"), one(jobs, "pca", "draw1/cancer0")
     turns = Turns()
     assert turns.next([[first], [elsewhere]], []) == [first]
     assert turns.next([[elsewhere], [other_seed]], [[first]]) == [other_seed]
+    assert turns.next([[elsewhere], [other_draw]], [[first]]) == [other_draw]
     assert turns.next([[elsewhere], [other]], [[first]]) == [other]
     assert turns.next([[elsewhere]], [[first]]) == [elsewhere], "no worker waits where there is nothing else"
     assert turns.next([], [[first]]) is None
@@ -107,7 +108,7 @@ def test_of_jobs_that_may_share_a_fit_the_first_runs_alone():
 
 def test_a_unit_is_known_by_its_own_time_and_a_new_one_by_the_others():
     jobs = planned(seeds=1)
-    first, second = one(jobs, "pca"), one(jobs, "pca", "draw0/cancer1")
+    first, second = one(jobs, "pca"), one(jobs, "pca", "draw1/cancer0")
     estimate = Estimate(gather([measured(first, 2.0), measured(second, 6.0)]).rows, {TASK: 1.0})
     assert [estimate.seconds(dataclasses.replace(job, seed=5)) for job in (first, second)] == [2.0, 6.0]
     assert estimate.seconds(dataclasses.replace(first, unit="another")) == 4.0

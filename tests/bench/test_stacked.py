@@ -44,7 +44,8 @@ class Mean(Method):
         return errors
 
     def embed(self, data):
-        return np.asarray(data.X)[:, self.seed : self.seed + 2]
+        first = self.seed % 10
+        return np.asarray(data.X)[:, first : first + 2]
 
     def state(self):
         return {"seed": self.seed}
@@ -92,7 +93,7 @@ def test_rows_are_as_if_run_alone_and_marked(made):
     store, jobs = made
     results = [store.read(job.id) for job in jobs]
     assert [result.status for result in results] == ["ok"] * 3
-    # each seed has two fits, one with the unit; all cost the same share of their pass
+    # each seed has three fits, two with the unit; all cost the same share of their pass
     assert len({result.fit_seconds for result in results}) == 1
     assert set(store.gather().rows["n_stacked"]) == {3}
     for job, result in zip(jobs, results, strict=True):
@@ -112,7 +113,7 @@ def test_one_job_again_takes_part_in_the_same_pass(made):
     (again,) = run_stack([jobs[1]], store.fits)
     assert again.scores == before.scores
     assert again.fit_seconds == before.fit_seconds
-    assert len(list(store.fits.glob("*.safetensors"))) == kept == 6
+    assert len(list(store.fits.glob("*.safetensors"))) == kept == 9
 
 
 def test_processes_and_threads_give_the_same_bits_and_a_lost_result_comes_back(cli, tmp_path):

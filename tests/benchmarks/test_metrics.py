@@ -26,7 +26,10 @@ def evaluation():
     x = (z_in @ rng.normal(size=(N_LATENT, N_GENES)) / 3 + rng.normal(size=(N_CELLS, N_GENES))).astype(np.float32)
     out, train = slice(0, N_CELLS // 5), slice(N_CELLS // 5, N_CELLS)
     of_embedding = {
-        "displacement": (z_in[out], z[out], z_in[train], z[train]),
+        **dict.fromkeys(
+            ("displacement", "displacement_two_seeds", "neighbour_agreement", "agreement_two_seeds"),
+            (z_in[out], z[out], z_in[train], z[train]),
+        ),
         "training_drift": (z_in[train], z[train]),
         "knn_recall": (x[out], x[train], z[out], z[train]),
         "label_transfer": (z[train], labels[train], z[out], labels[out]),

@@ -91,7 +91,7 @@ def data():
 
 def test_groups_types_and_programs_are_crossed_as_stated(data):
     obs = data.obs
-    assert data.shape == (4000, 600)
+    assert data.shape == (4000, 400)
     assert set(obs.groupby("program")["group"].nunique()) == {1}
     assert dict(obs.groupby("group")["program"].nunique()) == {"group0": 2, "group1": 2}
     sizes = obs.groupby(["cell_type", "program"]).size()
@@ -103,7 +103,7 @@ def test_groups_types_and_programs_are_crossed_as_stated(data):
 
 def test_libraries_are_those_of_two_experiments(data):
     counts = data.layers["counts"]
-    for part, location in ((counts[:, :400], 11.0), (counts[:, 400:], 7.0)):
+    for part, location in ((counts[:, :200], 11.0), (counts[:, 200:], 7.0)):
         assert np.log(np.median(part.sum(axis=1))) == pytest.approx(location, abs=0.12)
 
 
@@ -120,7 +120,7 @@ def test_main_genes_know_the_type_and_the_block_the_program_alone(data):
         return between(labels) / between(permuted)
 
     types, programs = data.obs["cell_type"].to_numpy(), data.obs["program"].to_numpy()
-    main, block = np.arange(400), np.arange(400, 600)
+    main, block = np.arange(200), np.arange(200, 400)
     assert explained(main, types) > 20
     assert explained(block, programs) > 20
     # what is left is the closure of the profile: one total for all genes
@@ -153,7 +153,7 @@ def test_no_classifier_beats_bayes():
     accuracies = []
     for group in ("group0", "group1"):
         own = (dim.obs["group"] == group).to_numpy()
-        x, y = dim.X[own][:, 400:], dim.obs["program"].to_numpy()[own]
+        x, y = dim.X[own][:, 200:], dim.obs["program"].to_numpy()[own]
         half = len(y) // 2
         accuracies.append(LogisticRegression(C=0.1, max_iter=500).fit(x[:half], y[:half]).score(x[half:], y[half:]))
     assert 0.6 < np.mean(accuracies) < dim.uns["bayes_accuracy"]["program"]
