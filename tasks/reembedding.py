@@ -117,6 +117,7 @@ class Reembedding(Task):
         Reference("ceiling", "the true factors as the code", on="simulated"),
         Reference("ceiling", "PCA of the genes that no method is given, of all samples", on="real"),
     )
+    question = "Which method places a cancer that it never saw as if it had been trained on it?"
     unit = "cancer"
     columns: ClassVar[Mapping[str, str]] = {
         "unit": "content",

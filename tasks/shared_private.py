@@ -92,6 +92,7 @@ class SharedPrivate(Drawn):
         Reference("structure", "what a cell's counts say of type and program by the true means", on="simulated"),
         Reference("ceiling", "the true factors as blocks"),
     )
+    question = "Which method separates what groups share from what each has for itself?"
     unit = "simulation draw or split of the cells"
     columns: ClassVar[Mapping[str, str]] = {"group": "environment", "cell_type": "content", "replicate": "replicate"}
     draws: ClassVar[Mapping[str, int]] = {"smoke": 2, "default": 10, "paper": 10}
