@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bench.jobs.executors.local import LocalExecutor
+from bench.jobs.executors.local import MOST_ON_A_GPU, LocalExecutor
 from bench.keep.store import gather
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.plan.cost import Estimate
@@ -84,7 +84,7 @@ class Suicidal(Plain):
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from bench.jobs.executors.local import LocalExecutor
+from bench.jobs.executors.local import MOST_ON_A_GPU, LocalExecutor
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.keep.store import Store
 
@@ -178,7 +178,7 @@ def test_jobs_are_spread_over_gpus(run_here, tmp_path):
     assert max(most.values()) <= 2  # four jobs on two GPUs
 
 
-@pytest.mark.parametrize(("n_workers", "devices"), [(8, ["0"]), (4, ["0", "1"]), (5, ["0", "1", "2"])])
+@pytest.mark.parametrize(("n_workers", "devices"), [(6, ["0"]), (4, ["0", "1"]), (5, ["0", "1", "2"])])
 def test_no_gpu_has_more_than_its_share_whichever_jobs_end_first(n_workers, devices):
     executor, (job, *_) = LocalExecutor(n_workers, 1, 1, devices), planned("vae")[0]
     rng, running = np.random.default_rng(0), []
@@ -192,6 +192,15 @@ def test_no_gpu_has_more_than_its_share_whichever_jobs_end_first(n_workers, devi
         for one in rng.permutation(len(running))[: rng.integers(1, n_workers + 1)].tolist():
             running[one] = None
         running = [one for one in running if one is not None]
+
+
+def test_a_full_gpu_is_waited_for_while_other_jobs_start():
+    (job, *_), (other, *_) = planned("vae")[0], planned("pca")[0]
+    executor = LocalExecutor(8, 1, 1, ["0"])
+    running = [SimpleNamespace(jobs=[job], device="0") for _ in range(MOST_ON_A_GPU)]
+    assert executor._choose([[job]], running, Turns()) is None
+    assert executor._choose([[job], [other]], running, Turns()) == ([other], "")
+    assert executor._choose([[job]], running[1:], Turns()) == ([job], "0")
 
 
 def test_gpus_are_those_that_are_visible(monkeypatch):

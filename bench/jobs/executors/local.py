@@ -31,6 +31,8 @@ from bench.records import Job, Result, Status
 
 #: Tells the fork server, which is started with this environment, what to preload: methods, then plugins.
 PRELOAD = "BENCH_PRELOAD"
+#: Processes that share a GPU at most: they take turns on it, and 15 took a minute for fits of a few seconds.
+MOST_ON_A_GPU = 6
 #: How often a job's process is tried to be started.
 ATTEMPTS = 5
 
@@ -65,8 +67,8 @@ class LocalExecutor:
         Resident memory that a job and its children may hold; beyond, ``out_of_memory``.
     devices
         GPUs, as CUDA_VISIBLE_DEVICES names them: each job that uses one is given that with the fewest running jobs,
-        so that none has more than ``n_workers`` divided by their number, rounded up; any other job is given none. With
-        None a job sees what this process sees.
+        and waits while all have ``MOST_ON_A_GPU``; any other job is given none. With None a job sees what this process
+        sees.
     """
 
     def __init__(self, n_workers: int, time_limit: float, memory_limit_mb: float, devices: Sequence[str] | None = None):
@@ -109,13 +111,16 @@ class LocalExecutor:
         self, waiting: Sequence[list[Job]], running: Sequence[_Running], turns: Turns
     ) -> tuple[list[Job], str | None] | None:
         """Return the next jobs that can start now and the GPU that they get, "" for none."""
-        jobs = turns.next(waiting, [one.jobs for one in running])
-        if jobs is None:
-            return None
+        at_work = [one.jobs for one in running]
         if self.devices is None:
-            return jobs, None
+            jobs = turns.next(waiting, at_work)
+            return (jobs, None) if jobs else None
         taken = Counter(one.device for one in running)
-        return jobs, min(self.devices, key=lambda device: taken[device]) if uses_gpu(jobs[0]) else ""
+        freest = min(self.devices, key=lambda device: taken[device])
+        if taken[freest] >= MOST_ON_A_GPU:
+            waiting = [jobs for jobs in waiting if not uses_gpu(jobs[0])]
+        jobs = turns.next(waiting, at_work)
+        return (jobs, freest if uses_gpu(jobs[0]) else "") if jobs else None
 
     def _start(self, context: Any, jobs: list[Job], device: str | None, store: Store, on_start: OnStart) -> _Running:
         # what an earlier attempt left must not be taken for this one's result
