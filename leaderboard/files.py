@@ -1,7 +1,7 @@
 """The leaderboard as files in a directory."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,13 +22,14 @@ def write(
     formats: Sequence[str] = DEFAULT_FORMATS,
     curves: pd.DataFrame | None = None,
     pictures: pd.DataFrame | None = None,
+    questions: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write ``leaderboard.md``, ``.csv`` and so on, each replaced whole or not at all; return the files.
 
     Parameters
     ----------
     formats : of :data:`FORMATS`; ``csv`` also makes ``leaderboard_suite.csv``, ``latex`` is ``leaderboard.tex``.
-    curves, pictures : for the HTML report, see :func:`leaderboard.report.to_html`.
+    curves, pictures, questions : for the HTML report, see :func:`leaderboard.report.to_html`.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -43,7 +44,7 @@ def write(
 
             curves = pd.DataFrame(columns=list(_CURVES)) if curves is None else curves
             pictures = pd.DataFrame(columns=list(_PICTURES)) if pictures is None else pictures
-            texts["leaderboard.html"] = to_html(leaderboard, curves, pictures, header_lines)
+            texts["leaderboard.html"] = to_html(leaderboard, curves, pictures, header_lines, questions=questions)
         elif kind == "json":
             texts["leaderboard.json"] = to_json(leaderboard, header_lines)
         elif kind == "latex":

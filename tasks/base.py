@@ -118,6 +118,8 @@ class Task(ABC):
     references: ClassVar[tuple[Reference, ...]]
     #: Options of the command line that name the columns of a user's file, and the field of each; empty: not offered.
     columns: ClassVar[Mapping[str, str]] = {}
+    #: What it asks, in words of its users.
+    question: ClassVar[str]
     #: What is held out, in a word ("cancer", "cell type").
     unit: ClassVar[str]
     #: Whether the data must name the control among the environments.

@@ -97,6 +97,7 @@ class ClassContent(UnseenCellType):
         ),
         Reference("ceiling", "the true content as the code, and the ceiling of unseen-cell-type as the swap"),
     )
+    question = "Which method keeps what a cell is apart from the class that it comes from?"
     unit = "content of one class"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     draws: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 8, "paper": 16}

@@ -81,6 +81,7 @@ class Factors(Drawn):
         Reference("structure", "the factors that explain a cell best by what makes cells of factors", on="simulated"),
         Reference("ceiling", "the true factors as the codes"),
     )
+    question = "Which method finds the independent factors of the data, one by one?"
     unit = "simulation draw"
     settings: ClassVar[Mapping[str, Any]] = {"n_latent": 10}
     draws: ClassVar[Mapping[str, int]] = {"smoke": 2, "default": 10, "paper": 10}

@@ -73,6 +73,7 @@ class Fate(Task):
         Reference("ceiling", "the clone's true early state as the code", on="simulated"),
         Reference("ceiling", "a clone's mean late cell as the code of its early ones", on="real"),
     )
+    question = "Which method's code of early cells tells what they become?"
     unit = "fold of clones"
     draws: ClassVar[Mapping[str, int]] = {"smoke": 2, "default": 8, "paper": 8}
 

@@ -78,6 +78,7 @@ class LatentRecovery(Drawn):
         Reference("structure", "the true decoder, inverted for each cell by maximum likelihood", on="simulated"),
         Reference("ceiling", "the true latents"),
     )
+    question = "Which method recovers the true latents, up to their order and sign?"
     unit = "simulation draw"
     settings: ClassVar[Mapping[str, Any]] = {"n_latent": 15}
     draws: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 5, "paper": 10}

@@ -48,11 +48,12 @@ class SharedPrivate(Drawn):
     private block. Its two rows weigh the same, so that any single code scores 0: everything in one block, everything in
     both, nothing at all. It asks that everything be there, and in its place. What the shared block knows of the group
     is in the matrix; beside it ``conditional_leakage`` asks for the group within cell types, so that groups may differ
-    in their composition. It was primary, too, but the baseline has next to none (.03), so that an error relative to it
-    is noise.
+    in their composition. It was primary, too, but the baseline has next to none (.07 to .22, from probes of some 25
+    cells a type), so that an error relative to it is mostly noise.
 
     How hard a draw is stands beside each row: ``findability``, by contrastive PCA and k-means, of the programs of the
-    held-out cells, and ``bayes_accuracy``, of the true model.
+    held-out cells (over 12 development draws .77 ± .21, from .50 to 1), and ``bayes_accuracy``, of the true model (.996
+    to 1).
 
     The floor is the code that has everything and separates nothing. Mean and standard deviation over 8 development
     draws, and the error relative to the baseline's (geometric mean, standard error of the logarithm):
@@ -91,6 +92,7 @@ class SharedPrivate(Drawn):
         Reference("structure", "what a cell's counts say of type and program by the true means", on="simulated"),
         Reference("ceiling", "the true factors as blocks"),
     )
+    question = "Which method separates what groups share from what each has for itself?"
     unit = "simulation draw or split of the cells"
     columns: ClassVar[Mapping[str, str]] = {"group": "environment", "cell_type": "content", "replicate": "replicate"}
     draws: ClassVar[Mapping[str, int]] = {"smoke": 2, "default": 10, "paper": 10}

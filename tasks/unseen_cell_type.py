@@ -120,6 +120,7 @@ class UnseenCellType(Task):
             "ceiling", "the shift of the other half of the held-out cells, its noise shrunk towards the mean shift"
         ),
     )
+    question = "Which method predicts the response of a cell type that it never saw perturbed?"
     unit = "cell type"
     columns: ClassVar[Mapping[str, str]] = {
         "condition": "environment",

@@ -106,6 +106,7 @@ class UnseenPerturbation(Task):
         Reference("ceiling", "the mean of the other half of the double's cells, its noise shrunk towards additivity"),
     )
     one_fit = True
+    question = "Which method predicts two perturbations together from each alone?"
     unit = "double perturbation"
     needs_control = True
     draws: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 12, "paper": 16}
@@ -253,6 +254,7 @@ class FewShotPerturbation(Task):
         Reference("structure", "the true decoder, and large shifts of the few cells' latents alone", on="simulated"),
         Reference("ceiling", "the noiseless mean"),
     )
+    question = "Which method predicts a perturbation that it knows from ten cells?"
     unit = "perturbation"
     #: The perturbation that this task, an inner one, may not see.
     left_out = ""

@@ -7,7 +7,7 @@ import re
 import resource
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -35,11 +35,22 @@ if TYPE_CHECKING:
     from metrics.base import MetricInfo
     from tasks.base import Fit, Reference, Task
 
+#: The task of the last job.
+_tasks: dict[tuple[Any, ...], Task] = {}
 _UNREADABLE = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
 
 
-def run_stack(jobs: Sequence[Job], fits_directory: Path | None) -> list[Result]:
-    """Run jobs whose fits are stacked, or one job, and return their results.
+def run_stack(jobs: Sequence[Job], fits_directory: Path | None) -> Iterator[Result]:
+    """Run jobs that one process runs (:func:`bench.plan.order.stacks`) and yield their results, unit by unit."""
+    by_unit: dict[str, list[Job]] = {}
+    for job in jobs:
+        by_unit.setdefault(job.unit, []).append(job)
+    for of_unit in by_unit.values():
+        yield from _run_unit(of_unit, fits_directory)
+
+
+def _run_unit(jobs: Sequence[Job], fits_directory: Path | None) -> list[Result]:
+    """Run jobs of one unit whose fits are stacked, or one job.
 
     All seeds of the stack are fitted, also those that have a result: by rounding, a fit depends on the others.
     """
@@ -66,7 +77,7 @@ def run_job(job: Job, fits_directory: Path | None, stack: Stack | None = None) -
     try:
         for plugin in job.plugins:
             load_plugin(plugin)
-        task = load_task(job.task, job.preset, job.own, job.draw).prepared(job.held_out, job.seed)
+        task = _task(job).prepared(job.held_out, job.seed)
         task, unit = (task.inner(job.held_out), job.inner) if job.inner else (task, job.held_out)
         fit, detail = _fit(job, task, unit, fits)
         with sharing():
@@ -129,6 +140,15 @@ def result_of(job: Job, status: Status, reason: str, **rest: Any) -> Result:
         environment=describe(),
         **{"started": now, **rest},
     )
+
+
+def _task(job: Job) -> Task:
+    """Return the task of a job; the last one is kept, as the next job may be on other units of the same data."""
+    key = job.task, job.preset, tuple(job.own.items()), job.draw, job.task_digest, job.data_digest
+    if key not in _tasks:
+        _tasks.clear()
+        _tasks[key] = load_task(job.task, job.preset, job.own, job.draw)
+    return _tasks[key]
 
 
 def _about(info: MetricInfo) -> dict[str, Any]:

@@ -68,7 +68,18 @@ def write_leaderboard(
     board = board_of(gathered, keep)
     header = [*header, *_made_at(board.rows)]
     curves, pictures = _of_all([one.curves for one in gathered]), _of_all([one.pictures for one in gathered])
-    return board, leaderboard.write(board, directory, header, formats or leaderboard.DEFAULT_FORMATS, curves, pictures)
+    files = leaderboard.write(
+        board, directory, header, formats or leaderboard.DEFAULT_FORMATS, curves, pictures, _questions(board)
+    )
+    return board, files
+
+
+def _questions(board: Leaderboard) -> dict[str, str]:
+    """Return what each task asks; of a task that is not registered here, as one of a plugin's, nothing is known."""
+    from tasks import TASKS
+
+    names = {table.task: table.task.partition("/")[0] for table in board.tasks}
+    return {label: TASKS[name].question for label, name in names.items() if name in TASKS}
 
 
 def leaderboard_json(gathered: Sequence[Gathered], header: Sequence[str], keep: Callable[[str], bool]) -> str:

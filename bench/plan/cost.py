@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -97,9 +98,12 @@ class Estimate:
 
     def costs(self, jobs: Iterable[Job]) -> dict[str, float]:
         """Return the seconds of each job by its id; a stack pays for all of its seeds."""
-        return {
-            job.id: self.seconds(job) * max(1, len(job.stack)) / len(stack) for stack in stacks(jobs) for job in stack
-        }
+        costs: dict[str, float] = {}
+        for stack in stacks(jobs):
+            of_unit = Counter(job.unit for job in stack)
+            for job in stack:
+                costs[job.id] = self.seconds(job) * max(1, len(job.stack)) / of_unit[job.unit]
+        return costs
 
     def _scaled(self, job: Job, tried: Mapping[str, float]) -> float:
         """Scale the smoke job's fit by values and epochs.

@@ -10,12 +10,22 @@ from bench.records import Job
 
 
 def stacks(jobs: Iterable[Job]) -> list[list[Job]]:
-    """Return jobs whose fits are stacked in one list, in order of the first; any other job in a list alone."""
+    """Return jobs that one process runs in one list, in order of the first; any other job in a list alone.
+
+    One process runs jobs whose fits are stacked, and a method on all units of a draw, which share data and often a fit.
+    """
     found: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
-        key = (job.task, job.preset, job.method, job.unit, job.stack) if job.stack else (job.id,)
-        found.setdefault(key, []).append(job)
+        found.setdefault(_together(job), []).append(job)
     return list(found.values())
+
+
+def _together(job: Job) -> tuple[object, ...]:
+    if job.inner or (job.draw is None and not job.stack):
+        return (job.id,)
+    unit = job.unit if job.draw is None else job.draw
+    config = json.dumps(job.config, sort_keys=True)
+    return job.task, job.preset, job.role, job.method, config, unit, job.stack or job.seed
 
 
 def longest_first(jobs: Iterable[Job], seconds: Mapping[str, float]) -> list[Job]:

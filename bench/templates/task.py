@@ -33,6 +33,7 @@ class MyTask(Task):
         Reference("ceiling", "no error"),
     )
     # what is held out, in a word
+    question = "Which method keeps most of a cancer that it never saw?"
     unit = "cancer"
 
     def units(self):

@@ -140,3 +140,20 @@ def test_what_lies_between_jobs_is_measured():
         rows.append(measured(job, 2.0, start=turn * 2.3 + worker * 0.7 + 86400 * (number >= 10)))
     assert Estimate(gather(rows).rows, {TASK: 1.0}).between == pytest.approx(0.3)
     assert Estimate(gather(rows[:1]).rows, {TASK: 1.0}).between == BETWEEN
+
+
+# --- what one process runs
+
+
+def test_a_method_on_all_units_of_a_draw_goes_together_and_nothing_else_does():
+    specs, plugins = choose_methods("pca,pca@n_latent=5", "smoke", [])
+    jobs = list(make_plan(specs, ["unseen-cell-type/ifn-sim"], "smoke", 2, plugins, {}, draws=range(2)).jobs)
+    for together in stacks(jobs):
+        assert len({(job.method, job.draw, job.seed) for job in together}) == 1
+        assert len({job.unit for job in together}) == len(together) == 2
+    inner = [dataclasses.replace(job, inner="type2") for job in jobs]
+    assert {len(together) for together in stacks(inner)} == {1}
+    real = [dataclasses.replace(job, draw=None) for job in jobs]
+    assert {len(together) for together in stacks(real)} == {1}
+    costs = Estimate(gather([measured(job, 3.0) for job in jobs]).rows, {job.task: 1.0 for job in jobs}).costs(jobs)
+    assert set(costs.values()) == {3.0}

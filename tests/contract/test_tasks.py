@@ -100,6 +100,7 @@ def test_metadata_are_complete(name):
     assert isinstance(cls.tags, frozenset)
     assert cls.tags & {"ood", "disentanglement"}
     assert cls.reference.strip()
+    assert cls.question.endswith("?")
     assert (cls.__dict__.get("__doc__") or "").strip()
     assert cls.unit.strip()
     assert cls.requires

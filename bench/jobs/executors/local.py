@@ -37,7 +37,7 @@ ATTEMPTS = 5
 
 @dataclass
 class _Running:
-    """A process of one job, or of jobs whose fits are stacked, and why it was ended if it was."""
+    """A process of one job, or of jobs that go together, and why it was ended if it was."""
 
     jobs: list[Job]
     process: BaseProcess
@@ -125,7 +125,7 @@ class LocalExecutor:
         process = _fork(context, jobs, device, store)
         for job in jobs:
             on_start(job)
-        limit = self.time_limit * max(1, len(jobs[0].stack))
+        limit = self.time_limit * max(len(jobs), len(jobs[0].stack))
         return _Running(jobs, process, time.monotonic() + limit, device, kernel_kills)
 
     def _watch(self, one: _Running) -> None:
@@ -147,7 +147,7 @@ class LocalExecutor:
     def _settle(self, one: _Running, store: Store, on_done: OnDone) -> list[list[Job]]:
         """Hand over what the process wrote, or a result that says how it ended without writing one.
 
-        Stacked jobs without a result are returned, to be run alone: one of them may have ended the process.
+        Of several jobs those without a result are returned, to be run alone: one of them may have ended the process.
         """
         log, again = _log(store.out, one.jobs[0]), list[list[Job]]()
         for job in one.jobs:
@@ -155,7 +155,7 @@ class LocalExecutor:
             if result is not None:
                 if log.exists() and not log.stat().st_size:
                     log.unlink()
-            elif job.stack:
+            elif job.stack or len(one.jobs) > 1:
                 again.append([replace(job, stack=())])
                 continue
             else:
