@@ -99,7 +99,7 @@ class UnseenPerturbation(Task):
         Reference(
             "baseline",
             "the simple baseline that does best on the other doubles",
-            ("additive-shift", "scaled-additive-shift", "pca"),
+            ("additive-shift", "pca"),
         ),
         Reference("structure", "a linear readout of the saturated true latents, which add up", on="simulated"),
         Reference("ceiling", "the noiseless mean", on="simulated"),
