@@ -350,9 +350,9 @@ def copies_of(data: AnnData) -> np.ndarray:
     """Return for each cell the position of the first cell that has the same expression and counts, (n_cells,).
 
     A cell that is no copy has its own position. The answer is kept in ``data.uns["copies"]``: it stays the answer for
-    all genes when some are chosen.
+    all genes when some are chosen. Where cells were left out since, it is found anew.
     """
-    if "copies" not in data.uns:
+    if len(data.uns.get("copies", ())) != data.n_obs:
         first: dict[bytes, int] = {}
         matrices = [data.X, *([data.layers["counts"]] if "counts" in data.layers else [])]
         rows = zip(*map(_rows, matrices), strict=True)

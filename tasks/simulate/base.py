@@ -14,7 +14,7 @@ import numpy as np
 from tasks.datasets.base import Fields
 from tasks.datasets.built import made, write
 from tasks.datasets.catalogue import built_directory
-from tasks.datasets.reading import of_genes
+from tasks.datasets.reading import copies_of, of_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -62,6 +62,7 @@ class Simulated:
     def make(self, preset: str = "default", draw: int = 0) -> AnnData:
         """Simulate draw number ``draw``."""
         data = self.simulate(np.random.default_rng([draw, 2024]), **self.arguments(preset))
+        copies_of(data)  # stored with the cells, so that no job looks for them again
         return self.fields.attach(data)
 
     def digest(self, preset: str = "default") -> str:
