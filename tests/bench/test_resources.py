@@ -163,8 +163,8 @@ def test_jobs_share_one_gpu(run_here, tmp_path):
     done = run_here("wants-gpu,wants-none", ["7"], DEVICES_FILE=str(tmp_path / "devices"))
     assert [status for status, _ in done] == ["ok"] * 8
     events = (tmp_path / "devices").read_text().split()
-    # for each of two seeds one fit without each unit, and one with both, which is stored and made once
-    assert len(events) == 2 * 2 * 3
+    # begin and end, for each of two seeds and two draws, of three fits: without the unit, with it, and with it again
+    assert len(events) == 2 * 2 * 2 * 3
     most = most_at_a_time(events)
     assert set(most) == {"7"}
     assert 2 <= most["7"] <= 4, events
