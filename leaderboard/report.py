@@ -131,7 +131,7 @@ def to_html(
         nothing="" if leaderboard.tasks else answers(leaderboard)[0],
         answers_to=_answers_to(leaderboard, questions),
         downloads=_downloads(leaderboard, header_lines),
-        pairs=Markup(_in_script(json.dumps(_pairs(leaderboard)))),
+        pairs=Markup(json.dumps(_pairs(leaderboard)).replace("<", "\\u003c")),
         about=list(header_lines),
         suites=suites,
         tasks=tasks,

@@ -219,6 +219,12 @@ class Task(ABC):
     def units(self) -> list[str]:
         """Return the units that are held out one at a time; raises DataError when there is none."""
 
+    def handed(self, cells: np.ndarray) -> AnnData:
+        """Return what a method may see of cells, given by a mask or by indices."""
+        from tasks.splits import handed
+
+        return handed(self.data, cells)
+
     @abstractmethod
     def training_data(self, unit: str, seed: int) -> AnnData:
         """Return all that a method may see when ``unit`` is held out."""

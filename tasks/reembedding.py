@@ -159,13 +159,13 @@ class Reembedding(Task):
         """Return every sample but the held-out tumours (and, strict, the cancer's normal tissue)."""
         strict = self.preset == "paper" and unit.startswith(STRICT)
         hidden = self._of_unit(unit) if strict else self._held_out(unit)
-        return self._handed(without_copies(self.data, ~hidden))
+        return self.handed(without_copies(self.data, ~hidden))
 
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
         """Fit with and without the unit, and with it once more, and compare where its tumours land."""
         held_out = self._held_out(unit)
         training = self.training_data(unit, seed)
-        queries, everything = self._handed(held_out), self._handed(np.ones(self.data.n_obs, dtype=bool))
+        queries, everything = self.handed(held_out), self.handed(np.ones(self.data.n_obs, dtype=bool))
         inside = getattr(fit, "again", fit)(everything)
         spaces = {"z_in": inside.embed(queries), "train_in": inside.embed(training)}
         if not self.primary_only:
@@ -222,9 +222,9 @@ class Reembedding(Task):
         left = Memory(handed(self.data, ~self._of_unit(unit)), f"{self.dataset.name} without {unit}")
         return Reembedding(left, "default", primary_only=True)
 
-    def _handed(self, samples: np.ndarray) -> AnnData:
+    def handed(self, cells: np.ndarray) -> AnnData:
         """Return what a method may see of samples: of real data, half of the genes, once these are chosen."""
-        data = handed(self.data, samples)
+        data = super().handed(cells)
         return data if self._hidden is None or self.dataset.n_genes else data[:, ~self._hidden].copy()
 
     @cached_property

@@ -31,17 +31,15 @@ def picture(task: Task, fitted: Any, unit: str, seed: int) -> dict[str, list[Any
     """
     from sklearn.decomposition import PCA
 
-    from tasks.splits import handed
-
     known = task.data.obs_names.isin(task.training_data(unit, seed).obs_names)
     chosen = np.sort(np.random.default_rng(0).permutation(task.data.n_obs)[:MAX_CELLS])
     try:
-        codes = fitted.embed(handed(task.data, chosen))
+        codes = fitted.embed(task.handed(chosen))
     except CannotFit:
         # a method that must be told the environment of a cell has no code for a cell of one that it never saw
         chosen = chosen[known[chosen]]
-        codes = fitted.embed(handed(task.data, chosen))
-    codes, cells = np.asarray(codes, dtype=float), handed(task.data, chosen)
+        codes = fitted.embed(task.handed(chosen))
+    codes, cells = np.asarray(codes, dtype=float), task.handed(chosen)
     if codes.shape[1] > 2:
         codes = PCA(2, svd_solver="full").fit_transform(codes)
     labels = {

@@ -76,6 +76,7 @@ bench.run("random-projection", "{TASK}", preset="smoke", out="out").to_pickle("f
     assert set(pd.read_pickle(tmp_path / "fewer.pkl")["method"]) == {
         "floor",
         "baseline",
+        "structure",
         "ceiling",
         "random-projection",
     }

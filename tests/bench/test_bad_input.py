@@ -11,7 +11,7 @@ RUN = ("run", "--methods", "pca", "--tasks", "reembedding/pancancer-sim", "--pre
         (("run", "--methods", "pcaa", "--tasks", "ood"), "unknown method 'pcaa'; did you mean 'pca'"),
         (("run", "--methods", "pca", "--tasks", "reembeding"), "unknown task 'reembeding'; did you mean"),
         (("run", "--preset", "huge"), "'huge' is not one of 'smoke', 'default', 'paper'"),
-        ((*RUN, "--set", "pca.n_latnt=3"), "pca has no config key 'n_latnt'; it has n_latent"),
+        ((*RUN, "--set", "pca.n_latnt=3"), "pca has no config key 'n_latnt'; it has shift, n_latent"),
         ((*RUN, "--set", "pca.n_latent=many"), "pca.n_latent='many': a int is needed"),
         ((*RUN, "--seeds", "0"), "Input should be greater than or equal to 1"),
         ((*RUN, "--data-dir", "nowhere"), "there is no such directory"),

@@ -90,7 +90,8 @@ def directory(tmp_path_factory):
     data = load_task(TASK, "smoke").data.copy()
     data.obs["cancer_type"] = data.obs[data.uns["fields"]["content"]].astype(str)
     data.obs["study"] = data.obs[data.uns["fields"]["environment"]].astype(str)
-    data.obs["type"], data.obs["region"] = data.obs["cancer_type"], data.obs["study"]
+    data.obs["type"] = data.obs["cancer_type"]
+    data.obs["region"] = ["east" if number % 2 else "west" for number in range(data.n_obs)]
     data.write_h5ad(directory / "my.h5ad")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)

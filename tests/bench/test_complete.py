@@ -50,7 +50,7 @@ def answered(tmp_path_factory):
         (("run", "--methods", "pca,gamm"), ["pca,gamma-vae"]),
         (("preflight", "--tasks", "reembedding/pan"), ["reembedding/pancancer-sim"]),
         (("leaderboard", "--tasks", "oo"), ["ood"]),
-        (("show", "displ"), ["displacement"]),
+        (("show", "trustw"), ["trustworthiness"]),
         (("data", "fetch", "kang-"), [name for name in DATASETS if name.startswith("kang-")]),
         (("lis",), ["list"]),
     ],

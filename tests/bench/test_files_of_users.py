@@ -77,7 +77,7 @@ def test_names_that_repeat_change_no_score(tmp_path, cls):
     for file in files:
         task = cls(read(file), "smoke")
         unit = task.units()[0]
-        fits = [linear, *(task.reference_fit(c.name, unit, 0) for c in task.references if not c.methods)]
+        fits = [linear, *(task.reference_fit(c.name, unit, 0) for c in task.references_here if not c.methods)]
         scores.append([task.evaluate(fit, unit, 0) for fit in fits])
     for one, other in zip(*scores, strict=True):
         assert one == pytest.approx(other, abs=0, nan_ok=True)

@@ -31,7 +31,7 @@ def test_a_users_file_is_scored_as_the_catalogues_are(cli, tmp_path, file):
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pd.read_parquet(tmp_path / "out" / "results.parquet")
     assert set(rows["task"]) == {"unseen-cell-type/mine"}
-    assert set(rows["method"]) == {"pca", "floor", "baseline", "ceiling"}
+    assert set(rows["method"]) == {"pca", "pca@shift=regression", "floor", "baseline", "ceiling"}
     assert (rows["status"] == "ok").all()
     for part in (f"--data {file}", "--columns condition=arm,cell_type=type,control=control,x=auto"):
         assert part in rows["replay"].iloc[0]

@@ -143,11 +143,11 @@ def test_tidy_rows(tmp_path, jobs):
     of_ok = rows[rows["job_id"] == ok.id].set_index("metric")
     assert of_ok.loc["displacement", "value"] == 0.5
     assert of_ok.loc["displacement", "better"] == "lower"
-    assert of_ok["primary"].all()
+    assert of_ok["primary"].to_dict() == {"knn_recall": True, "neighbour_agreement": True, "displacement": False}
     assert math.isnan(of_ok.loc["knn_recall", "value"])
     for job, status in ((skipped, "skipped"), (control, "failed")):
         rest = rows[rows["job_id"] == job.id]
-        assert sorted(rest["metric"]) == ["displacement", "knn_recall"]
+        assert sorted(rest["metric"]) == ["knn_recall", "neighbour_agreement"]
         assert rest["value"].isna().all()
         assert (rest["status"] == status).all()
     assert store.parquet.exists()
