@@ -558,7 +558,7 @@ def test_the_cross_runs_and_each_fault_ends_as_its_own_status(on, cli, plugin, t
     for result in results(tmp_path).values():
         by_method.setdefault(result["job"]["method"], set()).add(result["status"])
     assert by_method == {
-        **{name: {"ok"} for name in ("floor", "baseline", "ceiling", "fine", "vae", "pca", "large")},
+        **{name: {"ok"} for name in ("floor", "baseline", "structure", "ceiling", "fine", "vae", "pca", "large")},
         "raises": {"failed"},
         "suicidal": {"killed"},
         "slow": {"timeout"},
@@ -606,8 +606,8 @@ def test_a_head_that_was_killed_or_left_is_taken_up_and_nothing_runs_twice(on, c
     assert done.returncode == 0, done.stdout + done.stderr
     assert {result["status"] for result in results(tmp_path).values()} == {"ok"}
     assert set(slurm_jobs()) - before == {slurm_job}
-    # one fit without each of two units, and one with both, which was begun twice
-    assert len(pids.read_text().splitlines()) == 4
+    # three fits for each of two draws, without the unit, with it, and with it again; the first was begun twice
+    assert len(pids.read_text().splitlines()) == 7
 
 
 @pytest.mark.slow
