@@ -83,6 +83,20 @@ def _skills(table: TaskTable) -> pd.DataFrame:
     return frame.assign(task=table.task, preset=table.preset)
 
 
+def of_fits(jobs: pd.DataFrame) -> pd.DataFrame:
+    """One row for each fit: the units of a draw, which one fit answers for, as their means.
+
+    What is asked of the codes of such a fit is measured once, beside the first unit.
+    """
+    if jobs.empty or jobs["draw"].isna().all():
+        return jobs
+    drawn = jobs[jobs["draw"].notna()]
+    key = ["task", "preset", "method", "draw", "seed"]
+    metrics = [name for name in drawn.columns if name not in (*key, "unit", "job_id")]
+    means = drawn.groupby(key, as_index=False)[metrics].mean()
+    return pd.concat([jobs[jobs["draw"].isna()], means.assign(unit="draw" + means["draw"].astype(str))])
+
+
 def association(jobs: pd.DataFrame, predictor: str, level: str, given: str = "") -> Correlation:
     """Correlation of a metric with the score, between or within methods.
 
@@ -101,7 +115,7 @@ def association(jobs: pd.DataFrame, predictor: str, level: str, given: str = "")
     columns = ["score", predictor, *([given] if given else [])]
     if not set(columns) <= set(jobs):
         return Correlation(np.nan, np.nan, np.nan, 0, 0)
-    jobs = jobs.dropna(subset=columns)
+    jobs = of_fits(jobs).dropna(subset=columns)
     points, groups = (_between if level == BETWEEN else _within)(jobs, columns)
     if len(points) < 3:
         return Correlation(np.nan, np.nan, np.nan, len(points), len(set(groups)))
@@ -121,7 +135,7 @@ def association(jobs: pd.DataFrame, predictor: str, level: str, given: str = "")
 
 def points(jobs: pd.DataFrame, predictor: str, level: str) -> tuple[Array, Array]:
     """What a plain :func:`association` is the correlation of: (score, predictor) pairs, and the method of each."""
-    jobs = jobs.dropna(subset=["score", predictor])
+    jobs = of_fits(jobs).dropna(subset=["score", predictor])
     if level == BETWEEN:
         return _between(jobs, ["score", predictor])
     pairs, methods = [], []

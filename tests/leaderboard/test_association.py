@@ -13,6 +13,7 @@ from leaderboard.association import (
     answers,
     association,
     fit_scores,
+    of_fits,
     points,
 )
 
@@ -151,3 +152,17 @@ def test_within_methods_draws_are_resampled_where_there_are_several(sim):
     jobs = fit_scores(build(sim.rows(n_units=12, n_draws=6, noise=0.3)))
     jobs["mcc"] = np.random.default_rng(0).random(len(jobs))
     assert association(jobs, "mcc", WITHIN).n_groups == 6
+
+
+def test_what_is_measured_once_a_fit_goes_with_the_mean_over_its_units(sim):
+    jobs = fit_scores(build(sim.rows(n_units=12, n_draws=6, n_seeds=1, noise=0.3)))
+    first = ~jobs.duplicated(["method", "draw"])
+    jobs["mcc"] = np.where(first, np.random.default_rng(0).random(len(jobs)), np.nan)
+    rows = of_fits(jobs)
+    assert len(rows) == 3 * 6
+    assert rows["mcc"].notna().all()
+    one = rows[(rows["method"] == "vae") & (rows["draw"] == 2)].iloc[0]
+    of_draw = jobs[(jobs["method"] == "vae") & (jobs["draw"] == 2)]
+    assert one["score"] == pytest.approx(of_draw["score"].mean())
+    assert one["mcc"] == of_draw["mcc"].iloc[0]
+    assert association(jobs, "mcc", WITHIN).n_points == 18
