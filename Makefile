@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 # The methods of `make run`; METHODS=all runs every one.
 METHODS ?= baseline,vae,beta-vae,gamma-vae,trvae,dhsic-vae,svae-plus,multigroup-vi
+# The minutes of `make run`, which makes whole draws of the simulators until they are used; a second call makes more.
+MINUTES ?= 30
 
 .PHONY: env run test check docs benchmark faults lock latest clean
 
@@ -19,7 +21,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	touch $@
 
 run: env
-	$(BIN)/python -m bench run --methods $(METHODS) --tasks ood $(ARGS)
+	$(BIN)/python -m bench run --methods $(METHODS) --tasks ood --minutes $(MINUTES) $(ARGS)
 
 # Three workers on two cores: many tests wait, for limits, servers and schedulers.
 test: env
