@@ -94,8 +94,11 @@ def intervals(table: TaskTable, of: Mapping[str, Style]) -> go.Figure:
         for row in _rows(table, reference):
             x = _within(row["relative_error"], edges)
             # names of neighbours stand one above the other
-            name = {"text": reference, "yshift": 14 if reference in (BASELINE, STRUCTURE) else 0, "xanchor": "center"}
-            figure.add_vline(x=x, line_color=REFERENCE, line_dash=dash, annotation=name)
+            above = 22 if reference in (BASELINE, STRUCTURE) else 8
+            figure.add_vline(x=x, line_color=REFERENCE, line_dash=dash)
+            # an annotation of a logarithmic axis is placed by the logarithm
+            place = {"x": np.log10(x), "y": 1, "yref": "paper", "yshift": above, "showarrow": False}
+            figure.add_annotation(text=reference, **place)
     figure.update_yaxes(autorange="reversed", automargin=True)
     _error_axis(figure, edges, f"relative error, 95 % interval over {table.replicates}")
     return _laid_out(figure, 160 + 26 * len(frame))

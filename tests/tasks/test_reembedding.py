@@ -142,14 +142,14 @@ def test_the_floor_permutes_the_held_out_samples_and_leaves_the_others():
     task = Reembedding(cohort(SIZES))
     unit = "COAD"
     fitted = task.reference_fit("floor", unit, 0)(task.training_data(unit, 0))
-    held_out = task._handed(task._held_out(unit))
+    held_out = task.handed(task._held_out(unit))
     permuted, true = fitted.embed(held_out), fitted.pca.transform(held_out.X)
     assert not np.allclose(permuted, true)
     np.testing.assert_allclose(np.sort(permuted, axis=0), np.sort(true, axis=0))
     others = task.training_data(unit, 0)
     np.testing.assert_array_equal(fitted.embed(others), fitted.pca.transform(others.X))
     # the fit that has the unit is an ordinary one
-    inside = task.reference_fit("floor", unit, 0)(task._handed(np.ones(task.data.n_obs, dtype=bool)))
+    inside = task.reference_fit("floor", unit, 0)(task.handed(np.ones(task.data.n_obs, dtype=bool)))
     np.testing.assert_array_equal(inside.embed(held_out), inside.pca.transform(held_out.X))
 
 
