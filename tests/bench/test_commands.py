@@ -98,6 +98,7 @@ def directory(tmp_path_factory):
         made = invoke(patch, ["run", "--methods", "pca", "--tasks", TASK, "--out", "runs", *SMALL["run"]])
         assert made.exit_code == 0, made.output
         shutil.copytree("runs", "elsewhere/runs")
+        shutil.copytree("runs", "development")
     return directory
 
 
