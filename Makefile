@@ -7,9 +7,9 @@ ARGS ?=
 # The methods of `make run`; METHODS=all runs every one.
 METHODS ?= baseline,vae,beta-vae,gamma-vae,trvae,dhsic-vae,svae-plus,multigroup-vi
 # The minutes of `make run`, which makes whole draws of the simulators until they are used; a second call makes more.
-MINUTES ?= 30
+MINUTES ?= 8
 
-.PHONY: env run test check docs benchmark faults lock latest clean
+.PHONY: env run test check docs benchmark faults defaults lock latest clean
 
 env: $(VENV)/.ready
 
@@ -46,6 +46,10 @@ benchmark: env
 # prints figures.
 faults: env
 	$(BIN)/python -m pytest tests/faults -s $(ARGS)
+
+# Ask whether other defaults would serve the networks better, on development draws: an hour. ARGS names some of them.
+defaults: env
+	$(BIN)/python -m tests.defaults build/defaults $(ARGS)
 
 # Resolve the newest versions anew in a throw-away environment and pin them.
 lock:

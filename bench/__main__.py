@@ -23,9 +23,13 @@ def main() -> None:
 
 def _refuse(why: str) -> None:
     root = Path(__file__).resolve().parent.parent
-    make = shlex.join(["make", "-C", str(root), "env"])
-    activate = shlex.join([".", str(root / ".venv" / "bin" / "activate")])
-    print(f"error: {why}; make the environment with `{make}`, then enter it with `{activate}`", file=sys.stderr)
+    if (root / "Makefile").exists():  # a checkout
+        make = shlex.join(["make", "-C", str(root), "env"])
+        activate = shlex.join([".", str(root / ".venv" / "bin" / "activate")])
+        mend = f"make the environment with `{make}`, then enter it with `{activate}`"
+    else:
+        mend = "install the suite and its packages with `pip install --force-reinstall disentanglement-ood-bench`"
+    print(f"error: {why}; {mend}", file=sys.stderr)
     raise SystemExit(2)
 
 

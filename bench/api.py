@@ -42,7 +42,7 @@ class Tables(NamedTuple):
 
 def run(
     methods: str | type[Method] | Sequence[str | type[Method]] = "all",
-    tasks: str | Sequence[str] = "ood",
+    tasks: str | Sequence[str] = "",
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     data_dir: str | Path | None = None,
@@ -61,7 +61,7 @@ def run(
         processes that jobs run in: it needs ``executor="inline"``, or a file of its own. Its jobs are run anew
         each time, as nobody can tell whether the code that it uses has changed, and cannot be replayed.
     tasks
-        ``task/dataset`` names, tags or globs.
+        ``task/dataset`` names, tags or globs; else ``ood``.
     settings
         Changes of configurations: ``{"vae": {"n_latent": 5}}``.
     data_dir
@@ -155,10 +155,10 @@ def leaderboard(results: pd.DataFrame | str | Path = "runs", tasks: str = "") ->
         No results in that directory.
     """
     import leaderboard as tables
-    from bench.keep.store import existing, gather
+    from bench.keep.archive import gathered
     from bench.plan import choose_tasks
 
-    rows = gather(existing(Path(results)).results()).rows if isinstance(results, str | Path) else results
+    rows = gathered(Path(results)).rows if isinstance(results, str | Path) else results
     if tasks:
         rows = rows[rows["task"].isin(choose_tasks(tasks))]
     board = tables.build(rows)
@@ -167,7 +167,7 @@ def leaderboard(results: pd.DataFrame | str | Path = "runs", tasks: str = "") ->
 
 @cache
 def _limited() -> bool:
-    """Limit the threads of numerical libraries, once, and tell whether that came in time."""
+    """Limit the threads of numerical libraries, once, and return whether numpy had not been imported before."""
     in_time = "numpy" not in sys.modules or os.environ.get("OMP_NUM_THREADS") == THREADS["OMP_NUM_THREADS"]
     limit_threads()
     return in_time
@@ -175,7 +175,7 @@ def _limited() -> bool:
 
 @contextlib.contextmanager
 def _registered(asked: Sequence[str | type[Method]]) -> Iterator[list[str]]:
-    """Yield what ``--methods`` would be given, classes of the main module being registered meanwhile."""
+    """Yield the names for ``--methods``; classes of the main module are registered until the context ends."""
     from bench.records import PlanError
     from methods import METHODS, register_method
     from methods.base import Method
@@ -183,21 +183,23 @@ def _registered(asked: Sequence[str | type[Method]]) -> Iterator[list[str]]:
     ours: list[str] = []
     addresses: list[str] = []
     try:
-        for one in asked:
-            if isinstance(one, str):
-                addresses.append(one)
+        for method in asked:
+            if isinstance(method, str):
+                addresses.append(method)
                 continue
-            if not (isinstance(one, type) and issubclass(one, Method)):
-                raise PlanError(f"methods: {one!r} is neither a name nor a class that derives from methods.base.Method")
-            name = getattr(one, "name", "")
-            if one.__module__ != "__main__" and not (name in METHODS and METHODS[name] is one):
-                addresses.append(f"{inspect.getfile(one)}:{one.__qualname__}")
+            if not (isinstance(method, type) and issubclass(method, Method)):
+                raise PlanError(
+                    f"methods: {method!r} is neither a name nor a class that derives from methods.base.Method"
+                )
+            name = getattr(method, "name", "")
+            if method.__module__ != "__main__" and not (name in METHODS and METHODS[name] is method):
+                addresses.append(f"{inspect.getfile(method)}:{method.__qualname__}")
                 continue
-            if not (name in METHODS and METHODS[name] is one):
+            if not (name in METHODS and METHODS[name] is method):
                 try:
-                    register_method(one)
+                    register_method(method)
                 except (AttributeError, ValueError) as error:
-                    raise PlanError(f"methods: {one.__qualname__}: {error}") from error
+                    raise PlanError(f"methods: {method.__qualname__}: {error}") from error
                 ours.append(name)
             addresses.append(name)
         yield addresses
@@ -208,7 +210,7 @@ def _registered(asked: Sequence[str | type[Method]]) -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def _data_directory(data_dir: str | Path | None) -> Iterator[None]:
-    """Let data be looked for in a directory meanwhile."""
+    """Look for data in a directory until the context ends."""
     from tasks.datasets import DataError
 
     if data_dir is None:

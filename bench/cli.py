@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -22,7 +21,7 @@ from rich.table import Table  # noqa: E402
 from rich.text import Text  # noqa: E402
 
 from bench import complete  # noqa: E402
-from bench.options import Options, read_draws, read_pairs, read_resources  # noqa: E402
+from bench.options import Options, read_budget, read_draws, read_pairs, read_resources  # noqa: E402
 from methods.base import ConfigError  # noqa: E402
 from metrics import UnknownName  # noqa: E402
 from tasks.command_line import command  # noqa: E402
@@ -66,6 +65,11 @@ def _old(text: str) -> Any:
 
 
 Out = Annotated[Path, typer.Option(help="Directory of results; it is made if it is not there.")]
+Results = Annotated[Path, typer.Option(help="Directory of results, or its results.parquet alone.")]
+SeveralResults = Annotated[
+    list[Path],
+    typer.Option(help="Directory of results, or its results.parquet alone; repeatable, the last result counts."),
+]
 DataDir = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads this
     typer.Option(help="Directory of original data files; else the variable BENCH_DATA_DIR.", rich_help_panel=RESULTS),
@@ -94,6 +98,7 @@ Draws = Annotated[
         rich_help_panel=SIZE,
     ),
 ]
+TaskName = Annotated[str, typer.Argument(help="A task, or task/dataset.", autocompletion=complete.tasks)]
 DatasetName = Annotated[str, typer.Argument(help="A data set.", autocompletion=complete.datasets)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 DryRun = Annotated[
@@ -111,7 +116,15 @@ def read_options(
             rich_help_panel=WHAT,
         ),
     ] = "all",
-    tasks: Tasks = "ood",
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="task/dataset names, tags such as ood, globs, or all; else ood. With --data alone: what the file can "
+            "serve.",
+            autocompletion=complete.tasks,
+            rich_help_panel=WHAT,
+        ),
+    ] = "",
     set_: Annotated[
         list[str], typer.Option("--set", help="Change a setting: method.key=value; repeatable.", rich_help_panel=WHAT)
     ] = [],  # noqa: B006
@@ -130,6 +143,13 @@ def read_options(
             rich_help_panel=SIZE,
         ),
     ] = None,
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="Train networks with these multiples of their steps, such as 0.1,0.3,1,3; a row of the table each.",
+            rich_help_panel=SIZE,
+        ),
+    ] = "",
     jobs: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Jobs at a time; else the number of cores.", rich_help_panel=WHERE),
@@ -182,7 +202,7 @@ def read_options(
     replicate: Annotated[str, _old("--columns replicate=…")] = "",
     x: Annotated[Optional[str], _old("--columns x=…")] = None,  # noqa: UP045
 ) -> Options:
-    """Return the request; the options of the last release are read too."""
+    """Return the request; the options of the last release still work."""
     from bench.keep.boards import command_line
 
     _use_data_dir(data_dir)
@@ -207,6 +227,7 @@ def read_options(
         seeds=seeds,
         draws=read_draws(draws) if draws else None,
         spend=minutes,
+        budget=read_budget(budget),
         jobs=jobs,
         executor=executor,
         resources=read_resources(",".join(filter(None, [resources, slurm, *named]))),
@@ -221,7 +242,7 @@ def read_options(
 
 
 def takes_options(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of :func:`read_options`, and hand it their request as ``options``.
+    """Give a command the options of :func:`read_options`; it is called with the request as ``options``.
 
     Parameters
     ----------
@@ -326,7 +347,7 @@ def show(
     ],
     json: AsJson = False,
 ) -> None:
-    """Show docstring, configuration with sources, and reference."""
+    """Show docstring, configuration with sources, and paper."""
     from bench.describe import about, as_json
     from bench.describe import show as describe_name
 
@@ -335,9 +356,7 @@ def show(
 
 @app.command()
 def leaderboard(
-    out: Annotated[list[Path], typer.Option(help="Directory of results; repeatable, the last result counts.")] = [  # noqa: B006
-        Path("runs")
-    ],
+    out: SeveralResults = [Path("runs")],  # noqa: B006
     tasks: Annotated[
         str,
         typer.Option(help="Only these: names, tags, globs, separated by commas.", autocompletion=complete.tasks),
@@ -353,16 +372,16 @@ def leaderboard(
     json: Annotated[bool, typer.Option("--json", help="Print it as one JSON document and write no file.")] = False,
 ) -> None:
     """Make a leaderboard anew from the results of one or several out directories, and print it."""
+    from bench.keep.archive import gathered, is_archive
     from bench.keep.boards import command_line, header_lines, leaderboard_json, print_leaderboard, write_leaderboard
-    from bench.keep.store import existing, gather
     from bench.plan import choose_tasks
     from bench.records import PlanError
 
-    stores = [existing(directory) for directory in out]
     if json and (format_ or into):
         raise PlanError("--json prints and writes no file: leave --format and --into out, or --json")
-    if into is None and not json and (len(stores) > 1 or tasks):
+    if into is None and not json and (len(out) > 1 or tasks or is_archive(out[0])):
         raise PlanError("--into is needed: this leaderboard is not that of all results of one directory")
+    found = [gathered(one, write=not json) for one in out]
     chosen = set(choose_tasks(tasks)) if tasks else None
     header = header_lines(command_line())
 
@@ -370,19 +389,17 @@ def leaderboard(
         return chosen is None or task in chosen
 
     if json:
-        results = [gather(store.results()) for store in stores]
-        typer.echo(leaderboard_json(results, header, keep), nl=False)
+        typer.echo(leaderboard_json(found, header, keep), nl=False)
         return
     console = _console()
-    gathered = [store.gather() for store in stores]
-    board, files = write_leaderboard(gathered, into or stores[0].out, header, format_, keep)
+    board, files = write_leaderboard(found, into or out[0].resolve(), header, format_, keep)
     print_leaderboard(board, console)
     console.print(Text(f"Leaderboard: {', '.join(map(str, files))}"), soft_wrap=True)
 
 
 @app.command()
 def power(
-    out: Out = Path("runs"),
+    out: Results = Path("runs"),
     minutes: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(min=0.01, help="Also say what a run of so many minutes would tell, here."),
@@ -391,12 +408,12 @@ def power(
 ) -> None:
     """Say how small a difference the results can tell, what more draws would tell, and what that costs."""
     from bench.describe import as_json
+    from bench.keep.archive import gathered
     from bench.keep.boards import board_of, print_power
-    from bench.keep.store import existing
     from leaderboard.power import forecast
     from leaderboard.power import power as of_tasks
 
-    board = board_of([existing(out).gather()])
+    board = board_of([gathered(out)])
     told = of_tasks(board)
     to_come = forecast(board, minutes, len(os.sched_getaffinity(0))) if minutes else None
     if json:
@@ -407,12 +424,37 @@ def power(
 
 
 @app.command()
+def site(
+    archives: Annotated[list[Path], typer.Argument(help="Directories of results, or their results.parquet.")],
+    into: Annotated[Path, typer.Option(help="Directory that is made; index.html is the page to open.")],
+) -> None:
+    """Make a static site of one or several runs, from their rows, with an index to choose from."""
+    from bench.keep.boards import command_line, header_lines
+    from bench.keep.site import write_site
+
+    console = _console()
+    index = write_site(archives, into, header_lines(command_line()), lambda page: console.print(page, highlight=False))
+    console.print(Text(f"Site: {index}"), soft_wrap=True)
+
+
+@app.command()
+def claims(
+    out: SeveralResults = [Path("runs")],  # noqa: B006
+) -> None:
+    """Say what papers claim of their methods, and what the results say of it."""
+    from bench.keep.archive import gathered
+    from bench.keep.boards import board_of, print_claims
+
+    print_claims(board_of([gathered(one) for one in out]), _console())
+
+
+@app.command()
 def status(
     out: Out = Path("runs"),
-    watch: Annotated[bool, typer.Option("--watch", help="Look again until no run is at work there.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again until the run ends.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Say how far an out directory is, what failed last, and what MLflow lacks; from the disk alone."""
+    """Say how far a run is, what runs now, the time left, what failed last, and what MLflow lacks."""
     from bench.describe import as_json
     from bench.keep.status import Looker, as_document, render
     from bench.keep.status import watch as look_again
@@ -431,14 +473,19 @@ def status(
 
 
 @app.command()
-def replay(job: Annotated[str, typer.Argument(help="A job's id, or its beginning.")], out: Out = Path("runs")) -> None:
+def replay(
+    job: Annotated[
+        str, typer.Argument(help="METHOD/TASK/DATASET/UNIT/SEED as in the tables, or the beginning of a job's id.")
+    ],
+    out: Results = Path("runs"),
+) -> None:
     """Run one stored job again, here, and say whether its scores agree."""
-    from bench.keep.store import existing
+    from bench.keep.archive import results
     from bench.studies.replay import find
     from bench.studies.replay import replay as again
 
     console = _console()
-    stored = find(existing(out), job)
+    stored = find(results(out), job)
     console.print(Text(f"{stored.job.id}: {stored.status} {stored.reason}".rstrip()), soft_wrap=True)
     done = again(stored)
     for change in done.changes:
@@ -514,18 +561,12 @@ def ui(
     mlflow_uri: Annotated[Optional[str], typer.Option(help="MLflow store; else the one in --out.")] = None,  # noqa: UP045
     port: Annotated[int, typer.Option(help="Port on this machine's loopback address.")] = 5000,
 ) -> None:
-    """Start the MLflow UI on a run's store, for this machine alone."""
+    """Start the MLflow UI on a run's store, for this machine alone, and open its charts of all methods."""
     from bench.keep.store import existing
     from bench.keep.tracking import default_uri
+    from bench.keep.ui import serve
 
-    uri = mlflow_uri or default_uri(existing(out).out)
-    address = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    server = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, *address]
-    # queues for evaluating language models, in seven processes of their own
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    typer.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)")
-    sys.stdout.flush()
-    os.execv(server[0], server)
+    serve(mlflow_uri or default_uri(existing(out).out), port)
 
 
 @app.command()
@@ -604,6 +645,55 @@ def calibrate(
     outcome = measure(choose_tasks(tasks), preset, seeds, out, console, command_line())
     say(outcome, console)
     if outcome.failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def split(
+    task: TaskName,
+    into: Annotated[Path, typer.Option(help="Directory that is made; what methods see, and a manifest.")],
+    preset: PresetOption = "default",
+    seeds: Seeds = None,
+    draws: Draws = "",
+    data_dir: DataDir = None,
+) -> None:
+    """Write what a method may see of each unit as files, for a program that knows nothing of this one to answer."""
+    from bench.studies.submit.questions import check_data, of_catalogue
+    from bench.studies.submit.split import split as write
+
+    _use_data_dir(data_dir)
+    console, name = _console(), of_catalogue(task)
+    check_data(name)
+    asked = write(name, preset, seeds, read_draws(draws) if draws else None, into, lambda line: console.print(line))
+    answer = command("score", name, "--predictions", into, "--name", "NAME")
+    console.print(Text(f"{asked}: answer what it lists (docs/submitting.md), then {answer}"), soft_wrap=True)
+
+
+@app.command()
+def score(
+    task: TaskName,
+    predictions: Annotated[
+        Path, typer.Option(help="Directory with a copy of the manifest and answers, or with one such for each method.")
+    ],
+    name: Annotated[str, typer.Option(help="The method's name on the board; else the directory's.")] = "",
+    out: Out = Path("runs"),
+    mlflow_uri: MlflowUri = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Check and score answers to `split`, as those of any method, and put them on the board and into MLflow."""
+    from bench.keep.boards import command_line
+    from bench.studies.submit.questions import check_data, of_catalogue
+    from bench.studies.submit.score import score as check_and_score
+
+    _use_data_dir(data_dir)
+    console, whole = _console(), of_catalogue(task)
+    check_data(whole)
+    options = Options(methods=name, tasks=whole, out=out, mlflow_uri=mlflow_uri, command=command_line())
+    scored = check_and_score(whole, predictions, name, options, console)
+    for method, reason in scored.refused.items():
+        console.print(Text(f"{method} was refused, and is not on the board: {reason}"), style="red", soft_wrap=True)
+    _end(scored.done, options, console)
+    if scored.refused:
         raise typer.Exit(FAILED)
 
 

@@ -12,27 +12,27 @@ ALL = "all"
 
 
 def methods(incomplete: str) -> list[str]:
-    """Return what continues ``--methods``: names, tags and ``all``."""
+    """Return completions of ``--methods``: names, tags and ``all``."""
     return _after_comma(incomplete, [ALL, *METHODS, *_tags(cls.tags for cls in METHODS.values())])
 
 
 def tasks(incomplete: str) -> list[str]:
-    """Return what continues ``--tasks``: task/dataset names, tasks, tags and ``all``."""
+    """Return completions of ``--tasks``: task/dataset names, tasks, tags and ``all``."""
     return _after_comma(incomplete, [ALL, *TASKS, *benchmark_names(), *_tags(map(benchmark_tags, benchmark_names()))])
 
 
 def names(incomplete: str) -> list[str]:
-    """Return what ``show`` knows that begins so."""
+    """Return completions of the argument of ``show``."""
     return _begun(incomplete, [*METHODS, *TASKS, *benchmark_names(), *METRICS, *DATASETS])
 
 
 def datasets(incomplete: str) -> list[str]:
-    """Return the data sets that begin so and have files to be fetched."""
+    """Return completions among the data sets that have files to fetch."""
     return _begun(incomplete, [name for name, dataset in DATASETS.items() if not dataset.simulated])
 
 
 def _after_comma(incomplete: str, known: Iterable[str]) -> list[str]:
-    """Return continuations of the last of a comma list, less what is in the list already."""
+    """Return completions of the last name of a comma list, without the names that it has already."""
     before, comma, last = incomplete.rpartition(",")
     taken = set(before.split(","))
     return [f"{before}{comma}{name}" for name in _begun(last, known) if name not in taken]

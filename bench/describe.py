@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.plan.plugins import load_plugin
 from methods import METHODS
+from methods.external import recipes
 from methods.wrapping import is_address
 from metrics import METRICS, UnknownName
 from tasks import DATASETS, TASKS, benchmark_names, benchmark_tags
@@ -56,7 +57,7 @@ def list_of(kind: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     rows = listed(kind)
     if kind == "methods":
         return ("method", "can", "tags", "what it is"), [
-            (row["name"], " ".join(row["can"]), " ".join(row["tags"]), row["summary"]) for row in rows
+            (row["name"], " ".join(row["can"]), " ".join(row["tags"]), row["summary"] + _state(row)) for row in rows
         ]
     if kind == "tasks":
         return ("task", "tags", "what it asks"), [(row["name"], " ".join(row["tags"]), row["summary"]) for row in rows]
@@ -65,12 +66,23 @@ def list_of(kind: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     ]
 
 
+def _state(row: dict[str, Any]) -> str:
+    """Return whether the environment of an external method is made."""
+    return "" if "made" not in row else " (environment made)" if row["made"] else " (a run makes its environment)"
+
+
 def listed(kind: str) -> list[dict[str, Any]]:
-    """Return what ``list --json`` prints: for each method, task or metric what is to be known to choose it."""
+    """Return what ``list --json`` prints: for each method, task or metric the facts that a user needs to choose."""
     if kind == "methods":
         return [
-            {"name": name, "can": sorted(cls.abilities()), "tags": sorted(cls.tags), "summary": summary(cls)}
-            for name, cls in METHODS.items()
+            {
+                "name": name,
+                "can": sorted(cls.abilities()),
+                "tags": sorted(cls.tags),
+                "summary": summary(cls),
+                **({"made": cls.is_made()} if hasattr(cls, "is_made") else {}),
+            }
+            for name, cls in {**METHODS, **recipes()}.items()
         ]
     if kind == "tasks":
         return [
@@ -83,12 +95,12 @@ def listed(kind: str) -> list[dict[str, Any]]:
 
 
 def about(name: str) -> dict[str, Any]:
-    """Return what is to be known of a method, task, benchmark (``task/dataset``), metric or data set.
+    """Return the facts about a method, task, benchmark (``task/dataset``), metric or data set.
 
     Raises
     ------
     UnknownName, PlanError, PluginError
-        Nothing is called so, or nothing at the address ``package.module:Class`` is or makes a method.
+        There is no such name, or no method at the address ``package.module:Class``.
     """
     if is_address(name):
         name = load_plugin(name)
@@ -101,7 +113,7 @@ def about(name: str) -> dict[str, Any]:
             "name": name,
             "docstring": inspect.getdoc(metric) or "",
             **_range(metric),
-            "reference": metric.info.reference,
+            "paper": metric.info.paper,
         }
     if name in DATASETS:
         return _about_dataset(name)
@@ -113,21 +125,21 @@ def about(name: str) -> dict[str, Any]:
 
 def show(name: str) -> str:
     """Return :func:`about` as text."""
-    found = about(name)
+    facts = about(name)
     text = {"method": _show_method, "metric": _show_metric, "data set": _show_dataset, "task": _show_task}
-    return text[found["kind"]](found)
+    return text[facts["kind"]](facts)
 
 
 def as_json(document: Any) -> str:
-    """Return one JSON document; what is not finite is null."""
+    """Return one JSON document; numbers that are not finite become null."""
     return json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -144,7 +156,7 @@ def _about_method(name: str) -> dict[str, Any]:
         "docstring": inspect.getdoc(cls) or "",
         "can": sorted(cls.abilities()),
         "tags": sorted(cls.tags),
-        "reference": cls.reference,
+        "paper": cls.paper,
         "config": [
             {"key": f.name, "default": getattr(defaults, f.name), "source": sources.get(f.name, "")}
             for f in fields(cls.Config)
@@ -159,7 +171,7 @@ def _about_dataset(name: str) -> dict[str, Any]:
         "kind": "data set",
         "name": name,
         "summary": dataset.summary,
-        "reference": dataset.reference,
+        "paper": dataset.paper,
         "licence": dataset.licence,
         "fields": asdict(dataset.fields),
         "n_genes": dataset.n_genes,
@@ -184,76 +196,76 @@ def _about_task(name: str) -> dict[str, Any]:
             {"name": c.name, "description": c.description, "methods": list(c.methods), "on": c.on}
             for c in cls.references
         ],
-        "reference": cls.reference,
+        "paper": cls.paper,
     }
 
 
-def _show_method(found: dict[str, Any]) -> str:
-    lines = [f"  {one['key']} = {one['default']!r}  # {one['source']}" for one in found["config"]]
-    for preset, changes in found["presets"].items():
+def _show_method(facts: dict[str, Any]) -> str:
+    lines = [f"  {setting['key']} = {setting['default']!r}  # {setting['source']}" for setting in facts["config"]]
+    for preset, changes in facts["presets"].items():
         lines.append(f"  preset {preset}: " + ", ".join(f"{key} = {value!r}" for key, value in changes.items()))
     return "\n".join(
         [
-            f"method {found['name']}",
+            f"method {facts['name']}",
             "",
-            found["docstring"],
+            facts["docstring"],
             "",
-            f"Can: {', '.join(found['can'])}",
-            f"Tags: {', '.join(found['tags'])}",
-            f"Reference: {found['reference'] or 'none: a baseline of this suite'}",
+            f"Can: {', '.join(facts['can'])}",
+            f"Tags: {', '.join(facts['tags'])}",
+            f"Paper: {facts['paper'] or 'none: a baseline of this suite'}",
             "Config:",
             *(lines or ["  nothing to configure"]),
         ]
     )
 
 
-def _show_metric(found: dict[str, Any]) -> str:
+def _show_metric(facts: dict[str, Any]) -> str:
     return "\n".join(
         [
-            f"metric {found['name']}",
+            f"metric {facts['name']}",
             "",
-            found["docstring"],
+            facts["docstring"],
             "",
-            f"Better: {found['better']}; range [{found['low']:g}, {found['high']:g}]",
-            f"Reference: {found['reference']}",
+            f"Better: {facts['better']}; range [{facts['low']:g}, {facts['high']:g}]",
+            f"Paper: {facts['paper']}",
         ]
     )
 
 
-def _show_dataset(found: dict[str, Any]) -> str:
-    n_genes = f"{found['n_genes']}, chosen in each training split" if found["n_genes"] else "all"
+def _show_dataset(facts: dict[str, Any]) -> str:
+    n_genes = f"{facts['n_genes']}, chosen in each training split" if facts["n_genes"] else "all"
     return "\n".join(
         [
-            f"data set {found['name']}: {found['summary']}",
-            f"Reference: {found['reference']}",
-            f"Licence: {found['licence']}",
-            f"Columns: {', '.join(f'{role} = {name}' for role, name in found['fields'].items() if name)}",
+            f"data set {facts['name']}: {facts['summary']}",
+            f"Paper: {facts['paper']}",
+            f"Licence: {facts['licence']}",
+            f"Columns: {', '.join(f'{role} = {name}' for role, name in facts['fields'].items() if name)}",
             f"Genes: {n_genes}",
-            f"Here: {found['missing'] or 'yes'}",
+            f"Here: {facts['missing'] or 'yes'}",
         ]
     )
 
 
-def _show_task(found: dict[str, Any]) -> str:
+def _show_task(facts: dict[str, Any]) -> str:
     references = [
         f"  {c['name']}{' on ' * bool(c['on'])}{c['on']}: {c['description']}"
         + (f" (of {', '.join(c['methods'])})" if len(c["methods"]) > 1 else "")
-        for c in found["references"]
+        for c in facts["references"]
     ]
     lines = [
-        f"task {found['name'].partition('/')[0]}, version {found['version']}",
+        f"task {facts['name'].partition('/')[0]}, version {facts['version']}",
         "",
-        found["docstring"],
+        facts["docstring"],
         "",
-        f"Data sets: {', '.join(found['data_sets'])}",
-        f"Held out: one {found['unit']} at a time",
-        f"A method must be able to: {', '.join(found['requires'])}",
-        f"Primary metrics: {', '.join(found['primary'])}",
-        f"Secondary: {', '.join(found['secondary'])}",
+        f"Data sets: {', '.join(facts['data_sets'])}",
+        f"Held out: one {facts['unit']} at a time",
+        f"A method must be able to: {', '.join(facts['requires'])}",
+        f"Primary metrics: {', '.join(facts['primary'])}",
+        f"Secondary: {', '.join(facts['secondary'])}",
         "References:",
         *references,
-        f"Reference: {found['reference']}",
+        f"Paper: {facts['paper']}",
     ]
-    if "data_set" in found:
-        lines += ["", "Data set", _show_dataset(found["data_set"])]
+    if "data_set" in facts:
+        lines += ["", "Data set", _show_dataset(facts["data_set"])]
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from tasks.datasets.catalogue import built_directory, data_directory
 
 
 def rows() -> list[tuple[str, str]]:
-    """Return (what, found) of versions, processor, memory, disk, GPUs and data, with how to get what is missing."""
+    """Return rows (item, state): versions, processor, memory, disk, GPUs, data, and how to get what is missing."""
     import psutil
 
     environment = describe()
@@ -22,7 +22,10 @@ def rows() -> list[tuple[str, str]]:
     return [
         ("suite", f"{bench.__version__}, commit {environment['git_commit'] or 'unknown'}"),
         ("python", environment["python"]),
-        *((name, version or "missing: run make env") for name, version in environment["versions"].items()),
+        *(
+            (name, version or f"missing: run make env, or pip install {name}")
+            for name, version in environment["versions"].items()
+        ),
         ("processor", f"{environment['cpu']}, {cores} cores; {environment['threads']} thread a job"),
         ("memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"),
         ("disk here", f"{disk.free / 2**30:.1f} GiB free"),

@@ -1,4 +1,4 @@
-"""The machine and the code that made a result, as a reader must know them."""
+"""The machine and the code that made a result."""
 
 from __future__ import annotations
 

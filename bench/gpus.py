@@ -1,4 +1,4 @@
-"""GPUs as PyTorch and the driver see them, asked in another process: either may crash the process that asks."""
+"""GPUs as PyTorch and the driver see them. Both are asked in another process, as either may crash."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 from bench.environment import ROOT
 
-#: Seconds that each may take to answer; a driver that hangs must not hang what asks.
+#: Seconds that each may take to answer; a driver may hang.
 PATIENCE = 60
 #: Seconds of the speed test.
 SECONDS = 1.0
 
 
 def rows() -> list[tuple[str, str]]:
-    """Return what is there, as rows (what, found): the build of PyTorch, and each GPU or why there is none."""
+    """Return rows (item, state): the build of PyTorch, and each GPU or the reason why there is none."""
     seen, failure = _answer([sys.executable, "-m", "bench.gpus"])
     silent = {"build": f"PyTorch does not start: {failure}", "gpus": [], "error": ""}
     said: dict[str, Any] = silent if failure else json.loads(seen)
@@ -44,7 +44,7 @@ def rows() -> list[tuple[str, str]]:
 
 
 def of_torch() -> dict[str, Any]:
-    """Return what PyTorch is built for, its GPUs, and what it says of a driver that it cannot use."""
+    """Return what PyTorch is built for, its GPUs, and its message about a driver that it cannot use."""
     import torch
 
     cuda, hip = torch.version.cuda, getattr(torch.version, "hip", None)
@@ -58,12 +58,12 @@ def of_torch() -> dict[str, Any]:
                 gpus.append(f"{about.name}, {about.total_memory / 2**30:.1f} GiB")
         except RuntimeError as problem:
             error = str(problem)
-    error = error or next((str(one.message) for one in caught), "")
+    error = error or next((str(warning.message) for warning in caught), "")
     return {"build": build, "gpus": gpus, "error": (error.splitlines() or [""])[0]}
 
 
 def speed() -> str:
-    """Return how long a training step of a small network takes on a GPU, recorded and by operations; for a second."""
+    """Return how long a training step of a small network takes on a GPU, recorded and not; measured for a second."""
     import torch
 
     from methods.nn import graphs
@@ -104,7 +104,7 @@ def speed() -> str:
 
 
 def _answer(command: list[str]) -> tuple[str, str]:
-    """Return what a command prints, and why it gave no answer; both are empty where there is no such command."""
+    """Return the output of a command, and why it failed; both are empty where there is no such command."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path}
     try:

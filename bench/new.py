@@ -1,4 +1,4 @@
-"""A small file of one's own to start from: a method, a task or a metric that runs as it is."""
+"""A small file to start from: a method, a task or a metric that runs as it is."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def new(kind: str, name: str, directory: Path) -> Path:
     }
     for theirs, ours in pairs.items():
         text = text.replace(theirs, ours)
-    with file.open("x", encoding="utf-8") as stream:  # never over a file that has come meanwhile
+    with file.open("x", encoding="utf-8") as stream:  # a file that has appeared meanwhile is not overwritten
         stream.write(text)
     return file
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.plan import choose_asked_tasks, choose_methods, make_plan
+from bench.plan import choose_asked_tasks, choose_methods, make_plan, with_budgets
 from bench.records import MethodSpec, Plan, PlanError
 
 EXECUTORS = ("local", "inline", "slurm")
@@ -55,7 +55,8 @@ class Options:
     methods
         Names, tags, globs, ``file.py:Class``, ``package.module:Class`` or ``all``, separated by commas.
     tasks
-        ``task/dataset`` names, tags or globs, separated by commas.
+        ``task/dataset`` names, tags or globs, separated by commas. Empty: ``ood``; with ``data``, which tasks these can
+        serve is said instead of a run.
     plugins
         Python files that register methods, tasks or metrics.
     settings
@@ -66,6 +67,8 @@ class Options:
     spend
         Minutes in which whole draws are run, all methods and tasks on one after another; at least one is. Time decides
         and no result does, so that intervals hold.
+    budget
+        Multiples of the steps of training; each network has a row for each. Empty: the steps as they are.
     jobs
         Jobs at a time; None for the number of cores.
     executor
@@ -93,13 +96,14 @@ class Options:
     """
 
     methods: str = "all"
-    tasks: str = "ood"
+    tasks: str = ""
     plugins: Sequence[str | Path] = ()
     settings: Sequence[str] = ()
     preset: str = "default"
     seeds: int | None = None
     draws: Sequence[int] | None = None
     spend: float | None = None
+    budget: Sequence[float] = ()
     jobs: int | None = None
     executor: str = "local"
     resources: Mapping[str, Any] = field(default_factory=dict)
@@ -112,6 +116,8 @@ class Options:
     command: str = ""
 
     def __post_init__(self) -> None:
+        if not self.tasks and self.data is None:
+            object.__setattr__(self, "tasks", "ood")
         if self.executor not in EXECUTORS:
             raise PlanError(f"executor {self.executor!r}: one of {', '.join(EXECUTORS)} is needed")
         if unknown := set(self.resources) - set(RESOURCES):
@@ -167,6 +173,8 @@ class Options:
             A name, file, column or key that is unknown.
         """
         methods, plugins = choose_methods(self.methods, self.preset, self.settings, [str(p) for p in self.plugins])
+        if self.budget:
+            methods = with_budgets(methods, self.preset, self.budget)
         tasks, own = choose_asked_tasks(self.tasks, self.data, self.columns, self.n_genes, self.x)
         return Chosen(methods, plugins, tasks, own)
 
@@ -203,6 +211,17 @@ def read_draws(text: str) -> range:
     if not draws or draws[0] < 0:
         raise PlanError(f"--draws {text}: a number above 0, or FIRST:END such as 1000:1008, is needed")
     return draws
+
+
+def read_budget(text: str) -> tuple[float, ...]:
+    """Read ``--budget``: numbers above 0, separated by commas; PlanError for anything else."""
+    try:
+        budgets = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        budgets = (0.0,)
+    if not all(0 < budget < float("inf") for budget in budgets):
+        raise PlanError(f"--budget {text}: numbers above 0, such as 0.1,0.3,1,3, are needed")
+    return budgets
 
 
 def read_resources(text: str) -> dict[str, Any]:

@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
-#: Rises whenever results that are stored can no longer be read; a directory of another format is refused.
+#: Incremented whenever older results can no longer be read; a directory of another format is refused.
 FORMAT = 5
 #: The unit of a job that stands for a whole method × task, which is skipped.
 WHOLE = "*"
 #: Added to the label of a method whose configuration was tuned for each unit: without seeing the unit, and, as an upper
 #: bound, on the unit itself.
 TUNED, ORACLE = "@tuned", "@oracle"
+#: Added to the name of a method whose answers were handed in as files.
+SUBMITTED = " (submitted)"
 
 
 class PlanError(ValueError):
@@ -118,6 +120,11 @@ class Job:
     def place(self) -> tuple[str, str, str, str, int, str]:
         """The job's position in the cross. Code, data and configuration may change there; the id changes with them."""
         return self.role, self.method, self.task, self.unit, self.seed, self.preset
+
+    @property
+    def path(self) -> str:
+        """The job's names, METHOD/TASK/DATASET/UNIT/SEED."""
+        return f"{self.method}/{self.task}/{self.unit}/{self.seed}"
 
     @property
     def held_out(self) -> str:
@@ -239,6 +246,8 @@ class Result:
             "job_id": self.job.id,
             "n_stacked": max(1, len(self.job.stack)),
             "config": json.dumps(dict(self.job.config), sort_keys=True),
+            "plugins": json.dumps(self.job.plugins),
+            "own": json.dumps(dict(self.job.own), sort_keys=True),
             "versions": json.dumps(self.environment["versions"]),
             "warnings": "; ".join(self.warnings),
             "log": "; ".join(self.log),
@@ -254,7 +263,7 @@ class Result:
 
 #: Columns of ``results.parquet`` with their types: one row is one metric of one result.
 COLUMNS: dict[str, str] = {
-    **dict.fromkeys(("job_id", "role", "method", "config", "task"), "str"),
+    **dict.fromkeys(("job_id", "role", "method", "config", "plugins", "task", "own"), "str"),
     "task_version": "int64",
     "unit": "str",
     "draw": "Int64",

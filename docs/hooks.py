@@ -104,7 +104,7 @@ def of_method(found: dict[str, Any]) -> list[str]:
             ("Can", codes(found["can"])),
             ("Tags", codes(found["tags"])),
             ("Tasks that it can do", links("tasks", asks)),
-            ("Reference", escape(found["reference"]) or "none: a baseline of this suite"),
+            ("Paper", escape(found["paper"]) or "none: a baseline of this suite"),
         ),
         "",
         "## Configuration",
@@ -137,7 +137,7 @@ def of_task(found: dict[str, Any]) -> list[str]:
             ("Methods that are", links("methods", able)),
             ("Primary metrics", links("metrics", found["primary"])),
             ("Secondary metrics", links("metrics", found["secondary"]) or "none"),
-            ("Reference", escape(found["reference"])),
+            ("Paper", escape(found["paper"])),
         ),
         "",
         "## References",
@@ -159,7 +159,7 @@ def of_metric(found: dict[str, Any]) -> list[str]:
         ("Range", f"{found['low']:g} to {found['high']:g}"),
         ("Primary in", links("tasks", uses["primary"]) or "no task"),
         ("Secondary in", links("tasks", uses["secondary"]) or "no task"),
-        ("Reference", escape(found["reference"])),
+        ("Paper", escape(found["paper"])),
     )
 
 
@@ -174,7 +174,7 @@ def of_dataset(found: dict[str, Any]) -> list[str]:
         ("Genes", f"{found['n_genes']}, chosen in each training split" if found["n_genes"] else "all"),
         ("How to get it", get),
         ("Licence", escape(found["licence"])),
-        ("Reference", escape(found["reference"])),
+        ("Paper", escape(found["paper"])),
     )
 
 

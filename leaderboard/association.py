@@ -21,7 +21,7 @@ import pandas as pd
 from leaderboard.statistics import ALPHA, Array
 from leaderboard.table import Leaderboard, TaskTable
 
-#: What is asked of the codes, and what is held fixed.
+#: The metrics of the codes, and the metric that partial correlations hold fixed.
 DISENTANGLEMENT = ("mcc", "latent_r2", "mig", "sap")
 RECONSTRUCTION = "training_reconstruction_error"
 #: How far held-out cells are from the training cells.
@@ -134,7 +134,7 @@ def association(jobs: pd.DataFrame, predictor: str, level: str, given: str = "")
 
 
 def points(jobs: pd.DataFrame, predictor: str, level: str) -> tuple[Array, Array]:
-    """What a plain :func:`association` is the correlation of: (score, predictor) pairs, and the method of each."""
+    """Return the (score, predictor) pairs that :func:`association` correlates, and the method of each pair."""
     jobs = of_fits(jobs).dropna(subset=["score", predictor])
     if level == BETWEEN:
         return _between(jobs, ["score", predictor])
@@ -158,7 +158,7 @@ def _between(jobs: pd.DataFrame, columns: Sequence[str]) -> tuple[Array, Array]:
 
 
 def _within(jobs: pd.DataFrame, columns: Sequence[str]) -> tuple[Array, Array]:
-    """What the means of method and unit leave, over its standard deviation in each task, and the draw or unit."""
+    """Return residuals from the means of method and unit, standardised in each task, and the draw or unit of each."""
     parts, groups = [], []
     for (task, preset), of_task in jobs.groupby(["task", "preset"]):
         values = of_task[list(columns)].to_numpy(float)

@@ -125,7 +125,7 @@ def calibrated_range(floor: Array, ceiling: Array, sign: float) -> Estimate:
 
 
 def always_above(floor: Array, ceiling: Array, sign: float) -> bool:
-    """Whether the ceiling is above the floor, by more than rounding, in every unit that has both, and one has.
+    """Whether the ceiling is above the floor, by more than rounding, in every unit with both; False where none has.
 
     Parameters
     ----------
@@ -289,22 +289,22 @@ def to_markdown(table: pd.DataFrame, header_lines: Sequence[str] = ()) -> str:
         return "\n\n".join([*blocks, "nothing was measured"]) + "\n"
     blocks += _HOW_TO_READ
     for task, group in table.groupby("task", sort=False):
-        one = group.drop_duplicates("metric")
+        metrics = group.drop_duplicates("metric")
         ladders = [ladder for ladder in group["ladder"].unique() if ladder]
-        text = pd.DataFrame({"metric": [_metric_name(row) for row in one.to_dict("records")]})
+        text = pd.DataFrame({"metric": [_metric_name(row) for row in metrics.to_dict("records")]})
         for reference in REFERENCES:
-            text[reference] = [_number(value) for value in one[reference]]
+            text[reference] = [_number(value) for value in metrics[reference]]
         for heading, name in (("calibrated range", "calibrated"), (f"above {BASELINE}", "headroom")):
-            limits = one[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
+            limits = metrics[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
             text[f"{heading} [95 %]"] = [_interval(*row) for row in limits]
-        text["verdict"] = [f"**{v}**" if v == TOO_NARROW else v for v in one["narrow"]]
+        text["verdict"] = [f"**{v}**" if v == TOO_NARROW else v for v in metrics["narrow"]]
         for ladder in ladders:
             found = group[group["ladder"] == ladder].set_index("metric").to_dict("index")
-            text[escape(ladder)] = [_cell(found[metric]) if metric in found else DASH for metric in one["metric"]]
-        seeds = int(one["n_seeds"].max())
+            text[escape(ladder)] = [_cell(found[metric]) if metric in found else DASH for metric in metrics["metric"]]
+        seeds = int(metrics["n_seeds"].max())
         blocks += [
             f"## {escape(task)}",
-            f"{int(one['n_units'].max())} units, {seeds} seed{'' if seeds == 1 else 's'}; primary metrics in bold.",
+            f"{int(metrics['n_units'].max())} units, {seeds} seed{'' if seeds == 1 else 's'}; primary metrics in bold.",
             str(text.to_markdown(index=False, disable_numparse=True)),
             "\n".join(f"- {escape(line)}" for line in findings(group)),
             f"![{escape(task)}]({plot_name(str(task))})",
@@ -314,15 +314,15 @@ def to_markdown(table: pd.DataFrame, header_lines: Sequence[str] = ()) -> str:
 
 def findings(group: pd.DataFrame) -> list[str]:
     """What is flagged on one task, in lines of plain text."""
-    one = group.drop_duplicates("metric")
+    metrics = group.drop_duplicates("metric")
     lines = []
     for heading, chosen in (
-        ("too narrow to resolve methods", one["narrow"] == TOO_NARROW),
-        (f"too few units or no value of {FLOOR} or {CEILING}, not judged", one["narrow"] == NOT_JUDGED),
+        ("too narrow to resolve methods", metrics["narrow"] == TOO_NARROW),
+        (f"too few units or no value of {FLOOR} or {CEILING}, not judged", metrics["narrow"] == NOT_JUDGED),
     ):
         if chosen.any():
-            lines.append(f"{heading}: {', '.join(one.loc[chosen, 'metric'])}")
-    near = one.loc[one["headroom"] < NARROW, "metric"]
+            lines.append(f"{heading}: {', '.join(metrics.loc[chosen, 'metric'])}")
+    near = metrics.loc[metrics["headroom"] < NARROW, "metric"]
     if len(near):
         lines.append(f"{BASELINE} is within {NARROW:.0%} of the range of {CEILING}: {', '.join(near)}")
     for verdict in (NON_MONOTONE, INVERTED):

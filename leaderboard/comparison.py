@@ -9,8 +9,8 @@ can contradict a table.
 - *best*: the methods that nothing in the family, the baseline included, is shown to beat.
 - *rank*, among methods: from 1 + the number of methods that are shown to be better, to the number of those that are not
   shown to be worse.
-- A method that gives the very errors of another one, or of the baseline, is no member of the family: it has that one's
-  verdicts. Floor, ceiling, true structure and oracles are no members either.
+- A method that gives the very errors of another method, or of the baseline, is no member of the family: it gets the
+  other's verdicts. Floor, ceiling, true structure and oracles are no members either.
 - *larger of two*: where a task needs both of its primary metrics (``two_sided``), a method's relative error is that of
   the metric in which it is worse; else the geometric mean over the metrics.
 
@@ -202,23 +202,27 @@ def compare_suite(tasks: Mapping[str, Comparison], roles: Mapping[str, str]) -> 
     ``others_low`` and ``others_high`` are for *other tasks like them* (Student's over tasks).
     """
     names = list(roles)
-    used = {task: one for task, one in tasks.items() if one.samples and one.frame["relative_error"].notna().any()}
+    used = {
+        task: comparison
+        for task, comparison in tasks.items()
+        if comparison.samples and comparison.frame["relative_error"].notna().any()
+    }
     notes = [f"left out: {task}, where nothing has a relative error" for task in tasks if task not in used]
     if len(used) < 2:
         reason = f"{_counted(len(used), 'task')} with relative errors: there is no suite to speak of"
         nothing = _nothing(names, [], reason)
         return Comparison(nothing.frame, nothing.pairs, nothing.units, {}, nothing.power, (*notes, *nothing.notes))
-    samples = [_reordered(one, names) for one in used.values()]
+    samples = [_reordered(comparison, names) for comparison in used.values()]
     found = _compared(samples, names, roles)
     frame = found.frame
-    by_task = np.stack([one.block(one.values).means().value for one in samples], axis=1)
+    by_task = np.stack([sample.block(sample.values).means().value for sample in samples], axis=1)
     frame["n_units"] = np.isfinite(by_task).sum(axis=1)
     frame["n_replicates"] = frame["n_units"]
     other = Block(by_task.T).means()
     low, high = other.interval()
     frame["others_low"], frame["others_high"] = np.exp(low), np.exp(high)
     frame["reason"] = np.where(frame["n_units"] == 0, "no relative error on any task", "")
-    thin = [task for task, one in used.items() if (one.frame["n_replicates"] == 1).any()]
+    thin = [task for task, comparison in used.items() if (comparison.frame["n_replicates"] == 1).any()]
     if thin:
         notes.append(f"one replicate alone, so that there is no interval over all tasks: {', '.join(thin)}")
     sets = pd.Series({task: task.partition("/")[2] or task for task in used})
@@ -236,9 +240,9 @@ def compare_suite(tasks: Mapping[str, Comparison], roles: Mapping[str, str]) -> 
 
 
 def _compared(samples: Sequence[Samples], names: list[str], roles: Mapping[str, str]) -> Comparison:
-    """Compare over one task or several; what is particular to a task or a suite is left to the callers."""
+    """Compare over one task or several; callers add the columns and notes of a task or a suite."""
     notes: list[str] = []
-    alone = statistics.average([one.block(one.values).means() for one in samples])
+    alone = statistics.average([sample.block(sample.values).means() for sample in samples])
     low, high = alone.interval()
     same_as, duplicates = _duplicates(samples, names, roles)
     family = [name for name in names if name == BASELINE or (roles[name] == "method" and same_as[name] == name)]
@@ -246,8 +250,8 @@ def _compared(samples: Sequence[Samples], names: list[str], roles: Mapping[str, 
     notes += duplicates
     first, second = np.triu_indices(len(family), 1)
     at = np.array([names.index(name) for name in family], dtype=int)
-    blocks = [one.block(one.values[at[first]] - one.values[at[second]]) for one in samples]
-    means = statistics.average([one.means() for one in blocks])
+    blocks = [sample.block(sample.values[at[first]] - sample.values[at[second]]) for sample in samples]
+    means = statistics.average([block.means() for block in blocks])
     p, critical = statistics.adjusted(blocks, means)
     pairs = _pairs(family, (first, second), means, p, critical)
     absent = int((means.n == 0).sum())
@@ -312,7 +316,7 @@ def _pairs(
             "high": np.exp(high),
             "p_better": np.where(swapped, 1 - probability, probability),
             "p": p,
-            "verdict": [statistics.verdict(*one) for one in zip(value, low, high, p, strict=True)],
+            "verdict": [statistics.verdict(*numbers) for numbers in zip(value, low, high, p, strict=True)],
             "least": critical * means.error,
             "replicates_for_10_percent": [
                 statistics.replicates_for(TENTH, error, freedom, critical, int(n))
@@ -327,7 +331,7 @@ def _power(
     alone: Means, of_methods: list[int], critical: float, told: NDArray[np.bool_], ceiling: float, one_task: bool
 ) -> Power:
     errors, freedoms = alone.error[of_methods], alone.freedom[of_methods]
-    steps = [statistics.detectable(*one, critical) for one in zip(errors, freedoms, strict=True)]
+    steps = [statistics.detectable(e, freedom, critical) for e, freedom in zip(errors, freedoms, strict=True)]
     steps = [step for step in steps if np.isfinite(step)]
     n = int(alone.n[of_methods].max(initial=0))
     if not steps:
@@ -358,7 +362,7 @@ def _duplicates(
     samples: Sequence[Samples], names: Sequence[str], roles: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
     """Return for each method the first that gives the same errors, the baseline before all, and notes."""
-    flat = np.concatenate([one.values.reshape(len(names), -1) for one in samples], axis=1)
+    flat = np.concatenate([sample.values.reshape(len(names), -1) for sample in samples], axis=1)
     methods = [name for name in names if roles[name] == "method"]
     same_as, notes = {}, []
     for name in methods:
@@ -399,11 +403,11 @@ def _nothing(names: list[str], units: Sequence[str], reason: str) -> Comparison:
     return Comparison(frame, pd.DataFrame(columns=list(PAIR_COLUMNS)), units_frame, {}, power, (reason,))
 
 
-def _reordered(one: Comparison, names: Sequence[str]) -> Samples:
+def _reordered(comparison: Comparison, names: Sequence[str]) -> Samples:
     """Return the samples of a task in another order of methods; NaN where the task does not have one."""
-    samples = one.samples
+    samples = comparison.samples
     assert samples is not None
-    at = pd.Index(one.frame.index).get_indexer(pd.Index(names))
+    at = pd.Index(comparison.frame.index).get_indexer(pd.Index(names))
     values = np.where((at >= 0)[:, None, None], samples.values[at], np.nan)
     return Samples(values, samples.draws, samples.one_fit)
 

@@ -23,20 +23,23 @@ def write(
     curves: pd.DataFrame | None = None,
     pictures: pd.DataFrame | None = None,
     questions: Mapping[str, str] | None = None,
+    kinds: Mapping[str, str] | None = None,
+    title: str = "Leaderboard",
 ) -> list[Path]:
     """Write ``leaderboard.md``, ``.csv`` and so on, each replaced whole or not at all; return the files.
 
     Parameters
     ----------
     formats : of :data:`FORMATS`; ``csv`` also makes ``leaderboard_suite.csv``, ``latex`` is ``leaderboard.tex``.
-    curves, pictures, questions : for the HTML report, see :func:`leaderboard.report.to_html`.
+    curves, pictures, questions, kinds : for the HTML report, see :func:`leaderboard.report.to_html`.
+    title : of the pages.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     texts: dict[str, str] = {}
     for kind in formats:
         if kind == "md":
-            texts["leaderboard.md"] = to_markdown(leaderboard, "Leaderboard", header_lines)
+            texts["leaderboard.md"] = to_markdown(leaderboard, title, header_lines)
         elif kind == "csv":
             texts["leaderboard.csv"], texts["leaderboard_suite.csv"] = to_csv(leaderboard)
         elif kind == "html":
@@ -44,7 +47,7 @@ def write(
 
             curves = pd.DataFrame(columns=list(_CURVES)) if curves is None else curves
             pictures = pd.DataFrame(columns=list(_PICTURES)) if pictures is None else pictures
-            texts["leaderboard.html"] = to_html(leaderboard, curves, pictures, header_lines, questions=questions)
+            texts["leaderboard.html"] = to_html(leaderboard, curves, pictures, header_lines, title, questions, kinds)
         elif kind == "json":
             texts["leaderboard.json"] = to_json(leaderboard, header_lines)
         elif kind == "latex":

@@ -38,7 +38,7 @@ def _row(table: TaskTable) -> dict[str, object]:
 
 
 def forecast(leaderboard: Leaderboard, minutes: float, n_workers: int) -> pd.DataFrame:
-    """What a run of so many minutes would tell, from the spread and the seconds of the draws that there are.
+    """What a run of some minutes would tell, from the spread and the seconds of the draws so far.
 
     Whole draws are added, the same number for all simulated tasks. A pair counts as told apart where its difference, if
     it stays, is beyond the critical |t| with the errors of so many draws.
@@ -60,7 +60,7 @@ def forecast(leaderboard: Leaderboard, minutes: float, n_workers: int) -> pd.Dat
 
 def _forecast(table: TaskTable, n_draws: int) -> dict[str, object]:
     found = table.comparison.power
-    ratio = np.sqrt(len(table.draws) / n_draws)  # of the errors then to those now
+    ratio = np.sqrt(len(table.draws) / n_draws)  # of the errors then to the errors now
     told = np.abs(np.log(table.comparison.pairs["ratio"])) > table.comparison.pairs["least"] * ratio
     return {
         "task": table.task,

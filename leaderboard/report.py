@@ -1,56 +1,57 @@
 """The report: one HTML page with everything in it, that needs no network.
 
-Tables are sorted and filtered by DataTables, figures drawn by plotly, both inlined once. A page without scripts still
-has every table, note and failure.
+Tables are HTML, sorted and filtered by DataTables; figures are drawn by plotly. Both libraries, the figures and the
+files to download are packed (gzip) and unpacked by the page when they are needed. A page without scripts still has
+every table, note and failure.
 """
 
 import base64
+import gzip
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from leaderboard import association, plots
+from leaderboard import association, claims, plots
 from leaderboard.association import BETWEEN, DISENTANGLEMENT, RECONSTRUCTION, WITHIN
-from leaderboard.sentences import SMOKE, answer, answers, named, what_is_told
-from leaderboard.statistics import BETTER, EQUIVALENT, UNDECIDED, WORSE
+from leaderboard.formatting import ARROWS, DASH, fixed, p_value, probability, raw, spans, verdicts, with_interval
+from leaderboard.sentences import (
+    LINE_COLUMNS,
+    SMOKE,
+    answer,
+    answers,
+    common_question,
+    lines,
+    named,
+    suite_title,
+    task_title,
+)
 from leaderboard.table import Leaderboard, SuiteTable, TaskTable
 from leaderboard.tuning import HOW_TO_READ_TUNING, tuning, tuning_sentence
-from leaderboard.writers import (
-    ARROWS,
-    DASH,
-    HOW_TO_READ,
-    HOW_TO_READ_SUITE,
-    costs,
-    fixed,
-    p_value,
-    primaries,
-    probability,
-    raw,
-    spans,
-    to_csv,
-    to_json,
-    verdicts,
-    with_interval,
-)
+from leaderboard.writers import HOW_TO_READ, HOW_TO_READ_SUITE, costs, document, primaries, to_csv
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 #: Distances of units differ where the largest is more than so many times the smallest.
 UNLIKE = 1.25
-#: Growth is drawn from as many sizes of training data on.
-MIN_SIZES = 3
+#: A plot of fewer points than this says nothing.
+MIN_POINTS = 4
+#: Significant digits of numbers that are drawn, of those of pairs, of which there may be many, and of other numbers.
+DRAWN, PAIRED, PRECISE = 3, 3, 6
 
 
 @dataclass(frozen=True)
 class Cell:
     """A cell of a table: what is read, what it is sorted by (None: its text), and an interval to draw beside it.
 
-    The interval is three shares of the cell's width (low, value, high) and where 1 lies; empty for none.
+    The interval is four shares of the cell's width: low, value, high, and where 1 lies; empty for none.
     """
 
     text: str
@@ -60,7 +61,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table; its role is ``method``, ``reference`` or ``oracle``."""
+    """A row of a table; its role is ``method``, ``simple``, ``reference`` or ``oracle``."""
 
     cells: list[Cell]
     role: str = "method"
@@ -81,6 +82,7 @@ def to_html(
     header_lines: Sequence[str] = (),
     title: str = "Leaderboard",
     questions: Mapping[str, str] | None = None,
+    kinds: Mapping[str, str] | None = None,
 ) -> str:
     """The page.
 
@@ -90,17 +92,18 @@ def to_html(
     pictures : codes in two dimensions: job_id, x, y, environment, content, trained. May be empty.
     header_lines : command, date, commit and the like, shown as they are.
     questions : what each task/dataset asks, in words; a task without is called by its name.
+    kinds : all registered methods, and whether each is a ``method`` or a ``simple`` one. Colours and markers are given
+        to them, so that they are the same in every run.
     """
-    questions = questions or {}
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    questions, kinds = questions or {}, kinds or {}
     from markupsafe import Markup
 
     jobs = association.fit_scores(leaderboard)
-    of = plots.styles(list(jobs["method"]))
+    of = plots.styles(list(jobs["method"]), list(kinds))
     figures: dict[str, Any] = {}
-    suites = [_suite_part(leaderboard, suite, of, figures) for suite in leaderboard.suites]
+    suites = [_suite_part(leaderboard, suite, kinds, figures) for suite in leaderboard.suites]
     tasks = [
-        _task_part(leaderboard, table, jobs, curves, pictures, of, figures, number)
+        _task_part(leaderboard, table, jobs, curves, pictures, kinds, of, figures, number)
         for number, table in enumerate(leaderboard.tasks, 1)
     ]
     related = association.answers(jobs)
@@ -108,58 +111,115 @@ def to_html(
     if answered:
         metric = _asked_most(related)
         points = {level: association.points(jobs, metric, level) for level in (BETWEEN, WITHIN)}
-        figures["disentanglement"] = plots.disentanglement(points, metric, of)
-    sections = [("answers", "Answers"), *((suite["anchor"], suite["title"]) for suite in suites)]
+        if min(len(pairs) for pairs, _ in points.values()) >= MIN_POINTS:
+            figures["disentanglement"] = plots.disentanglement(points, metric, of)
+    boards = [*suites, *tasks]
     tuned = tuning(leaderboard)
-    sections += [("tuning", "What tuning buys")] if len(tuned) else []
-    sections += [("tasks", "Tasks")] if tasks else []
-    sections += [("disentanglement", "Disentanglement and skill")] if answered else []
+    claimed = claims.outcomes(leaderboard)
+    decided = [one for one in claimed if one.verdict != claims.NO_ROWS]
     sizes = _sizes(leaderboard.rows)
     if len(sizes):
         figures["growth"] = plots.growth(sizes, of)
-        sections.append(("growth", "Cost against size"))
-    sections += [("skipped", "Skipped")] if len(leaderboard.skipped) else []
+    comparisons = [table.comparison for table in leaderboard.suites] + [table.comparison for table in leaderboard.tasks]
+    pairs = any(len(comparison.pairs) for comparison in comparisons)
+    present = {
+        "Answers": ("answers", True),
+        "All methods": ("ranked", bool(boards)),
+        "One against another": ("pairwise", pairs),
+        "What the papers claim": ("claims", bool(decided)),
+        "What tuning buys": ("tuning", bool(len(tuned))),
+        "Tasks": ("tasks", bool(tasks)),
+        "Disentanglement and skill": ("disentanglement", answered),
+        "Cost against size": ("growth", bool(len(sizes))),
+        "Skipped": ("skipped", bool(len(leaderboard.skipped))),
+    }
 
-    environment = Environment(loader=PackageLoader("leaderboard"), autoescape=True, undefined=StrictUndefined)
-    environment.trim_blocks = environment.lstrip_blocks = True
     own = files("leaderboard") / "templates"
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         title=title,
-        sections=sections,
+        sections=[(anchor, name) for name, (anchor, there) in present.items() if there],
         smoke=SMOKE if any(table.preset == "smoke" for table in leaderboard.tasks) else "",
-        question=_question(leaderboard, questions),
+        question=common_question(leaderboard, questions),
         nothing="" if leaderboard.tasks else answers(leaderboard)[0],
-        answers_to=_answers_to(leaderboard, questions),
-        downloads=_downloads(leaderboard, header_lines),
-        pairs=Markup(json.dumps(_pairs(leaderboard)).replace("<", "\\u003c")),
+        columns=LINE_COLUMNS,
+        lines=list(zip(lines(leaderboard, questions), boards, strict=True)),
+        boards=boards,
+        pairs=pairs,
         about=list(header_lines),
         suites=suites,
         tasks=tasks,
+        claims=decided,
+        claims_without_rows=[one for one in claimed if one not in decided],
+        claim_columns=claims.COLUMNS,
+        how_to_read_claims=_plain(claims.HOW_TO_READ_CLAIMS),
         tuning=_tuning_table(tuned) if len(tuned) else None,
         tuning_sentence=tuning_sentence(tuned),
         how_to_read_tuning=_plain(HOW_TO_READ_TUNING),
         related=_related_table(related) if answered else None,
         relation=association_sentence(related),
-        skipped=leaderboard.skipped.to_dict("records"),
+        skipped=_folded_skips(leaderboard.skipped),
         how_to_read=[_plain(line) for line in (*HOW_TO_READ, HOW_TO_READ_SUITE)],
-        figures={name: Markup(_in_script(figure.to_json())) for name, figure in figures.items()},
+        figures=figures,
         heights={name: int(figure.layout.height) for name, figure in figures.items()},
         css=Markup((own / "report.css").read_text()),
         js=Markup((own / "report.js").read_text()),
-        plotly_js=Markup(_library("plotly", "package_data/plotly.min.js")),
-        table_js=Markup(_library("itables", "html/dt_bundle.js")),
         table_css=Markup(_library("itables", "html/dt_bundle.css")),
+        packed={
+            "data": _packed(_data(leaderboard, header_lines, figures)),
+            "plotly": _packed(_library("plotly", "package_data/plotly.min.js")),
+            "datatables": _packed(_library("itables", "html/dt_bundle.js")),
+        },
     )
+
+
+def template(name: str) -> "Template":
+    """A page of this package to be filled in; what is filled in is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader("leaderboard"), autoescape=True, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    return environment.get_template(name)
 
 
 @lru_cache
 def _library(package: str, path: str) -> str:
-    return _in_script((files(package) / path).read_text(encoding="utf-8"))
+    return (files(package) / path).read_text(encoding="utf-8")
 
 
-def _in_script(text: str) -> str:
-    """Text that does not end the script that it stands in."""
-    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+@lru_cache(maxsize=4)
+def _packed(text: str) -> str:
+    """Text that the page unpacks when it needs it: gzip in base64, which cannot end the script that it stands in."""
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+
+
+def _data(leaderboard: Leaderboard, header_lines: Sequence[str], figures: Mapping[str, Any]) -> str:
+    """What the page's scripts read: the figures, and the tables as files to download."""
+    tasks, suites = to_csv(leaderboard)
+    board = document(leaderboard, header_lines)
+    for table in (*board["suites"], *board["tasks"]):
+        table["pairs"] = _rounded(table["pairs"], PAIRED)
+    content = {
+        "figures": {name: _rounded(figure.to_plotly_json(), DRAWN) for name, figure in figures.items()},
+        "files": {"leaderboard.csv": tasks, **({"leaderboard_suite.csv": suites} if leaderboard.suites else {})},
+        "board": _rounded(board, PRECISE),
+    }
+    return json.dumps(content, separators=(",", ":"), allow_nan=False)
+
+
+def _rounded(value: Any, digits: int) -> Any:
+    """JSON with floats of so many significant digits, which pack well; what is not finite is null."""
+    if isinstance(value, Mapping) and "bdata" in value:  # an array as plotly writes it, with all its digits
+        array = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
+        return _rounded(array.reshape([int(n) for n in value.get("shape", "-1").split(",")]), digits)
+    if isinstance(value, Mapping):
+        return {key: _rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _rounded(value.tolist(), digits)
+    if isinstance(value, list | tuple):
+        return [_rounded(item, digits) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.{digits}g}") if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def _plain(markdown: str) -> str:
@@ -167,93 +227,6 @@ def _plain(markdown: str) -> str:
 
 
 # --- what the numbers say
-
-
-def _question(leaderboard: Leaderboard, questions: Mapping[str, str]) -> str:
-    """The question of the run, where all its tasks ask one and the same."""
-    asked = {questions.get(table.task, "") for table in leaderboard.tasks}
-    return asked.pop() if len(asked) == 1 else ""
-
-
-def _answers_to(leaderboard: Leaderboard, questions: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A line for each suite and task: the method to use, those like it, its error and cost, and how finely it tells."""
-    suites = [_line(f"suite-{suite.preset}", "", _suite_title(suite), suite) for suite in leaderboard.suites]
-    tasks = [
-        _line(f"task-{number}", questions.get(table.task, ""), _task_title(table), table)
-        for number, table in enumerate(leaderboard.tasks, 1)
-    ]
-    return suites + tasks
-
-
-def _line(anchor: str, asked: str, name: str, table: TaskTable | SuiteTable) -> dict[str, Any]:
-    found, frame = answer(table), table.frame.set_index("method")
-    baseline = f" ({table.baseline})" if isinstance(table, TaskTable) and table.baseline else ""
-    tested = frame["verdict"].isin([BETTER, WORSE, EQUIVALENT, UNDECIDED]).any()
-    without = f"no method beats the best simple one{baseline}" if tested else "nothing can be concluded"
-    error, cost = DASH, DASH
-    if found.use:
-        (error,) = with_interval(frame.loc[[found.use]], "relative_error", "low", "high")
-        if isinstance(table, TaskTable):
-            chosen = frame.loc[[found.use]].iloc[0]
-            cost = f"{raw(chosen['fit_seconds'])} s, {fixed(chosen['peak_memory_mb'], 0)} MB"
-    return {
-        "anchor": anchor,
-        "asked": asked,
-        "name": name,
-        "use": found.use or without,
-        "chosen": bool(found.use),
-        "tied": named(found.tied) if found.tied else DASH,
-        "error": error,
-        "cost": cost,
-        "sure": what_is_told(table.comparison.power) or DASH,
-        "sentence": found.sentence,
-    }
-
-
-def _task_title(table: TaskTable) -> str:
-    return table.task if table.preset == "default" else f"{table.task} ({table.preset})"
-
-
-def _suite_title(suite: SuiteTable) -> str:
-    title = f"All {len(suite.tasks)} tasks"
-    return title if suite.preset == "default" else f"{title} ({suite.preset})"
-
-
-def _downloads(leaderboard: Leaderboard, header_lines: Sequence[str]) -> list[dict[str, str]]:
-    """The tables as files within the page."""
-    tasks, suites = to_csv(leaderboard)
-    contents = {
-        "leaderboard.csv": ("text/csv", tasks),
-        **({"leaderboard_suite.csv": ("text/csv", suites)} if leaderboard.suites else {}),
-        "leaderboard.json": ("application/json", to_json(leaderboard, header_lines)),
-    }
-    return [
-        {"name": name, "address": f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}"}
-        for name, (kind, text) in contents.items()
-    ]
-
-
-def _pairs(leaderboard: Leaderboard) -> list[dict[str, Any]]:
-    """The pairs of each table, as the page shows one of them: name, methods, and text by pair."""
-    suites = [_pairs_of(_suite_title(suite), suite.comparison.pairs, "") for suite in leaderboard.suites]
-    tasks = [
-        _pairs_of(_task_title(table), table.comparison.pairs, "draws" if len(table.draws) > 1 else "units")
-        for table in leaderboard.tasks
-    ]
-    return [part for part in suites + tasks if part["pairs"]]
-
-
-def _pairs_of(name: str, pairs: pd.DataFrame, unit: str) -> dict[str, Any]:
-    needed = pairs["replicates_for_10_percent"]
-    columns = [
-        pairs["method"],
-        pairs["other"],
-        with_interval(pairs, "ratio", "low", "high"),
-        pairs["p_better"].map(probability),
-        pairs["verdict"],
-        [f"{math.ceil(n):,} {unit}" if unit and n < 1e6 else DASH for n in needed],
-    ]
-    return {"name": name, "pairs": [list(row) for row in zip(*columns, strict=True)]}
 
 
 def association_sentence(answers: pd.DataFrame) -> str:
@@ -287,31 +260,30 @@ def _asked_most(answers: pd.DataFrame) -> str:
 
 
 def _suite_part(
-    leaderboard: Leaderboard, suite: SuiteTable, of: Mapping[str, plots.Style], figures: dict[str, Any]
+    leaderboard: Leaderboard, suite: SuiteTable, kinds: Mapping[str, str], figures: dict[str, Any]
 ) -> dict[str, Any]:
     compared = [t for t in leaderboard.tasks if t.preset == suite.preset and t.task in suite.tasks]
-    anchor = f"suite-{suite.preset}"
-    frame = suite.frame
+    anchor, frame = f"suite-{suite.preset}", suite.frame
     if compared:
-        figures[anchor] = plots.profile(compared, of)
+        figures[anchor] = plots.profile(suite, compared)
+    if suite.comparison.power.n_pairs > 1:
         figures[f"{anchor}-wins"] = plots.p_better(suite.comparison.pairs, list(frame["method"]))
     others = frame.assign(others=frame["relative_error"])
     columns = {
-        "method": _texts(frame["method"]),
-        **_compared(frame, plots.edges_of(compared) if compared else None),
+        **_compared(frame, kinds, plots.edges_of(compared) if compared else None),
         "other tasks [95 %]": _numbers(
             with_interval(others, "others", "others_low", "others_high"), frame["relative_error"]
         ),
+        **_cost(frame),
+        "tasks": _numbers(frame["n_tasks"].astype(str), frame["n_tasks"]),
+        **_tests(frame),
     }
-    for table in compared:
-        error = frame["method"].map(table.frame.set_index("method")["relative_error"])
-        columns[table.task] = _numbers(error.map(lambda value: fixed(value, 2)), error)
-    columns["tasks"] = _numbers(frame["n_tasks"].astype(str), frame["n_tasks"])
     return {
         "anchor": anchor,
-        "title": _suite_title(suite),
-        "caption": "Each method on each task, with its 95 % interval.",
-        "table": _table(columns, frame["role"]),
+        "title": suite_title(suite),
+        "answer": answer(suite).sentence,
+        "table": _table(columns, _kinds(frame, kinds)),
+        "metrics": {},
         "notes": suite.notes,
     }
 
@@ -322,27 +294,33 @@ def _task_part(
     jobs: pd.DataFrame,
     curves: pd.DataFrame,
     pictures: pd.DataFrame,
+    kinds: Mapping[str, str],
     of: Mapping[str, plots.Style],
     figures: dict[str, Any],
     number: int,
 ) -> dict[str, Any]:
-    anchor = f"task-{number}"
+    anchor, frame = f"task-{number}", table.frame
     here = jobs[(jobs["task"] == table.task) & (jobs["preset"] == table.preset)]
-    rows = leaderboard.rows
-    rows = rows[(rows["task"] == table.task) & (rows["preset"] == table.preset)]
-    frame = table.frame
+    methods = frame[(frame["role"] == "method") & frame["relative_error"].notna()]
     silent: list[str] = []
-    if not here.empty and here["score"].notna().any():
+    if len(methods):
         figures[f"{anchor}-intervals"] = plots.intervals(table, of)
-        figures[f"{anchor}-heat"] = plots.heat(table)
-        figures[f"{anchor}-wins"] = plots.p_better(table.comparison.pairs, list(frame["method"]))
+        if len(table.units) > 1:
+            figures[f"{anchor}-heat"] = plots.heat(table)
+        else:
+            silent.append("errors by held-out unit, as there is one")
+        if table.comparison.power.n_pairs > 1:
+            figures[f"{anchor}-wins"] = plots.p_better(table.comparison.pairs, list(frame["method"]))
+        else:
+            silent.append("the probabilities of all pairs, as there is one pair at most")
         if _spread_out(here):
             figures[f"{anchor}-distance"] = plots.distance(here, table, of)
         elif association.DISTANCE in here:
             silent.append("error against distance, as the held-out units are all as far from the training cells")
-        figures[f"{anchor}-cost"] = plots.cost(table, of)
-    if (rows["role"] == "reference").any() and table.primary:
-        figures[f"{anchor}-references"] = plots.references(rows, table.primary)
+        if (methods["fit_seconds"] > 0).sum() >= MIN_POINTS:
+            figures[f"{anchor}-cost"] = plots.cost(table, of)
+        else:
+            silent.append(f"error against cost, as fewer than {MIN_POINTS} methods have both")
     names = dict(zip(here["job_id"].astype(str), here["method"].astype(str), strict=True))
     first = here.sort_values(["seed", "unit"]).drop_duplicates("method")
     shown = pictures[pictures["job_id"].isin(names)]
@@ -352,29 +330,27 @@ def _task_part(
     if not of_first.empty:
         figures[f"{anchor}-training"] = plots.training(of_first, names, of)
 
-    columns = {"method": _texts(frame["method"]), **_compared(frame, plots.edges_of([table]))}
+    columns = _compared(frame, kinds, plots.edges_of([table]))
     for metric, better in table.primary.items():
         columns[f"{metric} {ARROWS[better]}"] = _numbers(frame[metric].map(raw), frame[metric])
-    columns["coverage"] = _texts(frame["coverage"])
-    columns["fit, s"] = _numbers(frame["fit_seconds"].map(raw), frame["fit_seconds"])
-    columns["memory, MB"] = _numbers(frame["peak_memory_mb"].map(lambda v: fixed(v, 0)), frame["peak_memory_mb"])
+    columns |= {**_cost(frame), **_tests(frame)}
     failed = leaderboard.failures
-    failed = failed[failed["task"] == table.task]
     return {
         "anchor": anchor,
-        "title": _task_title(table),
+        "title": task_title(table),
         "answer": answer(table).sentence,
         "open": len(leaderboard.tasks) == 1,
         "silent": silent,
         "what": (
             f"Held out: {len(table.units)} unit{'' if len(table.units) == 1 else 's'}; intervals over "
             f"{table.replicates}; {len(table.seeds)} seed{'' if len(table.seeds) == 1 else 's'}; task version "
-            f"{table.version}. Primary: {primaries(table)}. Baseline: {table.baseline or 'as the task defines it'}. "
-            f"{costs(table)}"
+            f"{table.version}{f', data {table.data}' if table.data else ''}. Primary: {primaries(table)}. "
+            f"Baseline: {table.baseline or 'as the task defines it'}. {costs(table)}"
         ),
-        "table": _table(columns, frame["role"]),
+        "table": _table(columns, _kinds(frame, kinds)),
+        "metrics": {metric: ARROWS[better] for metric, better in table.better.items()},
         "notes": table.notes,
-        "failures": _folded(failed),
+        "failures": _folded(failed[failed["task"] == table.task]),
     }
 
 
@@ -383,7 +359,7 @@ def _spread_out(jobs: pd.DataFrame) -> bool:
     if association.DISTANCE not in jobs:
         return False
     of_unit = jobs.groupby("unit")[association.DISTANCE].mean().dropna()
-    return len(of_unit) > 2 and bool(of_unit.max() > UNLIKE * of_unit.min())
+    return len(of_unit) >= MIN_POINTS and bool(of_unit.max() > UNLIKE * of_unit.min())
 
 
 def _folded(failures: pd.DataFrame) -> list[dict[str, Any]]:
@@ -395,6 +371,18 @@ def _folded(failures: pd.DataFrame) -> list[dict[str, Any]]:
     return folded
 
 
+def _folded_skips(skipped: pd.DataFrame) -> list[dict[str, str]]:
+    """Skipped methods by reason: who, and on what."""
+    return [
+        {
+            "methods": ", ".join(dict.fromkeys(rows["method"])),
+            "tasks": named(list(dict.fromkeys(rows["task"]))),
+            "reason": str(reason),
+        }
+        for reason, rows in skipped.groupby("reason", sort=False)
+    ]
+
+
 def _bar(value: float, low: float, high: float, edges: tuple[float, float]) -> tuple[float, ...]:
     """Low, value, high and 1 as shares of a logarithmic axis with these edges; empty without a value."""
     if not np.isfinite(value):
@@ -404,8 +392,16 @@ def _bar(value: float, low: float, high: float, edges: tuple[float, float]) -> t
     return tuple(round(float(share), 3) for share in shares)
 
 
-def _compared(frame: pd.DataFrame, edges: tuple[float, float] | None) -> dict[str, list[Cell]]:
-    """The columns that tasks and suites share; ``edges`` are those of the axis of the bars."""
+def _kinds(frame: pd.DataFrame, kinds: Mapping[str, str]) -> pd.Series:
+    """What each row is: ``method``, ``simple`` (a simple method), ``reference`` or ``oracle``."""
+    registered = frame["method"].str.partition("@")[0].map(lambda name: kinds.get(name, "method"))
+    return registered.where(frame["role"] == "method", frame["role"])
+
+
+def _compared(
+    frame: pd.DataFrame, kinds: Mapping[str, str], edges: tuple[float, float] | None
+) -> dict[str, list[Cell]]:
+    """The first columns of tasks and suites; ``edges`` are those of the axis of the bars."""
     numbers = _numbers(with_interval(frame, "relative_error", "low", "high"), frame["relative_error"])
     if edges is not None:
         ends = zip(frame["relative_error"], frame["low"], frame["high"], strict=True)
@@ -414,9 +410,24 @@ def _compared(frame: pd.DataFrame, edges: tuple[float, float] | None) -> dict[st
             for cell, (value, low, high) in zip(numbers, ends, strict=True)
         ]
     return {
+        "method": _texts(frame["method"]),
+        "kind": _texts(_kinds(frame, kinds)),
         "relative error [95 %]": numbers,
         "verdict": _texts(pd.Series(verdicts(frame))),
         "P(better)": _numbers(frame["p_better"].map(probability), frame["p_better"]),
+    }
+
+
+def _cost(frame: pd.DataFrame) -> dict[str, list[Cell]]:
+    return {
+        "fit, s": _numbers(frame["fit_seconds"].map(raw), frame["fit_seconds"]),
+        "memory, MB": _numbers(frame["peak_memory_mb"].map(lambda v: fixed(v, 0)), frame["peak_memory_mb"]),
+        "coverage": _texts(frame["coverage"]),
+    }
+
+
+def _tests(frame: pd.DataFrame) -> dict[str, list[Cell]]:
+    return {
         "p": _numbers(frame["p"].map(p_value), frame["p"]),
         "rank": _numbers(spans(frame["rank_low"], frame["rank_high"]), frame["rank_low"]),
     }
@@ -432,7 +443,7 @@ def _sizes(rows: pd.DataFrame) -> pd.DataFrame:
     of_task = found.groupby(["method", "task", "preset"], as_index=False).agg(
         values=("values", "median"), seconds=("fit_seconds", "median")
     )
-    return of_task[of_task.groupby("method")["values"].transform("nunique") >= MIN_SIZES]
+    return of_task[of_task.groupby("method")["values"].transform("nunique") >= MIN_POINTS]
 
 
 def _tuning_table(tuned: pd.DataFrame) -> Table:

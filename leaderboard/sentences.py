@@ -1,18 +1,30 @@
 """What a leaderboard says, in words. Tables and sentences take their verdicts from one place, the comparison."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from leaderboard.comparison import Power
+from leaderboard.formatting import DASH, fixed, raw, with_interval
 from leaderboard.statistics import BETTER, EQUIVALENT, WORSE
-from leaderboard.table import Leaderboard, SuiteTable, TaskTable
+from leaderboard.table import CEILING, Leaderboard, SuiteTable, TaskTable
 
 #: Most names that a sentence lists.
 MAX_NAMES = 6
 SMOKE = "Preset smoke: it shows that things run, not who is better."
+#: A table that can only tell smaller relative errors than this from 1 tells nothing that occurs.
+LEAST_TOLD = 0.1
+#: What the columns of :class:`Line` are called.
+LINE_COLUMNS = (
+    "question",
+    "use",
+    "its error ÷ the best simple method's",
+    "not told from it",
+    "a fit costs",
+    "how sure",
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,97 @@ class Answer:
     sentence: str
 
 
+@dataclass(frozen=True)
+class Line:
+    """What a table says in one line, as the page and the terminal show it first.
+
+    Attributes
+    ----------
+    name, question
+        What the table is of, and what it asks in words; empty where that is not known.
+    use
+        The method to use, or that there is none.
+    chosen
+        Whether there is one.
+    error, tied, cost
+        Its relative error with its interval, the methods that it is not told from, seconds and memory of a fit.
+    sure
+        How finely the table tells methods apart, and what cannot be concluded.
+    sentence
+        All of it as a sentence.
+    """
+
+    name: str
+    question: str
+    use: str
+    chosen: bool
+    error: str
+    tied: str
+    cost: str
+    sure: str
+    sentence: str
+
+
+def lines(leaderboard: Leaderboard, questions: Mapping[str, str]) -> list[Line]:
+    """Return a line for each suite and task; ``questions`` say what a task/dataset asks."""
+    suites = [_line(suite, suite_title(suite), "") for suite in leaderboard.suites]
+    return suites + [_line(table, task_title(table), questions.get(table.task, "")) for table in leaderboard.tasks]
+
+
+def common_question(leaderboard: Leaderboard, questions: Mapping[str, str]) -> str:
+    """Return what all tasks of a run ask; empty where they ask different questions."""
+    asked = {questions.get(table.task, "") for table in leaderboard.tasks}
+    return asked.pop() if len(asked) == 1 else ""
+
+
+def task_title(table: TaskTable) -> str:
+    """Return what a task is called on the page; the preset is named where it is not the default."""
+    return table.task if table.preset == "default" else f"{table.task} ({table.preset})"
+
+
+def suite_title(suite: SuiteTable) -> str:
+    """Return what a suite is called on the page."""
+    title = f"All {len(suite.tasks)} tasks"
+    return title if suite.preset == "default" else f"{title} ({suite.preset})"
+
+
+def _line(table: TaskTable | SuiteTable, name: str, question: str) -> Line:
+    found, frame = answer(table), table.frame.set_index("method")
+    error, cost = DASH, DASH
+    if found.use:
+        (error,) = with_interval(frame.loc[[found.use]], "relative_error", "low", "high")
+        chosen = frame.loc[found.use].to_dict()
+        cost = f"{raw(float(chosen['fit_seconds']))} s, {fixed(float(chosen['peak_memory_mb']), 0)} MB"
+    if found.use:
+        use = found.use
+    elif np.isfinite(table.comparison.power.detectable):
+        use = f"none is shown to beat {baseline_name(table)}"
+    else:
+        use = "nothing can be concluded"
+    told = what_is_told(table.comparison.power)
+    return Line(
+        name=name,
+        question=question,
+        use=use,
+        chosen=bool(found.use),
+        error=error,
+        tied=named(found.tied) if found.use and found.tied else DASH,
+        cost=cost,
+        sure=" ".join(filter(None, [told or _capital(found.sentence), no_room(table)])),
+        sentence=found.sentence,
+    )
+
+
+def no_room(table: TaskTable | SuiteTable) -> str:
+    """Return that a table cannot show a better method, where its ceiling is no better than the baseline."""
+    ceiling = table.comparison.frame["relative_error"].get(CEILING, np.nan)
+    return f"The ceiling's error is {ceiling:.2f}: there is no room for a better method." if ceiling >= 1 else ""
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
 def answers(leaderboard: Leaderboard) -> list[str]:
     """Return a line for each suite and task: what to use, what cannot be told from it, how sure that is."""
     if not leaderboard.tasks:
@@ -49,6 +152,8 @@ def answers(leaderboard: Leaderboard) -> list[str]:
 def answer(table: TaskTable | SuiteTable) -> Answer:
     """Return what a table says: the method to use, what is not told from it, what is worse, and how finely it tells."""
     methods = table.frame[(table.frame["role"] == "method") & table.frame["relative_error"].notna()]
+    if isinstance(table, SuiteTable):  # a mean over some of the tasks is not like for like
+        methods = methods[methods["n_tasks"] == methods["n_tasks"].max()]
     baseline = baseline_name(table)
     if methods.empty:
         reasons = table.frame.loc[table.frame["reason"].astype(str) != "", "reason"]
@@ -89,9 +194,10 @@ def what_is_told(power: Power) -> str:
     """Return how finely a table tells methods apart."""
     if not np.isfinite(power.detectable):
         return ""
-    least = f"{power.detectable:.2f}" if power.detectable >= 0.01 else ".01"
     pairs = f"{power.resolved} of {power.n_pairs} pairs are told apart"
-    return f"It tells a relative error of {least} or less from 1; {pairs}."
+    if power.detectable < LEAST_TOLD:
+        return f"It cannot tell even a tenth of the error from the whole; {pairs}."
+    return f"It tells a relative error of {power.detectable:.2f} or less from 1; {pairs}."
 
 
 def named(names: Sequence[str]) -> str:

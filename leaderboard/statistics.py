@@ -100,7 +100,7 @@ def log_relative_errors(errors: Array, baseline: Array, floor: Array) -> Array:
 
 
 def mean_of_finite(values: Array, axis: int) -> Array:
-    """Return the mean of what is finite, NaN of nothing."""
+    """Return the mean of the finite values, NaN where there are none."""
     there = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(there, values, 0.0).sum(axis=axis) / there.sum(axis=axis)
@@ -165,16 +165,17 @@ def block(values: Array, draws: Sequence[object], one_fit: bool) -> Block:
 def average(means: Sequence[Means]) -> Means:
     """Return the mean over tasks of the means that each has; a value is over the tasks that have it.
 
-    The tasks are fixed, so that the error is that of *these tasks*, and ``n`` their number. Of one task, its means.
+    The tasks are fixed, so that the error is that of *these tasks*, and ``n`` is their number. A single task's means
+    are returned as they are.
     """
     if len(means) == 1:
         return means[0]
-    there = np.array([np.isfinite(one.value) for one in means])
+    there = np.array([np.isfinite(mean.value) for mean in means])
     n_tasks = there.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = np.where(there, [one.value for one in means], 0.0).sum(axis=0) / n_tasks
-        parts = [np.where(known, one.error**2 / n_tasks**2, 0.0) for one, known in zip(means, there, strict=True)]
-    total, freedom = _added(parts, [np.where(k, one.freedom, np.inf) for one, k in zip(means, there, strict=True)])
+        value = np.where(there, [mean.value for mean in means], 0.0).sum(axis=0) / n_tasks
+        parts = [np.where(known, mean.error**2 / n_tasks**2, 0.0) for mean, known in zip(means, there, strict=True)]
+    total, freedom = _added(parts, [np.where(k, mean.freedom, np.inf) for mean, k in zip(means, there, strict=True)])
     return Means(value, np.sqrt(np.where(n_tasks > 0, total, np.nan)), freedom, n_tasks)
 
 
@@ -197,25 +198,31 @@ def adjusted(blocks: Sequence[Block], observed: Means) -> tuple[Array, float]:
     """
     p = observed.p()
     order = np.argsort(p)[: np.isfinite(p).sum()]  # NaN sorts last
-    found = np.full(len(p), np.nan)
+    p_adjusted = np.full(len(p), np.nan)
     if not len(order):
-        return found, np.nan
+        return p_adjusted, np.nan
     freedom = observed.freedom[order]
-    few = max(len(one.by_replicate) for one in blocks) < MIN_FLIPPED
-    if few or any(one.by_seed is not None and len(one.by_seed) > 1 for one in blocks):
-        steps = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
-        found[order] = np.minimum(steps, 1.0)
-        return found, float(stdtrit(np.median(freedom), 1 - ALPHA / 2 / len(order)))
+    few = max(len(block.by_replicate) for block in blocks) < MIN_FLIPPED
+    if few or any(block.by_seed is not None and len(block.by_seed) > 1 for block in blocks):
+        return holm(p), float(stdtrit(np.median(freedom), 1 - ALPHA / 2 / len(order)))
     p_flipped = _flipped(blocks, order)
     # step down: the p of each rank is compared with the least of those ranked after it, itself included
     least = np.minimum.accumulate(p_flipped[:, ::-1], axis=1)[:, ::-1]
-    found[order] = np.maximum.accumulate((least <= p[order] * (1 + 1e-9)).mean(axis=0))
+    p_adjusted[order] = np.maximum.accumulate((least <= p[order] * (1 + 1e-9)).mean(axis=0))
     most_extreme = np.quantile(p_flipped.min(axis=1), ALPHA)
-    return found, float(stdtrit(np.median(freedom), 1 - most_extreme / 2))
+    return p_adjusted, float(stdtrit(np.median(freedom), 1 - most_extreme / 2))
+
+
+def holm(p: Array) -> Array:
+    """Return p values (n_values,) adjusted for each other by Holm's method (1979); NaN stays."""
+    order = np.argsort(p)[: np.isfinite(p).sum()]  # NaN sorts last
+    p_adjusted = np.full(len(p), np.nan)
+    p_adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0)
+    return p_adjusted
 
 
 def verdict(value: float, low: float, high: float, p: float) -> str:
-    """Return what is known of a logarithm of a ratio of errors: a word, empty where there is no test.
+    """Return the verdict on a logarithm of a ratio of errors: a word, empty where there is no test.
 
     Parameters
     ----------
@@ -244,7 +251,7 @@ def replicates_for(difference: float, error: float, freedom: float, critical: fl
 
 
 def _moments(values: Array) -> tuple[Array, Array, NDArray[np.int_]]:
-    """Return mean, variance (n − 1) and number of what is finite in each column."""
+    """Return mean, variance (n − 1) and number of the finite values in each column."""
     there = np.isfinite(values)
     n = there.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -256,7 +263,7 @@ def _moments(values: Array) -> tuple[Array, Array, NDArray[np.int_]]:
 def _moderated(variance: Array, freedom: Array) -> tuple[Array, Array]:
     """Return variances and their degrees of freedom, two of which are borrowed from all values (Smyth 2004).
 
-    Of three seeds' variances some are tiny by chance, and among many pairs those would be told apart.
+    Some variances of three seeds are tiny by chance; without this, such pairs would seem to differ.
     """
     known = variance > 0
     if known.sum() < 3:
@@ -279,8 +286,8 @@ def _flipped(blocks: Sequence[Block], chosen: NDArray[np.int_]) -> Array:
     """Return the p values of the chosen values with the signs of whole replicates flipped, (n_flips, n_chosen)."""
     rng = np.random.default_rng(_SEED)
     total, variance, below = (np.zeros(()) for _ in range(3))
-    for one in blocks:
-        values = one.by_replicate[:, chosen]
+    for block in blocks:
+        values = block.by_replicate[:, chosen]
         there = np.isfinite(values)
         values, n = np.where(there, values, 0.0), there.sum(axis=0)
         signs = _signs(len(values), rng) if len(blocks) == 1 else rng.choice([-1.0, 1.0], (N_FLIPS, len(values)))

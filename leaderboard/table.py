@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from leaderboard.comparison import BASELINE, CEILING, FLOOR, STRUCTURE, Comparison, compare, compare_suite
-from leaderboard.statistics import Array, mean_of_finite
+from leaderboard.statistics import Array
 
 __all__ = ["BASELINE", "CEILING", "FLOOR", "STRUCTURE", "Leaderboard", "SuiteTable", "TaskTable", "build"]
 
@@ -34,6 +34,9 @@ class TaskTable:
         seeds, then over units), the columns of :class:`~leaderboard.comparison.Comparison`, coverage (ok/planned
         jobs, or "skipped"), fit_seconds (median) and peak_memory_mb (maximum) of ok jobs. Smallest relative error
         first, none last.
+    means : raw mean of every metric, method × metric, the primary ones first; over seeds, then over units.
+    better : the better direction of each of them, "higher" or "lower".
+    data : beginning of the SHA-256 of the data, or of the code and settings that make them; empty where no job saw any.
     core_seconds : seconds that the jobs of the task took, one core each.
     notes : what cannot be concluded from the table, and why.
     """
@@ -49,12 +52,15 @@ class TaskTable:
     baseline: str
     comparison: Comparison
     frame: pd.DataFrame
+    means: pd.DataFrame
+    better: dict[str, str]
+    data: str
     core_seconds: float
     notes: tuple[str, ...]
 
     @property
     def replicates(self) -> str:
-        """What the intervals are over, in words."""
+        """Over what the intervals are, in words."""
         if len(self.draws) > 1:
             return f"{len(self.draws)} draws"
         return f"{len(self.units)} unit{'' if len(self.units) == 1 else 's'}"
@@ -67,7 +73,8 @@ class SuiteTable:
     Parameters
     ----------
     frame : one row per method and reference: method, role and the columns of
-        :class:`~leaderboard.comparison.Comparison`, n_tasks for n_units. Smallest relative error first, none last.
+        :class:`~leaderboard.comparison.Comparison`, n_tasks for n_units, coverage over all tasks, and the median of the
+        tasks' fit_seconds and the maximum of their peak_memory_mb. Smallest relative error first, none last.
     notes : what cannot be concluded from the table, and why.
     """
 
@@ -150,7 +157,7 @@ def _one_data_set(group: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     for version, rows in group[old].groupby("task_version"):
         notes.append(f"left out: {_jobs(rows)} of task version {version}, the table shows version {newest}")
     group = group[~old]
-    # A job that failed before it saw the data, or was skipped, has no digest: it belongs to any.
+    # a job that failed before it saw the data, or was skipped, has no digest: it belongs to every digest
     digest = group["data_digest"].fillna("")
     counts = group[digest != ""].groupby("data_digest", sort=False)["job_id"].nunique()
     if len(counts) < 2:
@@ -203,10 +210,10 @@ def _task_table(task: str, preset: str, group: pd.DataFrame, notes: list[str]) -
     found = compare(errors, roles, units, draws, scored, two_sided, one_fit)
     notes += found.notes
     _say_what_is_missing(found, values, notes)
-    raw = pd.DataFrame(
-        {metric: mean_of_finite(mean_of_finite(values[..., k], 2), 1) for k, metric in enumerate(primary)},
-        index=list(roles),
-    )
+    _say_what_was_cut_short(group, notes)
+    means = _means(group, list(roles), list(primary))
+    directions = group.drop_duplicates("metric").set_index("metric")["better"]
+    digests = group.loc[group["data_digest"].fillna("") != "", "data_digest"]
 
     records = []
     for method, jobs in group.drop_duplicates("job_id").groupby("method", sort=False):
@@ -214,7 +221,7 @@ def _task_table(task: str, preset: str, group: pd.DataFrame, notes: list[str]) -
         n_planned = planned.loc[planned["method"] == method, "job_id"].nunique()
         records.append(
             {"method": method, "role": roles[str(method)]}
-            | raw.loc[str(method)].to_dict()
+            | means.loc[str(method), list(primary)].to_dict()
             | found.frame.loc[str(method)].to_dict()
             | {
                 "coverage": f"{len(ok)}/{n_planned}" if n_planned else "skipped",
@@ -242,6 +249,9 @@ def _task_table(task: str, preset: str, group: pd.DataFrame, notes: list[str]) -
         baseline=", ".join(shares) if len(shares) > 1 else "".join(map(str, counts.index)),
         comparison=found,
         frame=frame.drop(columns="n_ok").reset_index(drop=True),
+        means=means,
+        better={metric: str(directions[metric]) for metric in means.columns},
+        data=str(digests.iloc[0])[:12] if len(digests) else "",
         core_seconds=_seconds(group),
         notes=tuple(notes),
     )
@@ -252,6 +262,10 @@ def _suite_table(preset: str, tables: list[TaskTable]) -> SuiteTable:
     found = compare_suite({table.task: table.comparison for table in tables}, roles)
     frame = found.frame.rename(columns={"n_units": "n_tasks"}).rename_axis("method").reset_index()
     frame.insert(1, "role", frame["method"].map(roles))
+    jobs = pd.concat([table.frame for table in tables]).groupby("method")
+    frame["coverage"] = frame["method"].map(jobs["coverage"].agg(_coverage))
+    frame["fit_seconds"] = frame["method"].map(jobs["fit_seconds"].median())
+    frame["peak_memory_mb"] = frame["method"].map(jobs["peak_memory_mb"].max())
     frame = frame.sort_values(["relative_error", "method"], na_position="last", ignore_index=True)
     notes = list(found.notes)
     tasks = tuple(str(task) for task in found.units.columns)
@@ -263,6 +277,13 @@ def _suite_table(preset: str, tables: list[TaskTable]) -> SuiteTable:
             f"over the tasks that each pair shares: {each}"
         )
     return SuiteTable(preset, tasks, found, frame, tuple(notes))
+
+
+def _coverage(of_tasks: pd.Series) -> str:
+    """Coverage of several tasks together: ok jobs of planned jobs where any were planned."""
+    pairs = [map(int, text.split("/")) for text in of_tasks if text != "skipped"]
+    ok, planned = (sum(numbers) for numbers in zip(*pairs, strict=True)) if pairs else (0, 0)
+    return f"{ok}/{planned}" if planned else "skipped"
 
 
 def _values(
@@ -280,6 +301,15 @@ def _values(
         n_jobs = int(((ok["method"] == method) & (ok["metric"] == metric)).sum())
         notes.append(f"{metric} of {method} is undefined in {len(rows)} of {n_jobs} ok jobs")
     return values
+
+
+def _means(group: pd.DataFrame, methods: list[str], primary: list[str]) -> pd.DataFrame:
+    """Raw mean of every metric over seeds, then over units: method × metric, the primary ones first."""
+    ok = group[(group["status"] == "ok") & np.isfinite(group["value"].astype(float))]
+    of_unit = ok.groupby(["method", "metric", "unit"], as_index=False)["value"].mean()
+    means = of_unit.pivot_table(index="method", columns="metric", values="value")
+    secondary = sorted(set(means.columns) - set(primary))
+    return means.reindex(index=methods, columns=[*primary, *secondary])
 
 
 def _seconds(group: pd.DataFrame) -> float:
@@ -304,6 +334,18 @@ def _say_what_is_missing(found: Comparison, values: Array, notes: list[str]) -> 
             )
 
 
+def _say_what_was_cut_short(group: pd.DataFrame, notes: list[str]) -> None:
+    """A note on the fits that did not converge."""
+    if "warnings" not in group:
+        return
+    jobs = group[(group["role"] == "method") & (group["status"] == "ok")].drop_duplicates("job_id")
+    cut = jobs["warnings"].fillna("").astype(str) != ""
+    counts = cut.groupby(jobs["method"]).agg(["sum", "size"])
+    listed = [f"{method} ({row['sum']} of {row['size']})" for method, row in counts.iterrows() if row["sum"]]
+    if listed:
+        notes.append(f"fits that still improved when their training ended, or warned otherwise: {', '.join(listed)}")
+
+
 def _say_what_is_thin(
     frame: pd.DataFrame, metrics: list[str], found: Comparison, n_seeds: int, one_fit: bool, notes: list[str]
 ) -> None:
@@ -319,6 +361,8 @@ def _say_what_is_thin(
                 notes.append(f"{metric} is the same for all methods: it tells none apart")
     if found.power.replicates == 1:
         notes.append("one replicate: no interval and no verdict, and nothing can be said about what was not tried")
+    elif found.samples is not None and len(set(found.samples.draws)) == 1 and found.samples.draws[0] is not None:
+        notes.append("one draw: what another draw would give is not in the intervals, which are over its units")
     elif one_fit and n_seeds == 1 and found.samples is not None and len(set(found.samples.draws)) == 1:
         notes.append("one seed, and all units from one fit: what another fit would give is not in the intervals")
 

@@ -1,9 +1,9 @@
 """What tuning buys: rows of one method at its defaults, tuned, and tuned on the very unit that scores it.
 
-A row ``vae@tuned`` has a configuration of its own for each held-out unit, chosen without that unit; ``vae@oracle`` has
-the one that is best on it, of those that were tried, so that it is an upper bound of any choice among them, not a
-method. Where the oracle gains much and tuning little, it is the choice that fails; where neither gains, the defaults
-are as good as anything that was tried.
+A row ``vae@tuned`` has a configuration of its own for each held-out unit, chosen without that unit. ``vae@oracle`` has
+the configuration, of those that were tried, that is best on the unit: it is no method but an upper bound of any choice
+among them. Where the oracle gains much and tuning little, the choice fails; where neither gains, the defaults are as
+good as anything that was tried.
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ def tuning(leaderboard: Leaderboard) -> pd.DataFrame:
         rows = _rows(ALL_TASKS, suite.preset, [t for t in leaderboard.tasks if t.preset == suite.preset]) + rows
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     of_table = [frame["task"], frame["preset"]]
-    # a mean over fewer units, or tasks, may be of easier ones: it has no place among the others
+    # a mean over fewer units, or tasks, may be of easier units: it has no place among the others
     whole = frame["n_units"] == frame["n_units"].groupby(of_table, sort=False).transform("max")
     for column, error in (("place", "default"), ("place_tuned", "tuned")):
         frame[column] = frame[error].where(whole).groupby(of_table, sort=False).rank()
@@ -51,25 +51,24 @@ def _rows(task: str, preset: str, tables: list[TaskTable]) -> list[dict[str, obj
     names = dict.fromkeys(name for table in tables for name in table.comparison.frame.index)
     rows = []
     for method in [name for name in names if f"{name}{TUNED}" in names]:
-        three = [one for table in tables if (one := _three(table, method)) is not None]
-        if not three:
+        samples = [sample for table in tables if (sample := _three(table, method)) is not None]
+        if not samples:
             continue
-        means = statistics.average([one.block(one.values).means() for one in three])
-        differences = [np.stack([one.values[1] - one.values[0], one.values[2] - one.values[1]]) for one in three]
-        blocks = [one.block(both) for one, both in zip(three, differences, strict=True)]
-        found = statistics.average([block.means() for block in blocks])
-        low, high = found.interval()
-        n_units = len(three) if task == ALL_TASKS else int(np.isfinite(three[0].values[0]).any(axis=1).sum())
+        means = statistics.average([sample.block(sample.values).means() for sample in samples])
+        blocks = [sample.block(np.diff(sample.values, axis=0)) for sample in samples]
+        gained = statistics.average([block.means() for block in blocks])
+        low, high = gained.interval()
+        n_units = len(samples) if task == ALL_TASKS else int(np.isfinite(samples[0].values[0]).any(axis=1).sum())
         row: dict[str, object] = {"task": task, "preset": preset, "method": method, "n_units": n_units}
         row |= dict(zip(("default", "tuned", "oracle"), np.exp(means.value), strict=True))
         for k, name in enumerate(("gain", "left")):
-            row |= {name: np.exp(found.value[k]), f"{name}_low": np.exp(low[k]), f"{name}_high": np.exp(high[k])}
+            row |= {name: np.exp(gained.value[k]), f"{name}_low": np.exp(low[k]), f"{name}_high": np.exp(high[k])}
         rows.append(row)
     return rows
 
 
 def _three(table: TaskTable, method: str) -> Samples | None:
-    """Return the samples of default, tuned and oracle where all three are; None where there are none."""
+    """Return the samples of default, tuned and oracle on units that have all three; None where no unit has."""
     names, samples = list(table.comparison.frame.index), table.comparison.samples
     if samples is None or not {method + TUNED, method + ORACLE, method} <= set(names):
         return None
@@ -88,8 +87,8 @@ def tuning_sentence(frame: pd.DataFrame) -> str:
     best = frame.sort_values("gain").iloc[0]
     placed = frame.dropna(subset=["place"])
     moved = placed[placed["place"] != placed["place_tuned"]]
-    said = f"Tuning without the held-out unit leaves {frame['gain'].median():.2f} of the error (median of {len(frame)} "
-    said += f"methods) on {task}, least for {best['method']} ({best['gain']:.2f})"
-    said += f"; beyond the interval it helps {len(helped)} and harms {len(harmed)}"
-    said += f"; {len(moved)} of {len(placed)} change places" if len(placed) > 1 else ""
-    return said + f"; the best that was tried for each unit (oracle) leaves {frame['left'].median():.2f} of that."
+    sentence = f"Tuning without the held-out unit leaves {frame['gain'].median():.2f} of the error (median of "
+    sentence += f"{len(frame)} methods) on {task}, least for {best['method']} ({best['gain']:.2f})"
+    sentence += f"; beyond the interval it helps {len(helped)} and harms {len(harmed)}"
+    sentence += f"; {len(moved)} of {len(placed)} change places" if len(placed) > 1 else ""
+    return sentence + f"; the best that was tried for each unit (oracle) leaves {frame['left'].median():.2f} of that."

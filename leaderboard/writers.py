@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from leaderboard import claims
 from leaderboard.comparison import BASELINE, CEILING, FLOOR, STRUCTURE, Power
+from leaderboard.formatting import ARROWS, DASH, fixed, p_value, probability, raw, spans, verdicts, with_interval
 from leaderboard.sentences import answers, replicates
 from leaderboard.table import Leaderboard, SuiteTable, TaskTable
 from leaderboard.tuning import HOW_TO_READ_TUNING, tuning, tuning_sentence
 
-DASH = "—"
-ARROWS = {"higher": "↑", "lower": "↓"}
 MAX_NAMES = 12
 _TABLE_KEY = ["task", "preset", "task_version"]
 HOW_TO_READ = (
@@ -51,6 +51,7 @@ def to_markdown(leaderboard: Leaderboard, title: str, header_lines: Sequence[str
         blocks += map(escape, leaderboard.notes)
     for suite in leaderboard.suites:
         blocks += _suite_blocks(suite)
+    blocks += _claim_blocks(claims.outcomes(leaderboard))
     tuned = tuning(leaderboard)
     if len(tuned):
         blocks += ["## What tuning buys", escape(tuning_sentence(tuned)), HOW_TO_READ_TUNING, _tuning_text(tuned)]
@@ -86,7 +87,12 @@ def to_csv(leaderboard: Leaderboard) -> tuple[str, str]:
 
 
 def to_json(leaderboard: Leaderboard, header_lines: Sequence[str] = ()) -> str:
-    """Everything in the tables, numbers in full precision; what is not defined is null."""
+    """Everything in the tables as JSON, numbers in full precision; undefined values are null."""
+    return json.dumps(document(leaderboard, header_lines), indent=1, allow_nan=False) + "\n"
+
+
+def document(leaderboard: Leaderboard, header_lines: Sequence[str] = ()) -> dict[str, Any]:
+    """What :func:`to_json` writes, as dictionaries and lists."""
     tasks = [
         {
             "task": table.task,
@@ -98,7 +104,12 @@ def to_json(leaderboard: Leaderboard, header_lines: Sequence[str] = ()) -> str:
             "primary": table.primary,
             "two_sided": table.two_sided,
             "baseline": table.baseline,
+            "data": table.data,
             "methods": _records(table.frame),
+            "metrics": {
+                str(metric): {"better": table.better[str(metric)], "means": _values(table.means[metric])}
+                for metric in table.means
+            },
             "pairs": _records(table.comparison.pairs),
             "power": _power(table.comparison.power),
             "core_seconds": _plain(table.core_seconds),
@@ -117,17 +128,17 @@ def to_json(leaderboard: Leaderboard, header_lines: Sequence[str] = ()) -> str:
         }
         for suite in leaderboard.suites
     ]
-    content = {
+    return {
         "about": list(header_lines),
         "answers": answers(leaderboard),
         "suites": suites,
         "tasks": tasks,
+        "claims": claims.as_records(claims.outcomes(leaderboard)),
         "tuning": _records(tuning(leaderboard)),
         "failures": _records(leaderboard.failures),
         "skipped": _records(leaderboard.skipped),
         "notes": leaderboard.notes,
     }
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def to_latex(leaderboard: Leaderboard, header_lines: Sequence[str] = ()) -> str:
@@ -169,8 +180,12 @@ def _latex(text: Any) -> str:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as dictionaries of what JSON knows."""
+    """Rows as dictionaries of types that JSON has."""
     return [{str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _values(column: pd.Series) -> dict[str, Any]:
+    return {str(name): _plain(value) for name, value in column.items()}
 
 
 def _power(power: Power) -> dict[str, Any]:
@@ -178,7 +193,7 @@ def _power(power: Power) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON knows it; what is not finite is null."""
+    """A value as a type that JSON has; a number that is not finite is null."""
     if isinstance(value, float):
         return float(value) if np.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value
@@ -199,14 +214,13 @@ def _task_blocks(table: TaskTable) -> list[str]:
     _add_comparison(text, table.frame)
     for metric, better in table.primary.items():
         text[f"{escape(metric)} {ARROWS[better]}"] = table.frame[metric].map(raw)
-    text["coverage"] = table.frame["coverage"]
-    text["fit, s"] = table.frame["fit_seconds"].map(raw)
-    text["memory, MB"] = table.frame["peak_memory_mb"].map(lambda value: fixed(value, 0))
+    _add_cost(text, table.frame)
     blocks = [
         f"## {escape(table.task)} ({escape(table.preset)})",
         f"Held out: {len(table.units)} unit{'' if len(table.units) == 1 else 's'} ({escape(names or 'none')}{more}); "
         f"intervals over {table.replicates}; {len(table.seeds)} seed{'' if len(table.seeds) == 1 else 's'}; "
-        f"task version {table.version}. Primary: {escape(primaries(table))}. Baseline: "
+        f"task version {table.version}{f', data {table.data}' if table.data else ''}. Primary: "
+        f"{escape(primaries(table))}. Baseline: "
         f"{escape(table.baseline or 'as the task defines it')}. {escape(costs(table))}",
         _pipe_table(text, ["left"] + ["right"] * (text.shape[1] - 1)),
     ]
@@ -218,8 +232,8 @@ def _task_blocks(table: TaskTable) -> list[str]:
 def primaries(table: TaskTable) -> str:
     """The primary metrics of a task, with which way is better."""
     names = [f"{metric} {ARROWS[better]}" for metric, better in table.primary.items()]
-    both = " (the worse one counts)" if table.two_sided else ""
-    return (", ".join(names) or "none") + both
+    two_sided = " (the worse one counts)" if table.two_sided else ""
+    return (", ".join(names) or "none") + two_sided
 
 
 def costs(table: TaskTable) -> str:
@@ -252,6 +266,7 @@ def _suite_blocks(suite: SuiteTable) -> list[str]:
     others = suite.frame.assign(others=suite.frame["relative_error"])
     text.insert(2, "other tasks [95 %]", with_interval(others, "others", "others_low", "others_high"))
     text["tasks"] = suite.frame["n_tasks"].astype(str)
+    _add_cost(text, suite.frame)
     blocks = [
         heading,
         f"{len(suite.tasks)} tasks: {escape(', '.join(suite.tasks))}.",
@@ -261,14 +276,35 @@ def _suite_blocks(suite: SuiteTable) -> list[str]:
     return blocks + ([notes] if notes else [])
 
 
+def _claim_blocks(found: Sequence[claims.Outcome]) -> list[str]:
+    """What the papers claim, where a claim has rows."""
+    decided = [one for one in found if one.verdict != claims.NO_ROWS]
+    if not decided:
+        return []
+    cells = [
+        (
+            f"{one.sentence} ({one.claim.source})",
+            one.verdict,
+            "; ".join(one.effects),
+            "; ".join(one.on),
+            one.claim.decides,
+        )
+        for one in decided
+    ]
+    text = pd.DataFrame(cells, columns=list(claims.COLUMNS)).map(escape)
+    absent = [f"- {escape(one.sentence)} {_code(one.claim.command)}" for one in found if one not in decided]
+    blocks = ["## What the papers claim", claims.HOW_TO_READ_CLAIMS, _pipe_table(text, ["left"] * len(claims.COLUMNS))]
+    return [*blocks, "No rows:", "\n".join(absent)] if absent else blocks
+
+
 def _tuning_text(tuned: pd.DataFrame) -> str:
     text = tuned[["task", "method"]].map(escape)
     for name in ("default", "tuned", "oracle"):
         text[name] = tuned[name].map(lambda value: fixed(value, 2))
     for name in ("gain", "left"):
         text[f"{name} [95 %]"] = with_interval(tuned, name, f"{name}_low", f"{name}_high")
-    both = zip(spans(tuned["place"], tuned["place"]), spans(tuned["place_tuned"], tuned["place_tuned"]), strict=True)
-    text["place"] = [one if one == DASH else f"{one} → {other}" for one, other in both]
+    places = zip(spans(tuned["place"], tuned["place"]), spans(tuned["place_tuned"], tuned["place_tuned"]), strict=True)
+    text["place"] = [default if default == DASH else f"{default} → {tuned_place}" for default, tuned_place in places]
     text["units"] = tuned["n_units"].astype(str)
     return _pipe_table(text, ["left"] * 2 + ["right"] * (text.shape[1] - 2))
 
@@ -282,63 +318,16 @@ def _add_comparison(text: pd.DataFrame, frame: pd.DataFrame) -> None:
     text["rank"] = spans(frame["rank_low"], frame["rank_high"])
 
 
-def verdicts(frame: pd.DataFrame) -> list[str]:
-    """The verdicts against the baseline; ● marks the methods that nothing is shown to beat."""
-    pairs = zip(frame["verdict"], frame["best"].astype(bool), strict=True)
-    return [f"{verdict}{' ●' if best else ''}".strip() or DASH for verdict, best in pairs]
-
-
-def probability(value: float) -> str:
-    """A probability in two decimals, never rounded to certainty."""
-    return (
-        DASH
-        if not np.isfinite(value)
-        else "> .99"
-        if value > 0.99
-        else "< .01"
-        if value < 0.01
-        else fixed(value, 2)[1:]
-    )
-
-
-def spans(low: pd.Series, high: pd.Series) -> list[str]:
-    """From one whole number to another, or one where they are the same."""
-    pairs = zip(low.astype(float), high.astype(float), strict=True)
-    return [DASH if np.isnan(a) else f"{a:g}" if a == b else f"{a:g}–{b:g}" for a, b in pairs]
-
-
-def p_value(value: float) -> str:
-    """A p value in three decimals."""
-    return "< .001" if value < 0.001 else fixed(value, 3).removeprefix("0")
+def _add_cost(text: pd.DataFrame, frame: pd.DataFrame) -> None:
+    """Add coverage and cost."""
+    text["coverage"] = frame["coverage"]
+    text["fit, s"] = frame["fit_seconds"].map(raw)
+    text["memory, MB"] = frame["peak_memory_mb"].map(lambda value: fixed(value, 0))
 
 
 def _method_names(frame: pd.DataFrame) -> list[str]:
     names = frame["method"].map(escape)
     return list(names.where(frame["role"] == "method", "*" + names + "*"))
-
-
-def with_interval(frame: pd.DataFrame, value: str, low: str, high: str) -> list[str]:
-    """A column of values, each with its interval where it has one."""
-    jobs = []
-    for centre, lower, upper in frame[[value, low, high]].itertuples(index=False):
-        interval = f" [{fixed(lower, 2)}, {fixed(upper, 2)}]" if np.isfinite(lower) else ""
-        jobs.append(fixed(centre, 2) + interval)
-    return jobs
-
-
-def fixed(value: float, digits: int) -> str:
-    """A number in so many decimals."""
-    return f"{round(value, digits) + 0.0:.{digits}f}" if np.isfinite(value) else DASH
-
-
-def raw(value: float) -> str:
-    """Three significant digits, at most three decimals; powers of ten only where they must be, rounding noise as 0."""
-    if not np.isfinite(value):
-        return DASH
-    size = abs(value) if abs(value) > 1e-6 else 0.0
-    if size != 0 and not 1e-3 <= size < 1e6:
-        return f"{value:.2e}"
-    return fixed(value, 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0)
 
 
 def _code(text: Any) -> str:

@@ -42,6 +42,7 @@ METHODS = Registry(
         "mmd-cvae": "methods.cvae:MMDCVAE",
         "trvae": "methods.cvae:TrVAE",
         "lord": "methods.lord:LORD",
+        "stargan": "methods.stargan:StarGAN",
         "multigroup-vi": "methods.multigroup_vi:MultiGroupVI",
         # shifts of the prior
         "ivae": "methods.sparse_shift_vae:IVAE",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -114,7 +114,7 @@ def searched(
 class Method(ABC):
     """A method: a configuration, a ``fit``, and any of the abilities below.
 
-    A subclass sets ``name``, ``tags`` and ``reference``. It may nest a frozen dataclass ``Config``, in which each
+    A subclass sets ``name``, ``tags`` and ``paper``. It may nest a frozen dataclass ``Config``, in which each
     default has its source in a comment, :func:`key` states a range and :func:`searched` what tuning may change. It may
     have ``presets`` that replace defaults for ``smoke`` or ``paper``.
 
@@ -136,7 +136,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     tags: ClassVar[frozenset[str]] = frozenset()
-    reference: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: The key of the configuration that is the size of the code; tasks fix it as ``n_latent``.
     code_size: ClassVar[str] = "n_latent"
@@ -151,6 +151,8 @@ class Method(ABC):
     embeds_together: ClassVar[bool] = False
     #: Whether ``predict`` accepts an environment that was not trained; any other method raises CannotFit.
     predicts_untrained: ClassVar[bool] = False
+    #: Whether ``predict`` accepts "A+B" where A and B alone were trained. If not, tasks of combinations do not fit it.
+    composes: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Config:
@@ -180,6 +182,10 @@ class Method(ABC):
 
         Jobs are forked from the process that calls this, so it must not ask PyTorch for a GPU.
         """
+
+    @classmethod  # noqa: B027 - most methods need nothing
+    def provide(cls, say: Callable[[str], None]) -> None:
+        """Get what fits need and this machine lacks; a run calls it once, before it plans. ``say`` shows progress."""
 
     @abstractmethod
     def fit(self, data: AnnData, seed: int) -> Self:

@@ -68,7 +68,7 @@ class MeanShift(Shift):
     """Predict the mean shift of the trained content labels, each weighing the same."""
 
     name = "mean-shift"
-    reference = "Ahlmann-Eltze, Huber, Anders 2025, Nature Methods: linear baselines for perturbation prediction"
+    paper = "Ahlmann-Eltze, Huber, Anders 2025, Nature Methods: linear baselines for perturbation prediction"
 
     def shift(self, profile: np.ndarray, source: str, target: str) -> np.ndarray:
         """Return the mean of the trained shifts."""

@@ -35,7 +35,7 @@ class BasisVAE(VAE):
 
     name = "basis-vae"
     tags = VAE.tags | {"disentanglement"}
-    reference = "Märtens & Yau 2020, AISTATS, arXiv 2003.03462"
+    paper = "Märtens & Yau 2020, AISTATS, arXiv 2003.03462"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **VAE.presets,
         "paper": {**VAE.presets["paper"], "n_latent": 2},
@@ -51,7 +51,6 @@ class BasisVAE(VAE):
         # ours: at 1e-3 assignments on ifn-sim are undecided after 400 epochs (median of the largest .63); here it is
         # .99
         learning_rate: float = searched(3e-3, 3e-4, 1e-2, log=True)
-        max_epochs: int = 600  # ours; ifn-sim needs 390
         n_basis: int = key(20, above=0)  # K; Märtens & Yau 2020, single cells
         concentration: float = searched(1.0, 0.1, 10.0, log=True, above=0)  # α; ours, a uniform prior of π
         likelihood: str = key("gaussian", among=("gaussian",))  # Märtens & Yau 2020

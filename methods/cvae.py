@@ -29,8 +29,9 @@ class CVAE(Variational):
 
     name = "cvae"
     tags = frozenset({"embedding", "prediction", "vae", "conditional"})
-    reference = "Sohn, Lee, Yan 2015, NeurIPS: Learning structured output representation using deep CVAEs"
+    paper = "Sohn, Lee, Yan 2015, NeurIPS: Learning structured output representation using deep CVAEs"
     stackable = True
+    composes = False
 
     def learn_labels(self, data: AnnData) -> None:
         """Note the environments."""
@@ -81,7 +82,7 @@ class MMDCVAE(CVAE):
     """
 
     name = "mmd-cvae"
-    reference = "Lotfollahi et al. 2020, Bioinformatics 36:i610, supplementary; after Louizos et al. 2016 (VFAE)"
+    paper = "Lotfollahi et al. 2020, Bioinformatics 36:i610, supplementary; after Louizos et al. 2016 (VFAE)"
     stackable = True
 
     @dataclass(frozen=True)
@@ -129,10 +130,10 @@ class TrVAE(MMDCVAE):
     """
 
     name = "trvae"
-    reference = "Lotfollahi et al. 2020, Bioinformatics 36:i610, doi 10.1093/bioinformatics/btaa800"
+    paper = "Lotfollahi et al. 2020, Bioinformatics 36:i610, doi 10.1093/bioinformatics/btaa800"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **CVAE.presets,
-        "paper": {**CVAE.presets["paper"], "n_latent": 20, "hidden": (800, 800, 128), "kl": 1e-6},
+        "paper": {**CVAE.presets["paper"], "n_latent": 20, "hidden": (800, 800, 128), "dropout": 0.2, "kl": 1e-6},
         "paper/haber-infection": {"n_latent": 60, "mmd": 100.0, "minibatch": 512},
     }
     stackable = True
@@ -155,9 +156,9 @@ class TrVAE(MMDCVAE):
         """Return the environments' numbers."""
         return environment_numbers(data, self.where)
 
-    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int | Tensor) -> dict[str, Tensor]:
+    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], progress: float | Tensor) -> dict[str, Tensor]:
         """Return the squared error in units of X, times η, and the penalties."""
-        terms = super().loss_terms(network, minibatch, epoch)
+        terms = super().loss_terms(network, minibatch, progress)
         unit = network["observation"].scaler.std.square()
         return {**terms, "reconstruction": self.config.reconstruction * unit * terms["reconstruction"]}
 

@@ -38,7 +38,7 @@ class FactorVAE(VAE):
 
     name = "factor-vae"
     tags = VAE.tags | {"disentanglement"}
-    reference = "Kim & Mnih 2018, arXiv 1802.05983"
+    paper = "Kim & Mnih 2018, arXiv 1802.05983"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **VAE.presets,
         "paper": {**VAE.presets["paper"], "discriminator": (1000,) * 6, "discriminator_learning_rate": 1e-4},

@@ -44,7 +44,7 @@ class PCA(LinearFactors):
 
     name = "pca"
     tags = frozenset({"baseline", "embedding", "linear", "prediction"})
-    reference = "Jolliffe 2002, Principal Component Analysis, 2nd ed., Springer"
+    paper = "Jolliffe 2002, Principal Component Analysis, 2nd ed., Springer"
 
     @dataclass(frozen=True)
     class Config(LatentArithmetic.Config):
@@ -74,7 +74,7 @@ class FastICA(LinearFactors):
 
     name = "fastica"
     tags = frozenset({"baseline", "disentanglement", "embedding", "linear", "prediction"})
-    reference = "Hyvärinen & Oja 2000, Neural Networks 13:411"
+    paper = "Hyvärinen & Oja 2000, Neural Networks 13:411"
 
     @dataclass(frozen=True)
     class Config(LatentArithmetic.Config):
@@ -129,7 +129,7 @@ class RandomProjection(Method):
 
     name = "random-projection"
     tags = frozenset({"baseline", "embedding", "linear"})
-    reference = "Johnson & Lindenstrauss 1984, Contemporary Mathematics 26:189"
+    paper = "Johnson & Lindenstrauss 1984, Contemporary Mathematics 26:189"
 
     @dataclass(frozen=True)
     class Config:

@@ -84,7 +84,7 @@ class Program(Method):
             model = directory / "model"
             model.mkdir()
             (directory / "config.json").write_text(json.dumps(asdict(self.config)))
-            _write(_handed_over(data), directory / "train.h5ad")
+            write_cells(handed_over(data), directory / "train.h5ad")
             arguments = {"data": "train.h5ad", "config": "config.json", "seed": str(seed), "model": "model"}
             self._call("fit", directory, arguments)
             files = sorted(file for file in model.rglob("*") if file.is_file())
@@ -104,7 +104,7 @@ class Program(Method):
                 file = directory / "model" / name
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content.tobytes())
-            _write(data, directory / "cells.h5ad")
+            write_cells(data, directory / "cells.h5ad")
             self._call(action, directory, {"data": "cells.h5ad", "model": "model", **arguments, "out": "out.h5ad"})
             try:
                 out = anndata.read_h5ad(directory / "out.h5ad")
@@ -142,13 +142,18 @@ class Program(Method):
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise ProgramError(f"{self.name}: a stored model has the file {name!r}, which is not in its directory")
 
+    def program(self) -> tuple[str, ...]:
+        """Return the words that start the program; here :attr:`command`."""
+        return self.command
+
     def _call(self, action: str, directory: Path, arguments: Mapping[str, str]) -> None:
         """Run the program to its end, in its own directory; raise an error if it fails.
 
         It belongs to the process group of the job, so that a signal that ends the job ends it as well.
         """
-        files = [self._beside(part) for part in self.command]
-        words = [str(file) if file.is_file() else part for file, part in zip(files, self.command, strict=True)]
+        command = self.program()
+        files = [self._beside(part) for part in command]
+        words = [str(file) if file.is_file() else part for file, part in zip(files, command, strict=True)]
         paths = {"data", "config", "model", "out"}
         words.append(action)
         for key, value in arguments.items():
@@ -175,7 +180,7 @@ class Program(Method):
         if done.returncode:
             how = f"with code {done.returncode}" if done.returncode > 0 else f"by signal {-done.returncode}"
             last = "\n".join(lines[-LINES:]) or "nothing"
-            raise ProgramError(f"{shlex.join(self.command)} {action} ended {how}; last on stderr: {last}")
+            raise ProgramError(f"{shlex.join(command)} {action} ended {how}; last on stderr: {last}")
 
 
 class Embeds(Program):
@@ -183,7 +188,7 @@ class Embeds(Program):
 
     def embed(self, data: AnnData) -> np.ndarray:
         """Return the codes (n_cells, n_latent)."""
-        out = self.ask("embed", _handed_over(data))
+        out = self.ask("embed", handed_over(data))
         if "codes" not in out.obsm:
             raise ProgramError(
                 f"{self.name} embed wrote no obsm['codes']; in obsm there is {', '.join(out.obsm) or 'nothing'}"
@@ -196,7 +201,7 @@ class Predicts(Program):
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return the expression (n_cells, n_genes) of ``data``'s cells in ``target_environment``."""
-        out = self.ask("predict", _handed_over(data), environment=target_environment)
+        out = self.ask("predict", handed_over(data), environment=target_environment)
         return self.checked("predict", out.X, "X", data.n_vars)
 
 
@@ -211,7 +216,7 @@ class Decodes(Program):
         return self.checked("decode", self.ask("decode", cells).X, "X", self.n_genes)
 
 
-def _handed_over(data: AnnData) -> AnnData:
+def handed_over(data: AnnData) -> AnnData:
     """Return the cells as a program reads them: columns named by their field, and strings as plain arrays."""
     import pandas as pd
     from anndata import AnnData as Cells
@@ -223,9 +228,10 @@ def _handed_over(data: AnnData) -> AnnData:
     return Cells(data.X, obs=obs, var=data.var[[]], layers=layers, uns=about)
 
 
-def _write(data: AnnData, file: Path) -> None:
+def write_cells(data: AnnData, file: Path, compression: str | None = None) -> None:
     """Write an h5ad file that other languages can read: strings as arrays, no categories.
 
+    ``compression`` is h5py's; None writes as fast as can be.
     It changes the frames of ``data`` in place, since strings of pandas 3's type are not written as arrays.
     """
     import pandas as pd
@@ -234,4 +240,4 @@ def _write(data: AnnData, file: Path) -> None:
         for name in frame:
             frame[name] = frame[name].astype(object)
         frame.index = pd.Index(frame.index.to_numpy(object), dtype=object)
-    data.write_h5ad(file, convert_strings_to_categoricals=False)
+    data.write_h5ad(file, convert_strings_to_categoricals=False, compression=compression)

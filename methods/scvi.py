@@ -168,7 +168,7 @@ class SCVI(ScviTools):
 
     name = "scvi"
     tags = frozenset({"embedding", "prediction", "vae", "conditional"})
-    reference = "Lopez et al. 2018, Nature Methods 15:1053; scvi-tools: Gayoso et al. 2022, Nature Biotechnology 40:163"
+    paper = "Lopez et al. 2018, Nature Methods 15:1053; scvi-tools: Gayoso et al. 2022, Nature Biotechnology 40:163"
 
     def arguments(self) -> dict[str, Any]:
         """Return the configuration under scvi-tools' names."""
@@ -221,7 +221,7 @@ class ContrastiveVI(ScviTools):
 
     name = "contrastive-vi"
     tags = frozenset({"embedding", "prediction", "vae", "disentanglement", "blocks"})
-    reference = "Weinberger, Lin, Lee 2023, Nature Methods 20:1336"
+    paper = "Weinberger, Lin, Lee 2023, Nature Methods 20:1336"
 
     @dataclass(frozen=True)
     class Config(ScviTools.Config):

@@ -25,7 +25,7 @@ class UMAP(Method):
 
     name = "umap"
     tags = frozenset({"baseline", "embedding"})
-    reference = "McInnes, Healy, Melville 2018, arXiv 1802.03426"
+    paper = "McInnes, Healy, Melville 2018, arXiv 1802.03426"
     embeds_together = True
 
     @dataclass(frozen=True)

@@ -31,8 +31,9 @@ class Forward:
         The parts by name.
     minibatch
         Tensors by name: those of the observation, of ``covariates`` and of ``supervision``.
-    epoch
-        Index of the epoch, from 0; in validation the last possible epoch. A tensor () in a step that is recorded.
+    progress
+        Share of the fit's steps that are done after this one, in (0, 1]; 1 in validation. A tensor () in a step that is
+        recorded.
     mean, log_variance
         Parameters of q(z | x), each (n_cells, n_latent).
     z
@@ -45,7 +46,7 @@ class Forward:
 
     network: Any
     minibatch: Mapping[str, Tensor]
-    epoch: int | Tensor
+    progress: float | Tensor
     mean: Tensor
     log_variance: Tensor
     z: Tensor
@@ -65,7 +66,7 @@ class Variational(NeuralMethod):
     unwatched: ClassVar[frozenset[str]] = frozenset()
 
     def fit(self, data: AnnData, seed: int) -> Self:
-        """Train with early stopping on a split of the training cells."""
+        """Train, and keep the weights that do best on a split of the training cells."""
         (error,) = self.fit_stacked([self], [data], [seed])
         if error is not None:
             raise error
@@ -94,25 +95,22 @@ class Variational(NeuralMethod):
 
         config = self.config
         return Schedule(
-            config.max_epochs,
+            config.steps,
             config.learning_rate,
             config.minibatch,
             config.validation,
-            config.patience,
-            self.rising_epochs(),
+            self.warmup(),
         )
 
-    def warmup(self) -> int:
-        """Return for how many epochs a loss weight rises; no state of the network counts as best before."""
-        return int(getattr(self.config, "warmup", 0))
+    def warmup(self) -> float:
+        """Return the share of the steps over which a loss weight rises; no weights count as best before."""
+        return float(getattr(self.config, "warmup", 0.0))
 
-    def rising_epochs(self) -> int:
-        """Return :meth:`warmup`, shortened so that at least one epoch has the full weight."""
-        return min(self.warmup(), self.config.max_epochs - 1)
-
-    def risen(self, epoch: int | Tensor) -> float | Tensor:
-        """Return the share in (0, 1] of its full value that a rising weight has in ``epoch``; it rises linearly."""
-        share = (epoch + 1) / max(1, self.rising_epochs())
+    def risen(self, progress: float | Tensor) -> float | Tensor:
+        """Return the share in (0, 1] of its full value that a rising weight has; it rises linearly."""
+        if not self.warmup():
+            return 1.0
+        share = progress / self.warmup()
         # a step that is recorded cannot ask which is less
         return min(1.0, share) if isinstance(share, float) else share.clamp(max=1.0)
 
@@ -164,7 +162,7 @@ class Variational(NeuralMethod):
         """Return the mean of p(z) for each cell, broadcast to (n_cells, n_latent); its covariance is I."""
         return 0.0
 
-    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int | Tensor) -> dict[str, Tensor]:
+    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], progress: float | Tensor) -> dict[str, Tensor]:
         """Return the reconstruction term and the penalties, each a mean over cells."""
         import torch
 
@@ -175,7 +173,7 @@ class Variational(NeuralMethod):
         first = network["decoder"].first(self.decoder_input(z, minibatch))
         hidden = network["decoder"].hidden(first)
         log_prob = network["observation"].log_prob(minibatch, network["decoder"].head(hidden))
-        forward = Forward(network, minibatch, epoch, mean, log_variance, z, first, hidden)
+        forward = Forward(network, minibatch, progress, mean, log_variance, z, first, hidden)
         return {"reconstruction": -log_prob.mean(-1), **self.penalties(forward)}
 
     def penalties(self, forward: Forward) -> dict[str, Tensor]:

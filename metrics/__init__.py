@@ -12,10 +12,10 @@ __all__ = ["METRICS", "MetricInfo", "Registry", "UnknownName", "checked", "famil
 #: Names, by the module, or the family in a module, that they belong to.
 _PLACES = {
     "embedding": (
-        "neighbour_agreement agreement_two_seeds knn_recall displacement displacement_two_seeds training_drift "
-        "trustworthiness continuity distance_spearman "
+        "neighbour_agreement knn_recall displacement training_drift trustworthiness continuity distance_spearman "
         "reconstruction_error training_reconstruction_error label_transfer ood_distance"
     ),
+    "embedding:two_seeds": "displacement_two_seeds agreement_two_seeds",
     "perturbation": (
         "skill delta_cosine delta_pearson deg_sign_accuracy deg_auprc log_variance_error correlation_error "
         "energy_distance mmd mean_r2 skill_half likelihood_gain delta_pearson_top_degs delta_pearson_perturbed"
@@ -36,6 +36,9 @@ _PLACES = {
         "silhouette_label isolated_labels"
     ),
     "curvature:curvature": "extrinsic_curvature parameter_effects_curvature",
+    "mixture": "composition_error profile_error",
+    "latents:mutual_information": "lms_smi msas_smi msgs_smi",
+    "latents:rank_correlation": "lms_asc msas_asc msgs_asc",
     "fate:linear_fates": "fate_skill fate_auroc",
     "fate:knn_fates": "fate_skill_knn fate_auroc_knn",
 }

@@ -27,7 +27,7 @@ class MetricInfo:
         Which direction is better.
     low, high
         The range of possible values; infinities where it is open.
-    reference
+    paper
         Where the metric is defined.
     summary
         The meaning of the metric in a sentence, where it is a member of a family.
@@ -36,22 +36,22 @@ class MetricInfo:
     better: Literal["higher", "lower"]
     low: float
     high: float
-    reference: str
+    paper: str
     summary: str = ""
 
 
-#: The :class:`MetricInfo` of a metric from 0 to 1, the best, by its reference and its summary.
+#: The :class:`MetricInfo` of a metric from 0 to 1, the best, by its paper and its summary.
 share = partial(MetricInfo, "higher", 0.0, 1.0)
 
 
 def metric(
-    *, better: Literal["higher", "lower"], low: float, high: float, reference: str
+    *, better: Literal["higher", "lower"], low: float, high: float, paper: str
 ) -> Callable[[Callable[P, float]], Callable[P, float]]:
     """Mark a function as a metric: its arrays are ``checked``, and it carries its :class:`MetricInfo` as ``info``."""
 
     def mark(function: Callable[P, float]) -> Callable[P, float]:
         call = checked(function)
-        call.info = MetricInfo(better, low, high, reference)  # type: ignore[attr-defined]
+        call.info = MetricInfo(better, low, high, paper)  # type: ignore[attr-defined]
         return call
 
     return mark

@@ -102,7 +102,7 @@ def probe_accuracy(codes: Block, labels: CellLabels, probe: Probe = "linear", se
 # blocks
 
 
-@metric(better="higher", low=-1.0, high=1.0, reference="Mean of own less mean of other blocks; task shared-private")
+@metric(better="higher", low=-1.0, high=1.0, paper="Mean of own less mean of other blocks; task shared-private")
 def block_diagonality(matrix: Annotated[NDArray[Any], "n_blocks>=2 n_blocks"]) -> float:
     """How much more the blocks know of their own factors than of the others'.
 
@@ -129,13 +129,13 @@ def block_diagonality(matrix: Annotated[NDArray[Any], "n_blocks>=2 n_blocks"]) -
 # leakage
 
 
-@metric(better="lower", low=0.0, high=1.0, reference=f"{_LEAKAGE}; logistic regression")
+@metric(better="lower", low=0.0, high=1.0, paper=f"{_LEAKAGE}; logistic regression")
 def leakage_linear(codes: Block, attribute: CellLabels, seed: int = 0) -> float:
     """How well a linear probe finds a label in a code that should not hold it.
 
     ``probe_accuracy`` of the linear probe: held-out balanced accuracy, 0 at chance or below, 1 if the label is there
-    in full. A constant code scores 0: read leakage beside a metric of what
-    the code should hold. Labels hidden from a linear probe need ``leakage_boosted``.
+    in full. A constant code scores 0: read leakage beside a metric of what the code should hold. Labels hidden from a
+    linear probe need ``leakage_boosted``.
 
     Parameters
     ----------
@@ -154,13 +154,12 @@ def leakage_linear(codes: Block, attribute: CellLabels, seed: int = 0) -> float:
     return float(np.maximum(probe_accuracy(codes, attribute, "linear", seed), 0.0))
 
 
-@metric(better="lower", low=0.0, high=1.0, reference=f"{_LEAKAGE}; gradient-boosted trees")
+@metric(better="lower", low=0.0, high=1.0, paper=f"{_LEAKAGE}; gradient-boosted trees")
 def leakage_boosted(codes: Block, attribute: CellLabels, seed: int = 0) -> float:
     """How well a boosted probe finds a label in a code that should not hold it.
 
     ``probe_accuracy`` of the boosted probe: held-out balanced accuracy, 0 at chance or below, 1 if the label is there
-    in full. A constant code scores 0: read leakage beside a metric of what
-    the code should hold.
+    in full. A constant code scores 0: read leakage beside a metric of what the code should hold.
 
     Parameters
     ----------
@@ -179,15 +178,14 @@ def leakage_boosted(codes: Block, attribute: CellLabels, seed: int = 0) -> float
     return float(np.maximum(probe_accuracy(codes, attribute, "boosted", seed), 0.0))
 
 
-@metric(better="lower", low=0.0, high=1.0, reference=f"{_LEAKAGE}; within groups")
+@metric(better="lower", low=0.0, high=1.0, paper=f"{_LEAKAGE}; within groups")
 def conditional_leakage(codes: Block, attribute: CellLabels, given: CellLabels, seed: int = 0) -> float:
     """Leakage of a label within each group, such as each cell type.
 
     ``Σ_g n_g accuracy_g / Σ_g n_g`` over the groups g of ``given``, with a separate boosted probe in each, and 0 where
-    that is below chance. Where
-    groups differ in their share of the labels, a code that holds nothing but the group leaks the label overall,
-    rightly, but not within groups. Labels that fewer than ``MIN_PER_GROUP`` cells have in a group are left out
-    there, and groups with fewer than 2 labels left; not a number if no group is left.
+    that is below chance. Where groups differ in their share of the labels, a code that holds nothing but the group
+    leaks the label overall, rightly, but not within groups. A label that fewer than ``MIN_PER_GROUP`` cells have in a
+    group is left out there, as is a group in which fewer than 2 labels are left; not a number if no group is left.
 
     Parameters
     ----------
@@ -278,7 +276,7 @@ def clusters(codes: Annotated[Floats, "n_cells n_latent"], labels: CellLabels, s
     better="lower",
     low=0.0,
     high=1.0,
-    reference="Classifiers of real images asked of transferred ones: Gabbay & Hoshen (2020), ICLR; task class-content",
+    paper="Classifiers of real images asked of transferred ones: Gabbay & Hoshen (2020), ICLR; task class-content",
 )
 def transfer_error(
     x_real: Annotated[Floats, "n_real n_genes"],
@@ -297,7 +295,7 @@ def transfer_error(
     x_real, x_transferred
         Expression, (n_real, n_genes) and (n_transferred, n_genes).
     labels_real, labels_transferred
-        Class and content as one label: of real cells what they are, of transferred ones what they should be.
+        Class and content as one label: the true label of real cells, the intended label of transferred cells.
 
     Raises
     ------
@@ -317,7 +315,7 @@ def transfer_error(
     better="higher",
     low=-0.5,
     high=1.0,
-    reference="ARI after contrastive PCA: Abid et al. (2018), Nat. Commun. 9:2134; task shared-private",
+    paper="ARI after contrastive PCA: Abid et al. (2018), Nat. Commun. 9:2134; task shared-private",
 )
 def findability(private: Annotated[Floats, "n_cells n_latent"], programs: CellLabels, groups: CellLabels) -> float:
     """How plain private programs are to a simple method, in one draw of a simulator.
@@ -341,11 +339,11 @@ def findability(private: Annotated[Floats, "n_cells n_latent"], programs: CellLa
     return float(np.mean(within))
 
 
-@metric(better="higher", low=0.0, high=1.0, reference="Bayes' classifier of a simulator; task shared-private")
+@metric(better="higher", low=0.0, high=1.0, paper="Bayes' classifier of a simulator; task shared-private")
 def bayes_accuracy(
     posterior: Annotated[Floats, "n_cells n_labels"], one_hot: Annotated[Floats, "n_cells n_labels"]
 ) -> float:
-    """Share of the cells whose label is the likeliest by the true model: more nobody can know of a simulated draw.
+    """Share of the cells whose label is the likeliest by the true model: no classifier does better on average.
 
     Parameters
     ----------

@@ -157,7 +157,7 @@ def dci(codes: Codes, factors: Factors, seed: int = 0) -> dict[str, float]:
 # compactness
 
 
-@metric(better="higher", low=0.0, high=1.0, reference="Chen et al. (2018), NeurIPS 31, β-TCVAE; equal-frequency bins")
+@metric(better="higher", low=0.0, high=1.0, paper="Chen et al. (2018), NeurIPS 31, β-TCVAE; equal-frequency bins")
 def mig(codes: Codes, factors: Factors) -> float:
     """Mutual information gap: how far the best code for a factor is ahead of the second best.
 
@@ -187,7 +187,7 @@ def mig(codes: Codes, factors: Factors) -> float:
     better="higher",
     low=0.0,
     high=1.0,
-    reference="Kumar et al. (2018), ICLR, DIP-VAE, SAP score; held out and chance-adjusted",
+    paper="Kumar et al. (2018), ICLR, DIP-VAE, SAP score; held out and chance-adjusted",
 )
 def sap(codes: Codes, factors: Factors, seed: int = 0) -> float:
     """Separated attribute predictability: by how much one code predicts a factor better than any other.
@@ -374,11 +374,11 @@ def linear_readout(codes: Codes, factors: Factors, seed: int = 0) -> dict[str, f
             predicted = LinearRegression().fit(z[fit], column[fit]).predict(z[score])
             removed.append(_clipped(r2(column[score], predicted)))
             continue
-        known = np.isin(truth, names)
-        place = np.searchsorted(names, truth[known])
+        fitted = np.isin(truth, names)
+        place = np.searchsorted(names, truth[fitted])
         frequency = np.array([np.mean(levels[fit] == name) for name in names])
-        before = -np.mean(np.log(frequency[place])) if known.any() else 0.0
-        after = -np.mean(np.log(np.maximum(probabilities[known, place], 1e-300))) if known.any() else 0.0
+        before = -np.mean(np.log(frequency[place])) if fitted.any() else 0.0
+        after = -np.mean(np.log(np.maximum(probabilities[fitted, place], 1e-300))) if fitted.any() else 0.0
         removed.append(_clipped(1.0 - after / before) if before > 0 else 0.0)
     return {
         "explicitness": _clipped(float(np.mean(separated))) if separated else float("nan"),
@@ -389,7 +389,7 @@ def linear_readout(codes: Codes, factors: Factors, seed: int = 0) -> dict[str, f
 # interventions
 
 
-@metric(better="higher", low=0.0, high=1.0, reference="Higgins et al. (2017), ICLR, β-VAE; pairs from a finite set")
+@metric(better="higher", low=0.0, high=1.0, paper="Higgins et al. (2017), ICLR, β-VAE; pairs from a finite set")
 def beta_vae_score(codes: Codes, factors: Factors, seed: int = 0) -> float:
     """Accuracy with which a linear classifier tells which factor pairs of samples share.
 
@@ -435,7 +435,7 @@ def beta_vae_score(codes: Codes, factors: Factors, seed: int = 0) -> float:
     return float(np.mean(names[probabilities.argmax(axis=1)] == label[BETA_VOTES:]))
 
 
-@metric(better="higher", low=0.0, high=1.0, reference="Kim & Mnih (2018), ICML, FactorVAE; groups from a finite set")
+@metric(better="higher", low=0.0, high=1.0, paper="Kim & Mnih (2018), ICML, FactorVAE; groups from a finite set")
 def factor_vae_score(codes: Codes, factors: Factors, seed: int = 0) -> float:
     """Accuracy with which the steadiest code in a group of samples tells which factor they share.
 
@@ -484,7 +484,7 @@ def factor_vae_score(codes: Codes, factors: Factors, seed: int = 0) -> float:
     better="higher",
     low=0.0,
     high=1.0,
-    reference="Suter et al. (2019), ICML, PMLR 97:6056; one quantile for both deviations",
+    paper="Suter et al. (2019), ICML, PMLR 97:6056; one quantile for both deviations",
 )
 def irs(codes: Codes, factors: Factors) -> float:
     """Interventional robustness: how little a code moves when its factor stays and all others change.

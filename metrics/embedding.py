@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metrics.arrays import RESOLUTION, Floats, pearson
-from metrics.base import checked, metric
+from metrics.base import MetricInfo, checked, family, metric, share
 from metrics.neighbours import neighbours
 
 Reference = Annotated[Floats, "n_samples>=3 n_genes"]
@@ -29,6 +29,9 @@ MAX_PAIRWISE = 2_000
 """Samples beyond which ``distance_spearman`` takes a subsample."""
 TIE = 1e-12
 """Squared distances closer than this share of the squared norms involved are ties."""
+
+_PROCRUSTES = "Procrustes residual: Schönemann & Carroll (1970), Psychometrika 35:245; task reembedding"
+_OVERLAP = "Overlap of neighbourhoods, as Lee & Verleysen (2009), Neurocomputing 72:1431; task reembedding"
 
 
 @checked
@@ -73,12 +76,7 @@ def procrustes(
     return u @ vt, float(singular.sum() / np.sum(centred**2)), source_mean, target_mean
 
 
-@metric(
-    better="lower",
-    low=0.0,
-    high=np.inf,
-    reference="Procrustes residual: Schönemann & Carroll (1970), Psychometrika 35:245; task reembedding",
-)
+@metric(better="lower", low=0.0, high=np.inf, paper=_PROCRUSTES)
 def displacement(
     z_in: Annotated[Floats, "n_held_out n_latent_in"],
     z_out: Annotated[Floats, "n_held_out n_latent_out"],
@@ -119,39 +117,7 @@ def displacement(
     return float(moved / everything.var(axis=0).sum())
 
 
-@metric(
-    better="lower",
-    low=0.0,
-    high=np.inf,
-    reference="Procrustes residual: Schönemann & Carroll (1970), Psychometrika 35:245; task reembedding",
-)
-def displacement_two_seeds(
-    z_in: Annotated[Floats, "n_held_out n_latent_in"],
-    z_again: Annotated[Floats, "n_held_out n_latent_again"],
-    train_in: Annotated[Floats, "n_train n_latent_in"],
-    train_again: Annotated[Floats, "n_train n_latent_again"],
-) -> float:
-    """:func:`displacement` between two fits that both have the unit, with different seeds: what training alone moves.
-
-    Parameters
-    ----------
-    z_in, z_again, train_in, train_again
-        Codes of the held-out and of the training samples by the one fit and by the other.
-
-    Raises
-    ------
-    ValueError
-        As :func:`displacement`.
-    """
-    return displacement(z_in, z_again, train_in, train_again)
-
-
-@metric(
-    better="lower",
-    low=0.0,
-    high=1.0,
-    reference="Procrustes residual: Schönemann & Carroll (1970), Psychometrika 35:245; task reembedding",
-)
+@metric(better="lower", low=0.0, high=1.0, paper=_PROCRUSTES)
 def training_drift(
     train_in: Annotated[Floats, "n_train n_latent_in"], train_out: Annotated[Floats, "n_train n_latent_out"]
 ) -> float:
@@ -174,12 +140,7 @@ def training_drift(
     return displacement(train_in, train_out, train_in, train_out)
 
 
-@metric(
-    better="higher",
-    low=0.0,
-    high=1.0,
-    reference="Overlap of neighbourhoods, as Lee & Verleysen (2009), Neurocomputing 72:1431; task reembedding",
-)
+@metric(better="higher", low=0.0, high=1.0, paper=_OVERLAP)
 def neighbour_agreement(
     z_in: Annotated[Floats, "n_held_out n_latent_in"],
     z_out: Annotated[Floats, "n_held_out n_latent_out"],
@@ -216,38 +177,42 @@ def neighbour_agreement(
     return sum(float(np.sum(w * v)) for w, v in both) / (k * len(z_in))
 
 
-@metric(
-    better="higher",
-    low=0.0,
-    high=1.0,
-    reference="Overlap of neighbourhoods, as Lee & Verleysen (2009), Neurocomputing 72:1431; task reembedding",
+@family(
+    displacement_two_seeds=MetricInfo("lower", 0.0, np.inf, _PROCRUSTES, "``displacement`` between the two fits."),
+    agreement_two_seeds=share(_OVERLAP, "``neighbour_agreement`` of the two fits."),
 )
-def agreement_two_seeds(
+def two_seeds(
     z_in: Annotated[Floats, "n_held_out n_latent_in"],
     z_again: Annotated[Floats, "n_held_out n_latent_again"],
     train_in: Annotated[Floats, "n_train n_latent_in"],
     train_again: Annotated[Floats, "n_train n_latent_again"],
-) -> float:
-    """:func:`neighbour_agreement` of two fits that both have the unit, with two seeds: what training alone leaves.
+) -> dict[str, float]:
+    """Compare two fits that both have the unit and differ by their seed: how much training alone changes.
 
     Parameters
     ----------
-    z_in, z_again, train_in, train_again
-        Codes of the held-out and of the training samples by the one fit and by the other.
+    z_in, z_again
+        Held-out samples embedded by the first and by the second fit, (n_held_out, n_latent_in) and
+        (n_held_out, n_latent_again).
+    train_in, train_again
+        The same training samples embedded by the two fits, (n_train, n_latent_in), (n_train, n_latent_again).
 
     Raises
     ------
     ValueError
-        As :func:`neighbour_agreement`.
+        As :func:`displacement`.
     """
-    return neighbour_agreement(z_in, z_again, train_in, train_again)
+    return {
+        "displacement_two_seeds": displacement(z_in, z_again, train_in, train_again),
+        "agreement_two_seeds": neighbour_agreement(z_in, z_again, train_in, train_again),
+    }
 
 
 @metric(
     better="higher",
     low=0.0,
     high=1.0,
-    reference="Neighbourhood preservation: Lee & Verleysen (2009), Neurocomputing 72:1431, Q_NX; task reembedding",
+    paper="Neighbourhood preservation: Lee & Verleysen (2009), Neurocomputing 72:1431, Q_NX; task reembedding",
 )
 def knn_recall(
     reference_held_out: Annotated[Floats, "n_held_out n_genes"],
@@ -286,12 +251,7 @@ def knn_recall(
     return sum(float(np.minimum(*weights).sum()) for weights in both) / (k * n_held_out)
 
 
-@metric(
-    better="higher",
-    low=0.0,
-    high=1.0,
-    reference="Venna & Kaski (2001), ICANN, 485-491",
-)
+@metric(better="higher", low=0.0, high=1.0, paper="Venna & Kaski (2001), ICANN, 485-491")
 def trustworthiness(reference: Reference, z: Codes, k: int = 15) -> float:
     """Whether samples that are near in latent space are near in the reference space.
 
@@ -325,12 +285,7 @@ def trustworthiness(reference: Reference, z: Codes, k: int = 15) -> float:
     return 1.0 - 2.0 * penalty / (n * k * (2 * n - 3 * k - 1))
 
 
-@metric(
-    better="higher",
-    low=0.0,
-    high=1.0,
-    reference="Venna & Kaski (2001), ICANN, 485-491",
-)
+@metric(better="higher", low=0.0, high=1.0, paper="Venna & Kaski (2001), ICANN, 485-491")
 def continuity(reference: Reference, z: Codes, k: int = 15) -> float:
     """Whether samples that are near in the reference space stay near in latent space.
 
@@ -358,7 +313,7 @@ def continuity(reference: Reference, z: Codes, k: int = 15) -> float:
     better="higher",
     low=-1.0,
     high=1.0,
-    reference="Spearman (1904), Am. J. Psychol. 15:72, on pairwise distances; task reembedding",
+    paper="Spearman (1904), Am. J. Psychol. 15:72, on pairwise distances; task reembedding",
 )
 def distance_spearman(reference: Reference, z: Codes) -> float:
     """Rank correlation of the pairwise Euclidean distances in the reference space and in latent space.
@@ -391,12 +346,7 @@ def distance_spearman(reference: Reference, z: Codes) -> float:
     return pearson(*ranks)
 
 
-@metric(
-    better="lower",
-    low=0.0,
-    high=np.inf,
-    reference="Fraction of variance unexplained, as in PCA; task reembedding",
-)
+@metric(better="lower", low=0.0, high=np.inf, paper="Fraction of variance unexplained, as in PCA; task reembedding")
 def reconstruction_error(x: Expression, x_hat: Expression) -> float:
     """Fraction of the held-out samples' variance that the reconstruction leaves.
 
@@ -422,7 +372,7 @@ def reconstruction_error(x: Expression, x_hat: Expression) -> float:
     better="lower",
     low=0.0,
     high=np.inf,
-    reference="Fraction of variance unexplained, as in PCA; what a fit keeps, whatever it is asked later",
+    paper="Fraction of variance unexplained, as in PCA; what a fit keeps, whatever it is asked later",
 )
 def training_reconstruction_error(x_train: Expression, x_train_hat: Expression) -> float:
     """:func:`reconstruction_error` of training samples, by which methods of unlike capacity are told apart.
@@ -444,7 +394,7 @@ def training_reconstruction_error(x_train: Expression, x_train_hat: Expression) 
     better="higher",
     low=0.0,
     high=1.0,
-    reference="kNN classifier: Cover & Hart (1967), IEEE Trans. Inf. Theory 13:21; task reembedding",
+    paper="kNN classifier: Cover & Hart (1967), IEEE Trans. Inf. Theory 13:21; task reembedding",
 )
 def label_transfer(
     z_train: Annotated[Floats, "n_train n_latent"],
@@ -490,7 +440,7 @@ def label_transfer(
     better="lower",
     low=0.0,
     high=np.inf,
-    reference="distance to the k nearest training samples: Sun et al. (2022), ICML, arXiv 2204.06507, relative here",
+    paper="distance to the k nearest training samples: Sun et al. (2022), ICML, arXiv 2204.06507, relative here",
 )
 def ood_distance(
     held_out: Annotated[Floats, "n_held_out n_features"],

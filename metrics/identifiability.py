@@ -53,7 +53,7 @@ def match_latents(z_true: TrueLatents, z: Codes) -> NDArray[np.int64]:
     return match
 
 
-@metric(better="higher", low=0.0, high=1.0, reference=_MCC)
+@metric(better="higher", low=0.0, high=1.0, paper=_MCC)
 def mcc(z_true: TrueLatents, z: Codes) -> float:
     """Mean absolute correlation of the true latents with the learned ones matched to them.
 
@@ -73,7 +73,7 @@ def mcc(z_true: TrueLatents, z: Codes) -> float:
     return float(_match(unit_columns(z_true), unit_columns(z))[1].mean())
 
 
-@metric(better="higher", low=0.0, high=1.0, reference=f"{_MCC}, on residuals; task latent-recovery")
+@metric(better="higher", low=0.0, high=1.0, paper=f"{_MCC}, on residuals; task latent-recovery")
 def mcc_within(z_true: TrueLatents, z: Codes, groups: Annotated[Labels, "n_cells"]) -> float:
     """``mcc`` of what the latents do within groups: both are centred in every group, residuals pooled.
 
@@ -102,7 +102,7 @@ def mcc_within(z_true: TrueLatents, z: Codes, groups: Annotated[Labels, "n_cells
     better="higher",
     low=0.0,
     high=1.0,
-    reference=f"{_MCC}; rotation: Kaiser (1958), Psychometrika 23:187, varimax; task latent-recovery",
+    paper=f"{_MCC}; rotation: Kaiser (1958), Psychometrika 23:187, varimax; task latent-recovery",
 )
 def mcc_rotated(z_true: TrueLatents, z: Codes, shifts: Annotated[Floats, "n_perturbations n_latent"]) -> float:
     """``mcc`` after the one rotation of the codes that makes the shifts of perturbations sparse.
@@ -130,7 +130,7 @@ def mcc_rotated(z_true: TrueLatents, z: Codes, shifts: Annotated[Floats, "n_pert
     better="higher",
     low=-np.inf,
     high=1.0,
-    reference="Linear identifiability; Lopez et al. (2023), CLeaR, PMLR 213:662, R² here on held-out cells",
+    paper="Linear identifiability; Lopez et al. (2023), CLeaR, PMLR 213:662, R² here on held-out cells",
 )
 def latent_r2(z_true: TrueLatents, z: Codes, seed: int = 0) -> float:
     """Held-out R² of the true latents, regressed linearly on the learned ones.
@@ -164,7 +164,7 @@ def latent_r2(z_true: TrueLatents, z: Codes, seed: int = 0) -> float:
     return float(np.mean(1.0 - np.sum((truth - predicted) ** 2, axis=0)[varies] / spread[varies]))
 
 
-@metric(better="higher", low=0.0, high=1.0, reference=_TARGETS)
+@metric(better="higher", low=0.0, high=1.0, paper=_TARGETS)
 def target_auprc(targets: Targets, scores: Scores) -> float:
     """Average precision with which the learned targets find the true ones.
 
@@ -187,7 +187,7 @@ def target_auprc(targets: Targets, scores: Scores) -> float:
     return average_precision(targets.ravel(), scores.ravel())
 
 
-@metric(better="higher", low=0.0, high=1.0, reference=_TARGETS)
+@metric(better="higher", low=0.0, high=1.0, paper=_TARGETS)
 def target_f1(targets: Targets, scores: Scores) -> float:
     """F1 of the targets named by scores above ``THRESHOLD``.
 

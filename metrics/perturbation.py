@@ -133,7 +133,7 @@ def deg_mask(perturbed: Perturbed, control: Control, alpha: float = 0.05) -> NDA
     better="higher",
     low=-np.inf,
     high=1.0,
-    reference="task unseen-cell-type; weights and weighted R² of Δ: Mejia et al. (2025), arXiv:2506.22641",
+    paper="task unseen-cell-type; weights and weighted R² of Δ: Mejia et al. (2025), arXiv:2506.22641",
 )
 def skill(delta_true: Genes, delta_predicted: Genes, delta_mean_shift: Genes, weights: Genes) -> float:
     """Skill over the mean shift of the training cell types.
@@ -161,7 +161,7 @@ def skill(delta_true: Genes, delta_predicted: Genes, delta_mean_shift: Genes, we
     return 1.0 - float(np.sum(weights * (delta_true - delta_predicted) ** 2)) / baseline
 
 
-@metric(better="higher", low=-1.0, high=1.0, reference="task unseen-cell-type")
+@metric(better="higher", low=-1.0, high=1.0, paper="task unseen-cell-type")
 def delta_cosine(delta_true: Genes, delta_predicted: Genes) -> float:
     """Cosine of the true and the predicted Δ; blind to the size of the response.
 
@@ -184,7 +184,7 @@ def delta_cosine(delta_true: Genes, delta_predicted: Genes) -> float:
     return float(np.clip(true @ predicted, -1.0, 1.0))
 
 
-@metric(better="higher", low=-1.0, high=1.0, reference=f"{_GEARS}, Pearson of Δ")
+@metric(better="higher", low=-1.0, high=1.0, paper=f"{_GEARS}, Pearson of Δ")
 def delta_pearson(delta_true: Genes, delta_predicted: Genes) -> float:
     """Pearson correlation of the true and the predicted Δ; blind to the response's size and to its mean.
 
@@ -203,7 +203,7 @@ def delta_pearson(delta_true: Genes, delta_predicted: Genes) -> float:
     return 0.0 if _one_is_no_change(delta_true, delta_predicted) else pearson(delta_true, delta_predicted)
 
 
-@metric(better="higher", low=0.0, high=1.0, reference=f"{_GEARS}, share of opposite directions")
+@metric(better="higher", low=0.0, high=1.0, paper=f"{_GEARS}, share of opposite directions")
 def deg_sign_accuracy(delta_true: Genes, delta_predicted: Genes, degs: GeneMask) -> float:
     """Share of the DEGs predicted to change in the right direction.
 
@@ -228,7 +228,7 @@ def deg_sign_accuracy(delta_true: Genes, delta_predicted: Genes, degs: GeneMask)
     return float(np.mean(np.sign(delta_predicted[counted]) == np.sign(delta_true[counted])))
 
 
-@metric(better="higher", low=0.0, high=1.0, reference="Average precision; task unseen-cell-type")
+@metric(better="higher", low=0.0, high=1.0, paper="Average precision; task unseen-cell-type")
 def deg_auprc(delta_predicted: Genes, degs: GeneMask) -> float:
     """Average precision with which the size of the predicted Δ finds the DEGs.
 
@@ -250,7 +250,7 @@ def deg_auprc(delta_predicted: Genes, degs: GeneMask) -> float:
     return average_precision(degs, np.abs(delta_predicted))
 
 
-@metric(better="lower", low=0.0, high=np.inf, reference="task unseen-cell-type")
+@metric(better="lower", low=0.0, high=np.inf, paper="task unseen-cell-type")
 def log_variance_error(x_true: TrueCells, x_predicted: PredictedCells) -> float:
     """How far the predicted cells' variance of a gene is from the truth's, as a log ratio.
 
@@ -276,7 +276,7 @@ def log_variance_error(x_true: TrueCells, x_predicted: PredictedCells) -> float:
     return float(np.mean(np.abs(ratio[varies])))
 
 
-@metric(better="lower", low=0.0, high=2.0, reference="task unseen-cell-type")
+@metric(better="lower", low=0.0, high=2.0, paper="task unseen-cell-type")
 def correlation_error(
     x_true: Annotated[Floats, "n_true>=2 n_genes>=2"], x_predicted: Annotated[Floats, "n_predicted>=2 n_genes>=2"]
 ) -> float:
@@ -306,7 +306,7 @@ def correlation_error(
     better="lower",
     low=-np.inf,
     high=np.inf,
-    reference="Székely & Rizzo (2013), J. Stat. Plan. Inference 143:1249; U-statistic, Euclidean distance",
+    paper="Székely & Rizzo (2013), J. Stat. Plan. Inference 143:1249; U-statistic, Euclidean distance",
 )
 def energy_distance(cells_true: TrueCells, cells_predicted: PredictedCells) -> float:
     """Unbiased energy distance of two samples of cells.
@@ -337,7 +337,7 @@ def energy_distance(cells_true: TrueCells, cells_predicted: PredictedCells) -> f
     better="lower",
     low=-2.0,
     high=2.0,
-    reference="Gretton et al. (2012), JMLR 13:723, unbiased MMD² (eq. 3) with the median heuristic",
+    paper="Gretton et al. (2012), JMLR 13:723, unbiased MMD² (eq. 3) with the median heuristic",
 )
 def mmd(cells_true: TrueCells, cells_predicted: PredictedCells) -> float:
     """Unbiased squared maximum mean discrepancy of two samples of cells, RBF kernel.
@@ -376,7 +376,7 @@ def mmd(cells_true: TrueCells, cells_predicted: PredictedCells) -> float:
     better="higher",
     low=-np.inf,
     high=1.0,
-    reference="Coefficient of determination; task unseen-cell-type",
+    paper="Coefficient of determination; task unseen-cell-type",
 )
 def mean_r2(mean_true: Genes, mean_predicted: Genes) -> float:
     """R² of the predicted gene means, which unlike ``legacy_r2`` asks for the values themselves.
@@ -432,7 +432,7 @@ def legacy(mean_true: Genes, mean_predicted: Genes, mean_control: Genes, top: To
     }
 
 
-@metric(better="higher", low=-np.inf, high=1.0, reference="task few-shot-perturbation")
+@metric(better="higher", low=-np.inf, high=1.0, paper="task few-shot-perturbation")
 def skill_half(mean_true: Genes, mean_after_half: Genes, mean_half: Genes) -> float:
     """Skill over the mean of one half of a perturbation's cells, scored on the other half.
 
@@ -452,7 +452,7 @@ def skill_half(mean_true: Genes, mean_after_half: Genes, mean_half: Genes) -> fl
     return skill(mean_true, mean_after_half, mean_half, np.ones(np.shape(mean_true)))
 
 
-@metric(better="higher", low=-np.inf, high=np.inf, reference=_SPARSE_SHIFT)
+@metric(better="higher", low=-np.inf, high=np.inf, paper=_SPARSE_SHIFT)
 def likelihood_gain(
     adapted: Annotated[Floats, "n_cells"], unadapted: Annotated[Floats, "n_cells"], n_genes: int
 ) -> float:
@@ -479,7 +479,7 @@ def likelihood_gain(
     return float(np.mean(adapted - unadapted) / n_genes)
 
 
-@metric(better="higher", low=-1.0, high=1.0, reference="GEARS: Roohani et al. (2024), Nat. Biotechnol. 42:927, top 20")
+@metric(better="higher", low=-1.0, high=1.0, paper="GEARS: Roohani et al. (2024), Nat. Biotechnol. 42:927, top 20")
 def delta_pearson_top_degs(delta_true: Genes, delta_predicted: Genes, top: TopGenes) -> float:
     """``delta_pearson`` over the top DEGs alone.
 
@@ -498,7 +498,7 @@ def delta_pearson_top_degs(delta_true: Genes, delta_predicted: Genes, top: TopGe
     return delta_pearson(*_of_top(top, delta_true, delta_predicted))
 
 
-@metric(better="higher", low=-1.0, high=1.0, reference=f"{_SYSTEMA}, Pearson of Δ against the perturbed centroid")
+@metric(better="higher", low=-1.0, high=1.0, paper=f"{_SYSTEMA}, Pearson of Δ against the perturbed centroid")
 def delta_pearson_perturbed(mean_true: Genes, mean_predicted: Genes, mean_perturbed: Genes) -> float:
     """``delta_pearson`` with Δ measured from the mean of the perturbed training cells in place of the control.
 

@@ -20,6 +20,7 @@ TASKS = Registry(
         "factors": "tasks.factors:Factors",
         "unseen-perturbation": "tasks.unseen_perturbation:UnseenPerturbation",
         "few-shot-perturbation": "tasks.unseen_perturbation:FewShotPerturbation",
+        "unseen-mixture": "tasks.unseen_mixture:UnseenMixture",
         "fate": "tasks.fate:Fate",
     },
 )

@@ -22,8 +22,8 @@ from tasks.preprocessing import chosen_genes
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Fits a method to the cells that it is handed and returns the fitted method. The runner supplies it. Where it has an
-#: attribute ``again``, that one fits with another seed.
+#: Fits a method to the cells that it is handed and returns the fitted method. The runner supplies it. Its attribute
+#: ``again``, where it has one, does the same with another seed.
 Fit = Callable[["AnnData"], Any]
 
 PRESETS = ("smoke", "default", "paper")
@@ -68,8 +68,7 @@ def scored(metrics: Iterable[str], **arrays: Any) -> dict[str, float]:
     scores: dict[str, float] = {}
     computed: dict[Callable[..., Any], dict[str, float]] = {}
     for name in metrics:
-        function = getattr(METRICS[name], "family", METRICS[name])
-        parameters = inspect.signature(function).parameters
+        function, parameters = _function(name)
         if any(p.default is p.empty and p.name not in arrays for p in parameters.values()):
             continue
         if function not in computed:
@@ -78,6 +77,12 @@ def scored(metrics: Iterable[str], **arrays: Any) -> dict[str, float]:
         if name in computed[function]:
             scores[name] = computed[function][name]
     return scores
+
+
+def _function(name: str) -> tuple[Callable[..., Any], Mapping[str, inspect.Parameter]]:
+    """Return the function that computes a metric, perhaps with others, and its parameters."""
+    function = getattr(METRICS[name], "family", METRICS[name])
+    return function, inspect.signature(function).parameters
 
 
 class Task(ABC):
@@ -96,23 +101,27 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    #: Raised whenever a score changes its meaning; scores of two versions are never compared.
+    #: This number grows whenever a score changes its meaning; scores of two versions are never compared.
     version: ClassVar[int]
     tags: ClassVar[frozenset[str]]
-    reference: ClassVar[str]
+    paper: ClassVar[str]
     #: Names of the data sets that it runs on.
     datasets: ClassVar[tuple[str, ...]]
     #: Data sets that are run only when named, or by the tag ``stress``.
     stress: ClassVar[tuple[str, ...]] = ()
     #: What a method must be able to do.
     requires: ClassVar[tuple[str, ...]]
+    #: Whether it asks for combinations "A+B" of trained environments.
+    combines: ClassVar[bool] = False
     #: The metrics that make the score; all of them are needed.
     primary: ClassVar[tuple[str, ...]]
+    #: The primary metrics on a data set that lacks what the others need, by its name; see :meth:`primary_of`.
+    primary_on: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     #: Whether a poor method can score well in each of them alone, so that a score needs all of them.
     two_sided: ClassVar[bool] = False
     #: Whether all units of a draw and seed are scored from one and the same fit.
     one_fit: ClassVar[bool] = False
-    #: The metrics shown beside it.
+    #: The metrics that are shown beside the primary ones.
     secondary: ClassVar[tuple[str, ...]]
     #: References on all data sets; :attr:`references_here` has those of one.
     references: ClassVar[tuple[Reference, ...]]
@@ -126,6 +135,8 @@ class Task(ABC):
     needs_control: ClassVar[bool] = False
     #: Configuration that the task fixes for every method that has the key, such as the size of the code.
     settings: ClassVar[Mapping[str, Any]] = {}
+    #: The same on one data set, by its name; see :meth:`settings_of`.
+    settings_on: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: Settings that make a further row of a method, by its name.
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: Seeds a preset runs.
@@ -142,6 +153,16 @@ class Task(ABC):
         self.primary_only = primary_only
         self.draw = draw
 
+    @classmethod
+    def primary_of(cls, dataset: str) -> tuple[str, ...]:
+        """Return the primary metrics on a data set, by its name."""
+        return cls.primary_on.get(dataset, cls.primary)
+
+    @classmethod
+    def settings_of(cls, dataset: str) -> Mapping[str, Any]:
+        """Return the configuration that the task fixes on a data set, by its name."""
+        return cls.settings_on.get(dataset, cls.settings)
+
     @property
     def n_draws(self) -> int:
         """How many draws the preset runs; 1 for real data."""
@@ -152,18 +173,18 @@ class Task(ABC):
     def references_here(self) -> tuple[Reference, ...]:
         """The references that exist on the data set: of those of one name, the first that does."""
         here = {"", self.dataset.name, "simulated" if self.dataset.simulated else "real"}
-        found: dict[str, Reference] = {}
+        by_name: dict[str, Reference] = {}
         for reference in self.references:
             if reference.on in here:
-                found.setdefault(reference.name, reference)
-        return tuple(found.values())
+                by_name.setdefault(reference.name, reference)
+        return tuple(by_name.values())
 
     @cached_property
     def data(self) -> AnnData:
         """The data set, read once and checked.
 
         Its expression is that of the data set, not copied. Where names of cells repeat, as they may in a file, they
-        are replaced by positions: whoever looks for the cells that were handed over finds these and no others.
+        are replaced by positions, so that a name stands for one cell.
         """
         from anndata import AnnData
 
@@ -182,7 +203,7 @@ class Task(ABC):
         copies = copies_of(self.data)
         n_copies = int((copies != np.arange(len(copies))).sum())
         copied = (
-            f"{n_copies} of {len(copies)} cells are exact copies of another one; copies of a cell are never on both "
+            f"{n_copies} of {len(copies)} cells are exact copies of another cell; copies of a cell are never on both "
             "sides of a split"
         )
         return [*([copied] if n_copies else []), *notes_of_labels(self.data, self.fields)]
@@ -192,27 +213,27 @@ class Task(ABC):
         """Which columns of the data mean what."""
         return Fields.of(self.data)
 
-    @property
+    @cached_property
     def environments(self) -> np.ndarray:
         """Each cell's environment, (n_cells,)."""
         return labels(self.data, "environment")
 
-    @property
+    @cached_property
     def contents(self) -> np.ndarray:
         """Each cell's content, (n_cells,)."""
         return labels(self.data, "content")
 
     def check(self, data: AnnData) -> None:
         """Raise DataError, naming data set and column, when the task cannot be run on ``data``."""
-        from tasks.datasets.checks import check_expression, check_fields
+        from tasks.datasets.checks import check_expression, check_fields, listed
 
         check_expression(data, self.dataset.name)
         fields = Fields.of(data)
         check_fields(data, fields, self.dataset.name)
         if self.needs_control and not fields.control:
             raise DataError(
-                f"{self.dataset.name}: the control is not named; give its value in obs[{fields.environment!r}], with "
-                "control=… in --columns for a file of yours"
+                f"{self.dataset.name}: the control is not named; with --data, add control=… to --columns: one of "
+                f"{listed(sorted(set(data.obs[fields.environment].astype(str))))}"
             )
 
     @abstractmethod
@@ -230,8 +251,22 @@ class Task(ABC):
         """Return all that a method may see when ``unit`` is held out."""
 
     def scores(self, **arrays: Any) -> dict[str, float]:
-        """Return the value of each of the task's metrics whose arguments are all there; see :func:`scored`."""
-        return scored(self.primary if self.primary_only else (*self.primary, *self.secondary), **arrays)
+        """Return the value of each of the task's metrics whose arguments are all there; see :func:`scored`.
+
+        Raises
+        ------
+        TypeError
+            No metric of the task has a parameter of the name of an array, so that the name is misspelt.
+        """
+        primary = self.primary_of(self.dataset.name)
+        everything = (*primary, *self.secondary)
+        known = {parameter for metric in everything for parameter in _function(metric)[1]}
+        if unknown := sorted(set(arrays) - known):
+            raise TypeError(
+                f"{self.name}: no metric of the task takes {', '.join(unknown)}; their parameters are "
+                f"{', '.join(sorted(known))}"
+            )
+        return scored(primary if self.primary_only else everything, **arrays)
 
     @abstractmethod
     def evaluate(self, fit: Fit, unit: str, seed: int) -> dict[str, float]:
@@ -247,7 +282,7 @@ class Task(ABC):
         Where the data set has ``n_genes``, this task is on all genes, perhaps sparse, and good for units, splits and
         training cells alone. Genes are chosen on ``training_data(unit, seed)`` and nothing else, also where a fit is
         handed more (``reembedding`` makes one with the unit); every method, reference, metric and inner unit of the
-        split lives in that gene space.
+        split uses these genes.
         """
         if not self.dataset.n_genes:
             return self
@@ -267,11 +302,16 @@ class Task(ABC):
 
 
 class Drawn(Task):
-    """A task whose unit is a whole draw of a simulator."""
+    """A task whose unit is a whole draw of a simulator, or a random split of real cells."""
+
+    #: How many splits of real cells a preset runs.
+    splits: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 5, "paper": 10}
 
     def units(self) -> list[str]:
-        """Return the draw, by its number."""
-        return [f"draw{self.draw}"]
+        """Return the draw, or the splits of a real data set, by their numbers."""
+        if self.dataset.simulated:
+            return [f"draw{self.draw}"]
+        return [f"split{i}" for i in range(self.splits[self.preset])]
 
 
 class Known:

@@ -19,19 +19,17 @@ from tasks.unseen_cell_type import UnseenCellType, contents_of_shift
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Most training cells that are probed; of more, a random sample.
+#: At most this many training cells are probed: a random sample.
 MAX_PROBED = 800
-#: Most real cells that the classifier of transferred cells learns from; of more, a random sample.
-MAX_REAL = 4000
 N_COMPONENTS = 10
 
 
 class ClassContent(UnseenCellType):
     """Separate the class (environment: a known condition or style) from the content (all else), LORD's setting.
 
-    Units, held-out cells and training data are those of the task unseen-cell-type: contents are never seen in any
-    class but the control. So the same fit answers both tasks. The content code is ``embed_blocks()["shared"]`` where
-    the method has it, else ``embed``.
+    Units, held-out cells and training data are those of the task unseen-cell-type: a held-out content is never seen in
+    any class but the control. So the same fit answers both tasks. The content code is ``embed_blocks()["shared"]``
+    where the method has it, else ``embed``.
 
     Primary, both needed:
 
@@ -62,17 +60,16 @@ class ClassContent(UnseenCellType):
     On digits: floor .99, −3.6 and 1 (relative 1.16 and 5.3); PCA .99, .26, .83 (1.16, .88); baseline .85, .17, .79;
     structure .04, .93, .09 (.03, .05); ceiling 0, .97, .02 (.01, .03).
 
-    Secondary, besides: ``transfer_error``, the share of swapped cells that a classifier of real cells does not take for
-    the content in its new class. And of training cells, hence for the first unit of a fit alone:
-    ``conditional_leakage``, each content by itself; ``block_diagonality`` of content and class by shared and private
-    block (leakage both ways; one code for both scores 0); ``cluster_ari`` of the contents; and the integration metrics
-    of the content codes, with classes as batches and contents as labels.
+    Secondary are ``transfer_error``, as in unseen-cell-type, and some metrics of training cells, which the first unit
+    of a fit alone has: ``conditional_leakage``, each content by itself; ``block_diagonality`` of content and class by
+    shared and private block (leakage both ways; one code for both scores 0); ``cluster_ari`` of the contents; and the
+    integration metrics of the content codes, with classes as batches and contents as labels.
     """
 
     name = "class-content"
     version = 3
     tags = frozenset({"disentanglement"})
-    reference = "Gabbay & Hoshen 2020, ICLR: Demystifying Inter-Class Disentanglement (LORD)"
+    paper = "Gabbay & Hoshen 2020, ICLR: Demystifying Inter-Class Disentanglement (LORD)"
     datasets = UnseenCellType.datasets
     # mypy takes the parent's tuples, by their lengths, for the type
     requires = ("embed", "predict")  # type: ignore[assignment]
@@ -114,7 +111,6 @@ class ClassContent(UnseenCellType):
         scores |= scored(metrics, codes=codes, attribute=classes)
         if self.primary_only:
             return scores
-        scores |= self._transfer(fitted, unit, seed)
         if unit != self.held_out(unit)[0]:  # what follows is of training cells, the same for all units of a fit
             return scores
         copies = copies_of(self.data)[self.data.obs_names.get_indexer(training.obs_names)]
@@ -146,21 +142,6 @@ class ClassContent(UnseenCellType):
             latents = self.data.obsm.get("factors")
             return lambda data: _Thickened(swap(data), data) if latents is None else _Latents(swap(data), self.data)
         return lambda data: _Linear(data, shifted=reference == "baseline")
-
-    def _transfer(self, fitted: Any, unit: str, seed: int) -> dict[str, float]:
-        """Return the error of a classifier of real cells on control cells that are moved to the other classes."""
-        real = np.random.default_rng([seed, 93]).permutation(self.data.n_obs)[:MAX_REAL]
-        label = np.char.add(np.char.add(self.environments, "\x1f"), self.contents)
-        moved = [
-            fitted.predict(handed(self.data, self.cells(unit, seed, target).source), target) for target in self._targets
-        ]
-        return scored(
-            ("transfer_error",),
-            x_real=np.asarray(self.data.X)[real],
-            labels_real=label[real],
-            x_transferred=np.vstack(moved),
-            labels_transferred=np.repeat([f"{t}\x1f{unit}" for t in self._targets], [len(x) for x in moved]),
-        )
 
     def _probed(self, unit: str, seed: int) -> np.ndarray:
         """Return the cells (indices) of one content, of all classes, that no method trained on."""

@@ -23,8 +23,8 @@ def _program() -> list[str]:
     """Return how this program was started; where it was not from a shell, as in a notebook, how it can be."""
     script = sys.argv[0]
     if os.path.basename(script) == "bench" and os.path.isfile(script):
-        found = shutil.which("bench")
-        return ["bench"] if found and os.path.samefile(found, script) else [script]
+        installed = shutil.which("bench")
+        return ["bench"] if installed and os.path.samefile(installed, script) else [script]
     if sys.orig_argv[1:3] == ["-m", "bench"]:
         return sys.orig_argv[:3]
     return [sys.executable, "-m", "bench"]

@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 N_FOLDS = 5
-#: Clones that a fate must have; two folds of five may then lack it, no training set will.
+#: A fate counts if at least this many clones have it: then every training set has it, though single folds may not.
 MIN_CLONES = 10
 N_COMPONENTS = 10
 
 
 class Fate(Task):
-    """Predict the fate of clones from the codes of their early cells, by probes on a method that was told no fates.
+    """Predict the fate of clones from the codes of their early cells; the method was not told the fates.
 
     The progenitor type is the most frequent cell type of the first day. Early cells are the progenitors of any day
     but the last; the fate of a clone is the most frequent other cell type among its cells of the last day.
     Clones with a tie, without early cells or with a fate of under 10 such clones have no fate; they stay
     in training.
 
-    Units are fifths of the clones, dealt anew for each seed; one of them in each draw of the simulator. All cells of a
+    Units are fifths of the clones, dealt anew for each seed; a draw of the simulator has one unit. All cells of a
     held-out clone are out of training, its late ones too: the question is what a new progenitor becomes, and a method
     that saw its late sisters could place it by them. Probes are fitted on the early cells of training clones, whose
     fates follow from late training cells.
@@ -61,7 +61,7 @@ class Fate(Task):
     name = "fate"
     version = 2
     tags = frozenset({"disentanglement"})
-    reference = "Weinreb et al. 2020, Science 367:eaaw3381; Kim et al. 2024, arXiv 2403.01078: fate in latent space"
+    paper = "Weinreb et al. 2020, Science 367:eaaw3381; Kim et al. 2024, arXiv 2403.01078: fate in latent space"
     datasets = ("fate-sim", "larry-mini", "larry")
     requires = ("embed",)
     primary = ("fate_skill", "fate_auroc")
@@ -78,7 +78,7 @@ class Fate(Task):
     draws: ClassVar[Mapping[str, int]] = {"smoke": 2, "default": 8, "paper": 8}
 
     def check(self, data: AnnData) -> None:
-        """Ask also for clones and for days that are numbers."""
+        """Require also clones, and days that are numbers."""
         super().check(data)
         fields = self.dataset.fields
         if not (fields.replicate and fields.content):
@@ -91,7 +91,7 @@ class Fate(Task):
             )
 
     def units(self) -> list[str]:
-        """Return the numbered folds: of real data two or all of them, of a simulated draw one or, ``paper``, all."""
+        """Return the folds: one of a simulated draw, two (``smoke``) or all of real data; ``paper`` has all of both."""
         fates = np.setdiff1d(self._fates, "")
         if len(fates) < 2:
             raise DataError(
@@ -127,7 +127,7 @@ class Fate(Task):
         return scores | scored(self.secondary, **cells) | curvature_scores(fitted, training)
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
-        """Return permuted codes (floor), the genes (baseline), or a cell's true early state or sisters (ceiling)."""
+        """Return permuted codes (floor), genes (baseline), or the true early state or the late sisters (ceiling)."""
         rng = np.random.default_rng([seed, 82])
 
         def fit(data: AnnData) -> Any:
@@ -179,11 +179,11 @@ class Fate(Task):
         return np.where(early, fate[clone], "")
 
     def _seen(self, unit: str, seed: int) -> np.ndarray:
-        """Return the cells that are trained on: the other clones', of which none is a copy of a held-out one."""
+        """Return a mask of the training cells: those of the other clones that are no copy of a held-out cell."""
         return without_copies(self.data, ~self._held_out(unit, seed))
 
     def _held_out(self, unit: str, seed: int) -> np.ndarray:
-        """Return the cells of the fold's clones: a fifth of all, whatever their fates."""
+        """Return a mask of the cells of the fold's clones: a fifth of all clones, whatever their fates."""
         clones, clone = np.unique(self._clones, return_inverse=True)
         fold = np.random.default_rng([seed, 81]).permutation(len(clones)) % N_FOLDS
         return fold[clone] == int(unit.removeprefix("fold"))
@@ -198,7 +198,7 @@ class _Genes:
 
 
 class _Structure:
-    """The simulator, which says what early state a cell comes from."""
+    """The simulator's true structure, which tells the early state of a cell."""
 
     def __init__(self, structure: Mapping[str, Any]):
         self.structure = structure

@@ -13,7 +13,7 @@ from tasks.splits import handed
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Quick metrics that need no classifier, of the codes of training cells.
+#: Quick metrics of the codes of training cells, without a classifier.
 DISENTANGLEMENT = ("mcc", "latent_r2", "mig", "sap")
 #: Metrics of the decoder at these codes.
 CURVATURES = ("extrinsic_curvature", "parameter_effects_curvature")
@@ -33,14 +33,15 @@ INTEGRATION = (
     "silhouette_label",
     "isolated_labels",
 )
-#: Principal components of the expression that integration starts from.
+#: Integration is compared with this many principal components of the expression.
 N_COMPONENTS = 50
-#: Most training cells that are reconstructed.
+#: At most this many training cells are reconstructed.
 MAX_CELLS = 500
 
-#: Most held-out and most training cells whose distances are taken.
+#: Distances are taken of at most this many held-out and this many training cells.
 MAX_COMPARED = 1000
-#: Most points at which a decoder's curvature is taken, and most numbers in their Gram matrices (d = 20: 94 points).
+#: A decoder's curvature is taken at so many points at most, with so many numbers in all Gram matrices (94 points at
+#: d = 20).
 MAX_POINTS, MAX_NUMBERS = 200, 5_000_000
 
 
@@ -115,7 +116,7 @@ def components(x: np.ndarray) -> np.ndarray:
 def distance_score(held_out: np.ndarray, training: np.ndarray) -> dict[str, float]:
     """Return :func:`metrics.embedding.ood_distance` of expression, (n_cells, n_genes) each, of a sample of the cells.
 
-    It is the same for all methods of a unit: with the others' rows it tells whether a method fails where it is far.
+    It is the same for all methods of a unit. Over units it tells whether a method fails where the distance is large.
     """
     rng = np.random.default_rng(88)
     few, many = (x[np.sort(rng.permutation(len(x))[:MAX_COMPARED])] for x in (held_out, training))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Shares of the genes in the local regression of variance on mean: Seurat's, and all of them.
 SPANS = (0.3, 1.0)
-#: Fewest varying genes for a trend; with three, scikit-misc 0.5.3 crashes the process.
+#: The trend needs at least this many varying genes; with three, scikit-misc 0.5.3 crashes the process.
 MIN_TREND = 20
 _BLOCK = 1024  # cells taken into double precision at once
 
@@ -42,12 +42,12 @@ def select_genes(training: AnnData, n_genes: int) -> np.ndarray:
     training
         Training cells; ``X`` and counts are dense or CSR.
     n_genes
-        How many are wanted.
+        How many genes to choose.
 
     Returns
     -------
     np.ndarray
-        All genes if there are no more than wanted. Else at most ``n_genes`` of them: one that does not vary in
+        All genes if there are at most ``n_genes``. Else at most ``n_genes`` of them: a gene that does not vary in
         training is never chosen.
     """
     if training.n_vars <= n_genes:

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 #: Cancers of one organ or lineage, held out together where at least two of them are present.
 FAMILIES = (("COAD", "READ"), ("KICH", "KIRC", "KIRP"), ("LUAD", "LUSC"))
-#: Prefixes of the units that the preset ``paper`` adds. No label may have them: a unit is named by its label.
+#: Prefixes of the units that the preset ``paper`` adds. No label may start with them: a unit is named by its label.
 FAMILY, STRICT = "family:", "strict:"
 MIN_TUMOURS = 20
-#: Cancers of a simulated draw that are held out, one at a time.
+#: How many cancers of a simulated draw are held out, one at a time.
 UNITS = {"smoke": 1, "default": 2, "paper": 4}
 #: Size of every method's code: the true factors need 11, PCA more.
 N_LATENT = 16
-#: Most samples of which integration is asked.
+#: Integration is measured on at most this many samples.
 MAX_INTEGRATED = 2000
 
 
@@ -79,17 +79,17 @@ class Reembedding(Task):
     them (at most .003), so that more units a draw are as good as more draws and cheaper: a draw takes two fits of all
     samples whatever its number of units. Fewer than eight draws leave a sign-flip test without small p-values.
 
-    Of the secondary metrics ``label_transfer`` is to be read with care: all that is held out are tumours, so codes that
-    carry nothing name them rightly by the majority of the training samples.
+    Read ``label_transfer`` with care: all held-out samples are tumours, so codes without information still name them
+    rightly, by the majority of the training samples.
 
-    Where real samples are of several studies (a column ``study``; an environment that has no control), the integration
-    metrics ask of a random sample of them whether the studies mix and the cancers stay apart.
+    Where real samples come from several studies (a column ``study``, or an environment without a control), the
+    integration metrics say whether the studies mix and the cancers stay apart, on a random sample.
     """
 
     name = "reembedding"
     version = 2
     tags = frozenset({"ood", "embedding"})
-    reference = "Kim et al. 2024, arXiv 2403.01078: held-out cancers re-embed as if they were trained on"
+    paper = "Kim et al. 2024, arXiv 2403.01078: held-out cancers re-embed as if they were trained on"
     datasets = ("pancancer-sim", "tcga-paired", "tcga-mirna", "tcga-gtex")
     requires = ("embed",)
     primary = ("knn_recall", "neighbour_agreement")
@@ -129,7 +129,7 @@ class Reembedding(Task):
     draws: ClassVar[Mapping[str, int]] = {"smoke": 2, "default": 8, "paper": 8}
 
     def units(self) -> list[str]:
-        """Return the cancers with enough tumours: of a draw some, far apart in the tree; of real data all, or two."""
+        """Return cancers with enough tumours: some, far apart in the tree, of a draw; all (or two) of real data."""
         named = self._large
         if len(named) < 2:
             raise DataError(
@@ -145,7 +145,7 @@ class Reembedding(Task):
         return named
 
     def check(self, data: AnnData) -> None:
-        """Refuse also labels that start like the names of the units that ``paper`` adds."""
+        """Refuse also labels that start as the names of the further units of ``paper`` do."""
         super().check(data)
         content = self.dataset.fields.content
         taken = sorted({label for label in data.obs[content].astype(str) if label.startswith((FAMILY, STRICT))})
@@ -156,7 +156,7 @@ class Reembedding(Task):
             )
 
     def training_data(self, unit: str, seed: int) -> AnnData:
-        """Return every sample but the held-out tumours (and, strict, the cancer's normal tissue)."""
+        """Return every sample but the held-out tumours (a strict unit holds out the cancer's normal tissue, too)."""
         strict = self.preset == "paper" and unit.startswith(STRICT)
         hidden = self._of_unit(unit) if strict else self._held_out(unit)
         return self.handed(without_copies(self.data, ~hidden))
@@ -165,11 +165,11 @@ class Reembedding(Task):
         """Fit with and without the unit, and with it once more, and compare where its tumours land."""
         held_out = self._held_out(unit)
         training = self.training_data(unit, seed)
-        queries, everything = self.handed(held_out), self.handed(np.ones(self.data.n_obs, dtype=bool))
-        inside = getattr(fit, "again", fit)(everything)
+        queries, all_samples = self.handed(held_out), self.handed(np.ones(self.data.n_obs, dtype=bool))
+        inside = getattr(fit, "again", fit)(all_samples)
         spaces = {"z_in": inside.embed(queries), "train_in": inside.embed(training)}
         if not self.primary_only:
-            again = fit(everything)
+            again = fit(all_samples)
             spaces |= {"z_again": again.embed(queries), "train_again": again.embed(training)}
         outside = fit(training)
         z, z_train = outside.embed(queries), outside.embed(training)
@@ -205,7 +205,7 @@ class Reembedding(Task):
         }
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
-        """Return the floor, which permutes the held-out samples, or a reference that no fit moves."""
+        """Return the floor, which permutes the held-out samples, or a reference whose codes no fit changes."""
         from sklearn.decomposition import PCA
 
         if reference == "ceiling":
@@ -219,8 +219,8 @@ class Reembedding(Task):
 
     def inner(self, unit: str) -> Task:
         """Return the task on the other cancers."""
-        left = Memory(handed(self.data, ~self._of_unit(unit)), f"{self.dataset.name} without {unit}")
-        return Reembedding(left, "default", primary_only=True)
+        others = Memory(handed(self.data, ~self._of_unit(unit)), f"{self.dataset.name} without {unit}")
+        return Reembedding(others, "default", primary_only=True)
 
     def handed(self, cells: np.ndarray) -> AnnData:
         """Return what a method may see of samples: of real data, half of the genes, once these are chosen."""
@@ -237,12 +237,12 @@ class Reembedding(Task):
 
     @property
     def _truth(self) -> np.ndarray:
-        """The space without the noise that methods see in which neighbours are true, (n_samples, n_features)."""
+        """The space that defines true neighbours, (n_samples, n_features); it shares no noise with what methods see."""
         return self.data.obsm["state"] if self._hidden is None else np.asarray(self.data.X)[:, self._hidden]
 
     @property
     def _studies(self) -> np.ndarray | None:
-        """The study of each sample of real data; an environment with a control is a condition and no study."""
+        """The study of each sample of real data, (n_samples,); an environment with a control is no study."""
         if self.dataset.simulated:
             return None
         name = "study" if "study" in self.data.obs else "" if self.fields.control else self.fields.environment
@@ -294,7 +294,7 @@ class _Permuted:
 
 
 class _Structure:
-    """The factors of a sample, fitted to it by what is true of the simulator."""
+    """The factors of a sample, fitted to it with the simulator's true structure."""
 
     def __init__(self, structure: dict[str, np.ndarray]):
         self.structure = structure

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from metrics.blocks import MIN_PER_GROUP, Probe, probe_accuracy
+from metrics.latents import processes_of
 from tasks.base import Drawn, Fit, Reference, scored
 from tasks.datasets.base import DataError, labels
 from tasks.datasets.reading import copies_of
@@ -20,12 +21,10 @@ if TYPE_CHECKING:
 
 #: Share of the cells of each group and cell type that methods are trained on.
 TRAINING = 0.5
-#: Cells of a cell type in a group without which it cannot be probed there: half of them score.
+#: A cell type is probed in a group where it has at least this many cells; half of them are scored.
 MIN_CELLS = 2 * MIN_PER_GROUP
-#: Most held-out cells that are scored; of more, a random sample.
+#: At most this many held-out cells are scored: a random sample.
 MAX_SCORED = 1000
-#: Random splits of a real data set.
-SPLITS = {"smoke": 1, "default": 3, "paper": 10}
 #: Components that the linear baseline works in, and the widths of its blocks.
 N_COMPONENTS, N_SHARED, N_PRIVATE = 50, 10, 2
 
@@ -35,14 +34,14 @@ class SharedPrivate(Drawn):
 
     Units are draws of the simulator; of a real data set, random splits of its cells. Methods train on half of the
     cells of every group (environment) and cell type and embed the others, which score. Blocks are the method's
-    ``embed_blocks``, whose private block holds the codes of all groups side by side, zero for cells of others. A
-    method without it has one code, which stands for both blocks: what the one knows the other knows, too, so it
-    cannot separate, whatever it has learned, and scores 0 in ``block_diagonality``.
+    ``embed_blocks``, whose private block holds the codes of all groups side by side, zero for cells of other groups. A
+    method without it has one code, which stands for both blocks. Both blocks then know the same, so that it scores 0 in
+    ``block_diagonality``, whatever it has learned.
 
     The cell type belongs to the shared block; the group, and the programs where the data have them
     (``obs["program"]``, the truth, which no method sees; each occurs in one group alone), to the private one. Private
-    latents have a meaning on the cells of their group only. So cell type and program are asked for within each
-    group, in both blocks, and the mean over groups is taken; the group is asked for over all cells.
+    latents have a meaning on the cells of their group only. So the probes ask for cell type and program within each
+    group, in both blocks, and the mean over groups is taken; they ask for the group over all cells.
 
     Primary: ``block_diagonality`` of the matrix (:func:`block_matrix`) of shared and private factors by shared and
     private block. Its two rows weigh the same, so that any single code scores 0: everything in one block, everything in
@@ -72,7 +71,7 @@ class SharedPrivate(Drawn):
     name = "shared-private"
     version = 2
     tags = frozenset({"disentanglement"})
-    reference = "Weinberger et al. 2022, multiGroupVI, github.com/Genentech/multiGroupVI"
+    paper = "Weinberger et al. 2022, multiGroupVI, github.com/Genentech/multiGroupVI"
     datasets = ("splatter-groups", "marques", "pbmc-3tech", "haber-regions")
     requires = ("embed",)
     primary = ("block_diagonality",)
@@ -84,6 +83,9 @@ class SharedPrivate(Drawn):
         "cluster_nmi",
         "findability",
         "bayes_accuracy",
+        "lms_smi",
+        "msas_smi",
+        "msgs_smi",
         *INTEGRATION,
     )
     references = (
@@ -96,9 +98,10 @@ class SharedPrivate(Drawn):
     unit = "simulation draw or split of the cells"
     columns: ClassVar[Mapping[str, str]] = {"group": "environment", "cell_type": "content", "replicate": "replicate"}
     draws: ClassVar[Mapping[str, int]] = {"smoke": 2, "default": 10, "paper": 10}
+    splits: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 3, "paper": 10}
 
     def check(self, data: AnnData) -> None:
-        """Ask also for a cell type in two groups, and for a group of two cell types, with enough cells to probe."""
+        """Require also a cell type in two groups, and a group with two cell types, with enough cells to probe."""
         super().check(data)
         fields = self.dataset.fields
         if not fields.content:
@@ -115,12 +118,6 @@ class SharedPrivate(Drawn):
                 f"are {len(enough)} pairs of group and label with as many cells"
             )
 
-    def units(self) -> list[str]:
-        """Return the draw, or the splits of a real data set."""
-        if self.dataset.simulated:
-            return super().units()
-        return [f"split{i}" for i in range(SPLITS[self.preset])]
-
     def training_data(self, unit: str, seed: int) -> AnnData:
         """Return half of the cells of every group and cell type."""
         return handed(self.data, self._split(unit, seed)[0])
@@ -135,6 +132,7 @@ class SharedPrivate(Drawn):
         programs = data.obs["program"].to_numpy(str)[test] if "program" in data.obs else None
         shared, private = blocks(fitted, held_out)
         shared_code = {"codes": shared, "attribute": groups, "given": types, "labels": types, "batches": groups}
+        shared_code["processes"] = processes_of(types)
         leakage = scored(("leakage_boosted",), **shared_code)
         matrix = block_matrix(shared, private, types, groups, programs, leakage["leakage_boosted"])
         scores = scored(self.primary, matrix=matrix, **shared_code)
@@ -151,7 +149,7 @@ class SharedPrivate(Drawn):
         return scores | leakage | scored(others, before=before, kbet=kbet, **shared_code)
 
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
-        """Return the baseline, linear blocks, or blocks that are the posterior of the true factors, or these."""
+        """Return linear blocks (baseline), the posterior of the true factors (structure), or the true factors."""
         data, fields = self.data, self.dataset.fields
         if reference == "baseline":
             return _LinearBlocks
@@ -174,7 +172,7 @@ class SharedPrivate(Drawn):
 
 
 def blocks(fitted: Any, data: AnnData) -> tuple[np.ndarray, np.ndarray]:
-    """Return the shared and the private codes of ``data``, the whole code for both where there are no blocks."""
+    """Return the shared and the private codes of ``data``; without blocks the whole code stands for both."""
     if hasattr(fitted, "embed_blocks"):
         codes = fitted.embed_blocks(data)
         return codes["shared"], codes["private"]
@@ -202,12 +200,12 @@ def block_matrix(
     types, groups, programs
         Labels (n_cells,).
     leakage
-        What a boosted probe finds of the group in the shared block, where that is known already.
+        How well a boosted probe finds the group in the shared block, where that is known already.
     """
 
     def within(codes: np.ndarray, labels: np.ndarray, probe: Probe) -> float:
-        known = [probe_accuracy(codes[groups == g], labels[groups == g], probe) for g in np.unique(groups)]
-        return float(np.nanmean(np.maximum(known, 0.0)))
+        accuracies = [probe_accuracy(codes[groups == g], labels[groups == g], probe) for g in np.unique(groups)]
+        return float(np.nanmean(np.maximum(accuracies, 0.0)))
 
     def private_factors(codes: np.ndarray, known: float | None = None) -> float:
         group = max(0.0, probe_accuracy(codes, groups, "boosted") if known is None else known)
@@ -221,9 +219,10 @@ def block_matrix(
 class _LinearBlocks:
     """Group means removed, and contrastive PCA (Abid et al. 2018, Nature Communications 9:2134).
 
-    In the first components of the centred cells: the private directions of a group are the leading eigenvectors of
-    (its covariance − the mean covariance of the other groups); the shared ones are the principal components of what
-    is left when all private directions are projected out. Private codes are zero off-group.
+    Both are made in the first principal components of the centred cells. The private directions of a group are the
+    leading eigenvectors of (its covariance − the mean covariance of the other groups). The shared directions are the
+    principal components of what is left when all private directions are projected out. Private codes of cells of other
+    groups are zero.
     """
 
     def __init__(self, data: AnnData):
@@ -242,8 +241,8 @@ class _LinearBlocks:
             for group in covariances
         ]
         span = np.linalg.svd(np.hstack(self.private), full_matrices=False)[0]
-        left = z - z @ span @ span.T
-        self.shared = np.linalg.svd(left, full_matrices=False)[2][:N_SHARED].T
+        rest = z - z @ span @ span.T
+        self.shared = np.linalg.svd(rest, full_matrices=False)[2][:N_SHARED].T
 
     def embed(self, data: AnnData) -> np.ndarray:
         """Return the shared block."""
@@ -264,7 +263,7 @@ def one_hot(labels: Any) -> np.ndarray:
 
 
 def true_blocks(obs: pd.DataFrame, content: str, environment: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the true factors, one-hot: the cell type, and the programs (or groups, without any) of one group alone.
+    """Return the true factors, one-hot: the cell type, and the programs that one group alone has (else the groups).
 
     The private block is of width 0 where nothing is private.
     """

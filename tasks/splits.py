@@ -1,4 +1,4 @@
-"""Taking cells out of a data set without taking anything else along, and no copy of a cell on both sides of a split."""
+"""Splits of cells: a method is handed the chosen cells and nothing else, and copies of a cell are on one side."""
 
 from __future__ import annotations
 
@@ -92,13 +92,24 @@ def dealt(order: np.ndarray, n_first: int, copies: np.ndarray) -> tuple[np.ndarr
     return order[:n_first], order[n_first:]
 
 
+def parted(data: AnnData, unit: str, seed: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return a random ``share`` of the cells (indices), and the others, both shuffled; copies of a cell stay together.
+
+    Tasks that ask for the same share have the same split, so that they share fits. ``unit`` is that of
+    :class:`tasks.base.Drawn`: draws are split by the seed alone, and each split of real cells is another one.
+    """
+    number = [int(unit.removeprefix("split"))] if unit.startswith("split") else []
+    order = np.random.default_rng([seed, 85, *number]).permutation(data.n_obs)
+    return dealt(order, int(share * data.n_obs), copies_of(data))
+
+
 def once(cells: np.ndarray, copies: np.ndarray) -> np.ndarray:
     """Return ``cells`` (indices) in their order, without second copies of a cell: for probes that split again."""
     return cells[np.sort(np.unique(copies[cells], return_index=True)[1])]
 
 
 def without_copies(data: AnnData, seen: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:
-    """Return the mask of the cells that a method is trained on: those ``seen`` of which no copy is hidden.
+    """Return a mask of the training cells: those that are ``seen`` and have no hidden copy.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from metrics.perturbation import deg_mask, deg_t_statistics, deg_weights
-from tasks.base import Fit, Reference, Task, scored
+from tasks.base import Fit, Known, Reference, Task, scored
 from tasks.datasets.base import DataError, labels
 from tasks.datasets.checks import listed, notes_of_labels
 from tasks.datasets.memory import Memory
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-#: Cells of a type in a condition without which it is not held out, and enters no shift between conditions.
+#: A cell type needs this many cells in a condition to be held out, and to count in a mean shift to that condition.
 MIN_CELLS = 20
 N_COMPONENTS = 20
 N_TOP = 50
-#: Of a simulator's cell types every third is held out, all of them together.
+#: The classifier of predicted cells learns from at most this many real cells: a random sample.
+MAX_REAL = 4000
+#: Every third cell type of a simulated data set is held out, all of them together.
 EVERY = 3
 
 
@@ -55,15 +57,16 @@ class Cells:
 class UnseenCellType(Task):
     """Predict the perturbed cells of one cell type from its control cells, trained on everything else.
 
-    Units are cell types with at least 20 cells in every condition, copies not counted; of a simulator's every third,
-    and all of these are held out together, so that one fit answers for them and draws are the replicates. A type that
-    occurs in one condition alone is left out of training: it has no counterpart. All of a unit's perturbed cells are
-    held out, of every condition but the control; where there are several conditions each is predicted and scored for
-    itself, and the unit's scores are their means, so that a unit stays one replicate. Four disjoint sets of cells are
-    used: see :class:`Cells`. With Δ = mean(truth) − mean(control) and Δ̂ = mean(prediction) − mean(source), the primary
-    metric is the skill over the mean shift Δ̄ of the training types (each with 20 cells or more in control and
-    condition the same weight, as the mean of fewer is mostly noise), S = 1 − Σw(Δ − Δ̂)² / Σw(Δ − Δ̄)², w from the
-    squared t statistics of half A. One is perfect, zero is what the mean shift does, negative is worse.
+    Units are cell types with at least 20 cells in every condition, copies not counted. In simulated data every third
+    of them is a unit, and all of these are held out together, so that one fit answers for them and draws are the
+    replicates. A type that occurs in one condition alone is left out of training: it has no counterpart. All perturbed
+    cells of a unit are held out. Where there are several conditions besides the control, each is predicted and scored
+    for itself, and the unit's scores are their means, so that a unit stays one replicate. Four disjoint sets of cells
+    are used: see :class:`Cells`. With Δ = mean(truth) − mean(control) and Δ̂ = mean(prediction) − mean(source), the
+    primary metric is the skill over the mean shift Δ̄ of the training types, S = 1 − Σw(Δ − Δ̂)² / Σw(Δ − Δ̄)². The
+    weights w come from the squared t statistics of half A. All types with 20 cells or more in control and condition
+    weigh the same in Δ̄; the mean of fewer cells is mostly noise. One is perfect, zero is what the mean shift does,
+    negative is worse.
 
     Measured on development draws, error relative to ridge's (geometric mean, in brackets the least and the largest of
     the draws; networks trained for 60 epochs at 5e-3). ifn-sim, 12 to 24 draws: ceiling .30 [.15, .59], linear readout
@@ -75,8 +78,11 @@ class UnseenCellType(Task):
     regression .52, CVAE .55, VAE .64, PCA .99, nearest 1.08, mean shift 1.38; .23 within and .007 between, so fewer
     draws. Their intervals are for these images and the digits 1, 4 and 7.
 
-    The row ``shift=regression`` of a method with latent arithmetic has the fit of the method itself: its latent shift
-    is a regression on the code and not a mean.
+    The row ``shift=regression`` of a method with latent arithmetic uses the fit of the method itself: there the latent
+    shift is a regression on the code and not a mean.
+
+    ``transfer_error`` is the share of predicted cells that a classifier of real cells, trained on all of them, does not
+    take for the type in its new condition (Gabbay & Hoshen 2020, who compare LORD with StarGAN by it).
 
     The legacy r² (squared Pearson correlation of gene means over all genes) is shown beside its value for
     no change, since it is blind to the size of the shift.
@@ -85,7 +91,7 @@ class UnseenCellType(Task):
     name = "unseen-cell-type"
     version = 3
     tags = frozenset({"ood", "prediction"})
-    reference = "Lotfollahi et al. 2019, Nature Methods 16:715 (scGen); skill score as in forecast verification"
+    paper = "Lotfollahi et al. 2019, Nature Methods 16:715 (scGen); skill score as in forecast verification"
     datasets = ("ifn-sim", "digits", "kang", "kang-full", "haber-infection", "morpho-mnist", "morpho-mnist-global")
     requires = ("predict",)
     primary = ("skill",)
@@ -98,6 +104,7 @@ class UnseenCellType(Task):
         "correlation_error",
         "energy_distance",
         "mmd",
+        "transfer_error",
         "mean_r2",
         "legacy_r2",
         "legacy_r2_no_change",
@@ -131,11 +138,12 @@ class UnseenCellType(Task):
     needs_control = True
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: {"shift": "regression"} for name in ("pca", "vae")}
     draws: ClassVar[Mapping[str, int]] = {"smoke": 1, "default": 24, "default/digits": 12, "paper": 48}
-    #: How many cell types must be large enough: a held-out one has two to learn from, in an inner task one.
+    #: How many cell types must be large enough, so that a held-out type has two others to learn from (one, in an inner
+    #: task).
     least_types = 3
 
     def units(self) -> list[str]:
-        """Return the cell types that are held out: of real data all large ones, of a simulator every third.
+        """Return the cell types that are held out: all large ones of real data, every third of simulated data.
 
         ``smoke`` takes two of them.
         """
@@ -164,7 +172,7 @@ class UnseenCellType(Task):
         short = ", ".join(f"{c!r} ({totals[c]} cells, {large[c]} such labels)" for c in fewest[:5])
         parts = [
             f"{self.dataset.name}: obs[{self.fields.content!r}] has {n_types} labels with {MIN_CELLS} or more cells in "
-            f"every condition of obs[{column!r}]; at least {self.least_types} are needed, so that a held-out one has "
+            f"every condition of obs[{column!r}]; at least {self.least_types} are needed, so that a held-out label has "
             "others to learn from",
             *([f"short of cells: {short}; leave cells of such a condition out, or give it more"] if short else []),
             *notes_of_labels(self.data, self.fields),
@@ -172,7 +180,7 @@ class UnseenCellType(Task):
         return "; ".join(parts)
 
     def notes(self) -> list[str]:
-        """Say also which cell types are left out, and which are too small for a shift."""
+        """Return also which cell types are left out, and which are too small for a shift."""
         notes, sizes = super().notes(), self._sizes
         column, alone = f"obs[{self.fields.content!r}]", sizes[(sizes > 0).sum(axis=1) == 1].index
         if len(alone):
@@ -219,7 +227,10 @@ class UnseenCellType(Task):
         fitted = fit(training)
         of_target = [self._scores(fitted, training, self.cells(unit, seed, t), t, seed) for t in self._targets]
         scores = {name: float(np.mean([scores[name] for scores in of_target])) for name in of_target[0]}
-        if self.primary_only or unit != self.held_out(unit)[0]:  # codes of one fit are the same for all its units
+        if self.primary_only:
+            return scores
+        scores |= self._transfer(fitted, unit, seed)
+        if unit != self.held_out(unit)[0]:  # codes of one fit are the same for all its units
             return scores
         return scores | paired_scores(fitted, training, self.data)
 
@@ -256,13 +267,26 @@ class UnseenCellType(Task):
             | distance_score(truth, np.asarray(training.X))
         )
 
+    def _transfer(self, fitted: Any, unit: str, seed: int) -> dict[str, float]:
+        """Return the error of a classifier of real cells on control cells that are moved to the other conditions."""
+        real = np.random.default_rng([seed, 93]).permutation(self.data.n_obs)[:MAX_REAL]
+        label = np.char.add(np.char.add(self.environments, "\x1f"), self.contents)
+        moved = [
+            fitted.predict(handed(self.data, self.cells(unit, seed, target).source), target) for target in self._targets
+        ]
+        return scored(
+            ("transfer_error",),
+            x_real=np.asarray(self.data.X)[real],
+            labels_real=label[real],
+            x_transferred=np.vstack(moved),
+            labels_transferred=np.repeat([f"{t}\x1f{unit}" for t in self._targets], [len(x) for x in moved]),
+        )
+
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
         """Return the structure, or the ceiling: the noiseless shifts where known, else :func:`interpolated` ones."""
         if reference == "structure":
             latents = self.data.obsm.get("factors")
-            return lambda data: (
-                _Dilation(data) if latents is None else _LatentReadout(data, self.data.obs_names, latents)
-            )
+            return lambda data: _Dilation(data) if latents is None else _LatentReadout(data, Known(self.data, latents))
         truth, x = self.data.uns.get("truth"), np.asarray(self.data.X)
         shifts = {self.fields.control: np.zeros(x.shape[1])}
         for target in self._targets:
@@ -278,8 +302,8 @@ class UnseenCellType(Task):
 
     def inner(self, unit: str) -> Task:
         """Return the task on all other cell types."""
-        left = Memory(handed(self.data, self.contents != unit), f"{self.dataset.name} without {unit}")
-        others = type(self)(left, "default", primary_only=True)
+        remaining = Memory(handed(self.data, self.contents != unit), f"{self.dataset.name} without {unit}")
+        others = type(self)(remaining, "default", primary_only=True)
         others.least_types = 2
         return others
 
@@ -336,34 +360,34 @@ class _LatentReadout:
     ----------
     training
         The training cells.
-    names, latents
-        Names (n_cells,) and true latents (n_cells, n_factors) of all cells.
+    latents
+        The true latents (n_cells, n_factors) of all cells.
     """
 
-    def __init__(self, training: AnnData, names: pd.Index, latents: np.ndarray):
-        self.names, self.latents = names, np.column_stack([np.ones(len(latents)), latents])
+    def __init__(self, training: AnnData, latents: Known):
+        self.latents = latents
         of_cell, x = labels(training, "environment"), np.asarray(training.X)
-        z = self._known(training)
+        z = self._with_ones(training)
         self.weights = {
             str(name): np.linalg.lstsq(z[of_cell == name], x[of_cell == name])[0] for name in np.unique(of_cell)
         }
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return ``data.X`` plus each cell's shift to the target, (n_cells, n_genes)."""
-        z, sources = self._known(data), labels(data, "environment")
+        z, sources = self._with_ones(data), labels(data, "environment")
         weights = np.stack([self.weights[target_environment] - self.weights[source] for source in sources])
         return np.asarray(data.X) + np.einsum("nk,nkg->ng", z, weights).astype(np.float32)
 
-    def _known(self, data: AnnData) -> np.ndarray:
+    def _with_ones(self, data: AnnData) -> np.ndarray:
         """Return the latents of cells, after a column of ones."""
-        return self.latents[self.names.get_indexer(data.obs_names)]
+        return np.column_stack([np.ones(data.n_obs), self.latents.embed(data)])
 
 
 class _Dilation:
     """Thickens square images by a grey dilation; by which one is learned without pairs.
 
-    Pixels are added to the neighbourhood of the dilation, of 3 x 3 at most, one by one: the pixel with which the mean
-    thickened image of the plain ones comes nearest to the mean thick image, over the digits seen in both styles.
+    The neighbourhood of the dilation, 3 x 3 at most, grows pixel by pixel. Each time the pixel is added that brings the
+    mean thickened image of the plain images nearest to the mean thick image, over the digits seen in both styles.
     """
 
     def __init__(self, training: AnnData):
@@ -406,7 +430,7 @@ def _dilated(images: np.ndarray, neighbours: tuple[tuple[int, int], ...]) -> np.
 
 
 def contents_of_shift(contents: np.ndarray, perturbed: np.ndarray, control: np.ndarray) -> np.ndarray:
-    """Return the contents that make a mean shift: those large enough on both sides; where there is none, all on both.
+    """Return the contents that make a mean shift: those that are large enough on both sides, else all that are on both.
 
     Parameters
     ----------
@@ -415,10 +439,10 @@ def contents_of_shift(contents: np.ndarray, perturbed: np.ndarray, control: np.n
     perturbed, control
         Masks (n_cells,) of the two sides.
     """
-    both = np.intersect1d(contents[perturbed], contents[control])
-    sizes = [min(np.sum(side & (contents == c)) for side in (perturbed, control)) for c in both]
-    large = both[np.array(sizes, dtype=int) >= MIN_CELLS]
-    return large if len(large) else both
+    shared = np.intersect1d(contents[perturbed], contents[control])
+    sizes = [min(np.sum(side & (contents == c)) for side in (perturbed, control)) for c in shared]
+    large = shared[np.array(sizes, dtype=int) >= MIN_CELLS]
+    return large if len(large) else shared
 
 
 def in_components(
@@ -438,9 +462,9 @@ def in_components(
 def interpolated(measured: np.ndarray, prior: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Return an interpolated duplicate (n_genes,): a noisy measurement, moved towards a simple prediction gene by gene.
 
-    A duplicate of few cells is as noisy as the truth and can be worse than a one-line prediction, so that it is no
-    ceiling. A gene keeps the share 1 − noise / (measured − prior)² of its distance from the prior, and none where that
-    is negative (after the interpolated duplicate of Miller et al. 2025, which weighs by differential expression).
+    A duplicate of few cells is as noisy as the truth and can be worse than a simple prediction: then it is no ceiling.
+    A gene keeps the share 1 − noise / (measured − prior)² of its distance from the prior, and none where that is
+    negative (after the interpolated duplicate of Miller et al. 2025, which weighs by differential expression).
 
     Parameters
     ----------

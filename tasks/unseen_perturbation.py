@@ -11,7 +11,7 @@ import numpy as np
 
 from metrics.identifiability import match_latents
 from metrics.perturbation import deg_t_statistics
-from tasks.base import Fit, Reference, Task, scored
+from tasks.base import Fit, Known, Reference, Task, scored
 from tasks.datasets.base import DataError, labels
 from tasks.datasets.memory import Memory
 from tasks.datasets.reading import copies_of
@@ -23,17 +23,16 @@ from tasks.splits import dealt, halves, handed, without_copies
 from tasks.unseen_cell_type import Cells, in_components, interpolated, mean, squared_error
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
 MIN_CELLS = 20
 N_TOP = 20
-#: Cells of a new perturbation that methods adapt to, and the doses that the preset ``paper`` gives besides.
+#: How many cells of a new perturbation methods adapt to, and further numbers at the preset ``paper``.
 N_FEW = 10
 DOSES = (50, 200)
-#: Most cells of a new perturbation that are scored; of fewer than twice as many, half.
+#: At most this many cells of a new perturbation are scored, and at most half of its cells.
 MAX_SCORED = 50
-#: A mean latent beyond this is shifted: half of the smallest shifts that are drawn, N(5, .5).
+#: A latent counts as shifted if its mean is beyond this: half of the smallest shifts that are drawn, N(5, .5).
 LARGE_SHIFT = 2.0
 #: Metrics of one prediction among all held-out perturbations.
 JOINT = ("perturbation_discrimination", "centroid_accuracy")
@@ -44,7 +43,7 @@ N_SAMPLES = 100
 class UnseenPerturbation(Task):
     """Predict the double perturbation "A+B" from control cells, trained on control and single perturbations.
 
-    Units are doubles whose two singles are there too, each with at least 20 cells. No double is in training, so
+    Units are doubles whose two singles are in the data too, each with at least 20 cells. No double is in training, so
     that one fit answers for all units of a seed. Only the cell type that has most of the doubles' cells is used: in
     norman-mini the others come from another study, which repressed the genes that were activated here.
 
@@ -55,9 +54,9 @@ class UnseenPerturbation(Task):
     and needs no further control; the correlations of Δ do, and there Δ is measured from the other control half,
     which no method sees.
 
-    Secondary are also scores of one prediction among the true means of all doubles that the fit is asked for:
-    ``perturbation_discrimination``, ``centroid_accuracy``; and ``delta_pearson_perturbed``, whose Δ is to the mean of
-    the single perturbations, so that what all of them have in common earns nothing.
+    Among the secondary metrics ``perturbation_discrimination`` and ``centroid_accuracy`` compare a prediction with the
+    true means of all doubles. ``delta_pearson_perturbed`` measures Δ from the mean of the single perturbations, so that
+    what all of them have in common earns nothing.
 
     Measured on doubles-sim, 12 development draws of 15 doubles, error relative to two thirds of the sum of the singles'
     shifts (geometric mean, least and largest of the draws; networks trained for 60 epochs at 5e-3): ceiling .46 [.38,
@@ -71,16 +70,17 @@ class UnseenPerturbation(Task):
     norman-mini, 5 doubles and 6 splits, error relative to additivity: ceiling .66 (half A itself, as noisy as the
     truth, .70), PCA .84, two thirds of the sum 1.29, no change 5.1.
 
-    Each method composes in its way; :class:`methods.latent_arithmetic.LatentArithmetic` adds latent shifts, as CPA
-    does. One that cannot compose (the mean shift, for which no cell type was seen under A+B) says so and is skipped.
+    Each method composes in its own way; :class:`methods.latent_arithmetic.LatentArithmetic` adds latent shifts, as CPA
+    does. A method that cannot compose (the mean shift has seen no cell type under A+B) says so and is skipped.
     """
 
     name = "unseen-perturbation"
     version = 2
     tags = frozenset({"ood", "prediction"})
-    reference = "Norman et al. 2019, Science 365:786; Ahlmann-Eltze et al. 2025, Nature Methods: the additive baseline"
+    paper = "Norman et al. 2019, Science 365:786; Ahlmann-Eltze et al. 2025, Nature Methods: the additive baseline"
     datasets = ("doubles-sim", "norman-mini", "norman")
     requires = ("predict",)
+    combines = True
     primary = ("skill",)
     secondary = (
         *JOINT,
@@ -114,7 +114,7 @@ class UnseenPerturbation(Task):
     left_out = ""
 
     def units(self) -> list[str]:
-        """Return the doubles of which both singles are there; ``smoke`` takes two of them."""
+        """Return the doubles whose two singles are in the data; ``smoke`` takes two of them."""
         named, counts = np.unique(self.environments[self._of_type], return_counts=True)
         enough = set(named[counts >= MIN_CELLS].tolist())
         doubles = [name for name in sorted(enough - {self.left_out}) if "+" in name and set(name.split("+")) <= enough]
@@ -162,7 +162,7 @@ class UnseenPerturbation(Task):
     def reference_fit(self, reference: str, unit: str, seed: int) -> Fit:
         """Return the structure, or the ceiling: the noiseless mean where known, else an interpolated duplicate."""
         if reference == "structure":
-            return lambda data: _SaturatingReadout(data, self.data.obs_names, self.data.obsm["factors"])
+            return lambda data: _SaturatingReadout(data, Known(self.data, self.data.obsm["factors"]))
         parts, x, truth = self.cells(unit, seed), np.asarray(self.data.X), self.data.uns.get("truth")
         if truth is None:
             half = x[parts.weights]
@@ -210,17 +210,17 @@ class FewShotPerturbation(Task):
     knows the new environment and differs in the parameters of that environment alone. Then ``predict`` sends all
     training cells to the new environment; there is no control arm.
 
-    The preset ``paper`` gives each perturbation in two more doses, 50 and 200 cells, as further units ("p080 n=50"):
-    the rows hold the curve, each over the mean of as many cells. Replicates are the draws.
+    The preset ``paper`` has further units ("p080 n=50") in which a method adapts to 50 or 200 cells. Their rows make a
+    curve; each is compared with the mean of as many cells. Replicates are the draws.
 
     The primary metric is the skill of the mean predicted after n cells over the mean of these n, S = 1 − Σ(m − m̂)² /
     Σ(m − m_few)², unweighted over genes, m the mean of the scored cells. ``skill_half`` is the same after all cells
     that are not scored, where no dose is named. Δ of the secondary metrics is to the mean of the training cells, which
     are all perturbed. ``perturbation_discrimination`` and ``centroid_accuracy`` are among the true means of all units.
     A method that has ``log_likelihood`` also gets its gain over the unadapted model, which gives cells of an
-    environment that it does not know the prior of an unperturbed cell. One that has ``intervention_targets`` once it is
-    adapted, the new environment's in the last row, gets ``target_auprc`` of that row: its latents are matched to the
-    true ones on the cells that score in latent-recovery.
+    environment that it does not know the prior of an unperturbed cell. A method whose adapted copy has
+    ``intervention_targets``, with the new environment in the last row, gets ``target_auprc`` of that row: its latents
+    are matched to the true latents on the cells that score in latent-recovery.
 
     Measured on five development draws, error relative to the mean of the few cells (geometric mean, least and largest
     of the draws; networks trained for 60 epochs at 5e-3): ceiling .18 [.17, .21], structure .29 [.26, .33], VAE 2.08
@@ -231,7 +231,7 @@ class FewShotPerturbation(Task):
     name = "few-shot-perturbation"
     version = 3
     tags = frozenset({"ood", "prediction"})
-    reference = "Lopez et al. 2023, CLeaR: Learning causal representations of single cells via sparse mechanism shifts"
+    paper = "Lopez et al. 2023, CLeaR: Learning causal representations of single cells via sparse mechanism shifts"
     datasets = ("sparse-shift",)
     requires = ("predict", "adapt")
     primary = ("skill",)
@@ -366,13 +366,13 @@ class _SaturatingReadout:
     ----------
     training
         The training cells.
-    names, latents
-        Names (n_cells,) and true latents (n_cells, n_factors) of all cells.
+    latents
+        The true latents (n_cells, n_factors) of all cells.
     """
 
-    def __init__(self, training: AnnData, names: pd.Index, latents: np.ndarray):
-        self.names, self.latents = names, latents
-        z, of_cell = latents[names.get_indexer(training.obs_names)], labels(training, "environment")
+    def __init__(self, training: AnnData, latents: Known):
+        self.latents = latents
+        z, of_cell = latents.embed(training), labels(training, "environment")
         control = z[of_cell == training.uns["fields"]["control"]].mean(axis=0)
         self.shifts = {str(name): z[of_cell == name].mean(axis=0) - control for name in np.unique(of_cell)}
         design = np.column_stack([np.ones(len(z)), np.tanh(z)])
@@ -380,7 +380,7 @@ class _SaturatingReadout:
 
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return control cells in the environment "A+B", (n_cells, n_genes)."""
-        z = self.latents[self.names.get_indexer(data.obs_names)]
+        z = self.latents.embed(data)
         shift = np.sum([self.shifts[part] for part in target_environment.split("+")], axis=0)
         return np.asarray(data.X) + ((np.tanh(z + shift) - np.tanh(z)) @ self.weights).astype(np.float32)
 

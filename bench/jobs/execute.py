@@ -17,15 +17,17 @@ from bench.jobs.executors import Executor
 from bench.jobs.executors.inline import InlineExecutor
 from bench.jobs.executors.local import LocalExecutor
 from bench.jobs.executors.slurm import SlurmExecutor
-from bench.jobs.progress import duration
 from bench.jobs.runner import run_jobs
 from bench.keep.boards import header_lines, print_leaderboard, write_leaderboard
+from bench.keep.status import duration
 from bench.keep.store import Gathered, Store
 from bench.keep.tracking import Tracker, default_uri
 from bench.options import Options
 from bench.plan.cost import Estimate, tried
+from bench.plan.known import known_seconds
 from bench.plan.resources import device_of_fits, devices, needs, share_mb, uses_gpu
 from bench.records import Job, Plan, Result, Status
+from methods import METHODS
 
 #: Draws that a run of ``--minutes`` makes at most; the next ones are for development.
 MOST_DRAWS = 1000
@@ -33,7 +35,7 @@ MOST_DRAWS = 1000
 
 @dataclass
 class Outcome:
-    """How a run ended: how many of its jobs ended how, and what could not be logged."""
+    """The end of a run: the number of jobs by status, and the error that ended logging."""
 
     counts: Counter[str] = field(default_factory=Counter)
     tracking_error: str = ""
@@ -63,6 +65,9 @@ def carry_out(options: Options, console: Console, dry_run: bool = False) -> Done
         The request cannot be carried out; nothing has been run.
     """
     own = options.chosen.own  # first: what cannot be chosen makes no directory
+    if not dry_run:
+        for spec in options.chosen.methods:
+            METHODS[spec.name].provide(lambda line: console.print(Text(line), soft_wrap=True))
     store = Store(options.out)
     with store.lock():
         index = store.index()
@@ -94,6 +99,7 @@ def draw_by_draw(options: Options, store: Store, executor: Executor, index: dict
         if number > 1 and clock + took > end:
             return options.plan(index, draws[: number - 1])
         plan = options.plan(index, draws[:number])
+        note_plan(store, plan, options)
         run_jobs(plan.jobs, store, executor, partial(estimate_of, store, plan), console)
         took = time.monotonic() - clock
         said = f"draw {draws[number - 1]} ran {duration(took)}; {duration(max(end - time.monotonic(), 0.0))} left"
@@ -108,7 +114,7 @@ def uri_of(options: Options) -> str:
 
 def estimate_of(store: Store, plan: Plan) -> Estimate:
     """Return the estimate of the time that the jobs of a plan take, from the results that are there."""
-    return Estimate(store.gather().rows, plan.sizes, tried(store.out))
+    return Estimate(store.gather().rows, plan.sizes, tried(store.out), known_seconds)
 
 
 def executor_for(
@@ -153,14 +159,13 @@ def execute(
     """
     uri = uri_of(options)
     tracker = Tracker(uri, store, plan.invocation, title or options.title, options.command)
-    run = {"invocation": plan.invocation, "name": tracker.name, "command": options.command}
-    store.write_plan(plan.jobs, run)
+    note_plan(store, plan, options, title)
     outcome = Outcome()
-    gathered: list[Gathered] = []  # the rows as they are now; empty while they are not known
+    gathered: list[Gathered] = []  # one element, the current rows; empty where they may have changed
 
     def estimate() -> Estimate:
         gathered.append(store.gather())
-        return Estimate(gathered[0].rows, plan.sizes, tried(store.out))
+        return Estimate(gathered[0].rows, plan.sizes, tried(store.out), known_seconds)
 
     def on_done(result: Result) -> None:
         outcome.counts[result.status] += 1
@@ -179,10 +184,16 @@ def execute(
         absent = [f"{task}: {reason}" for task, reason in plan.absent.items()]
         header = [*header_lines(options.command), *(f"Not run: {line}" for line in absent)]
         board, files = write_leaderboard(gathered or [store.gather()], store.out, header)
-        tracker.finish(status, [store.parquet, *files], {"absent": "; ".join(absent)})
+        tracker.finish(status, [store.parquet, *files], {"absent": "; ".join(absent)}, board)
         outcome.tracking_error = tracker.error
     print_leaderboard(board, console)
     return Done(plan, store, uri, outcome)
+
+
+def note_plan(store: Store, plan: Plan, options: Options, title: str | None = None) -> None:
+    """Store which jobs are planned, and the name of their run in MLflow."""
+    run = {"invocation": plan.invocation, "name": title or options.title, "command": options.command}
+    store.write_plan(plan.jobs, run)
 
 
 def say_data(plan: Plan, own: Mapping[str, str] | None, console: Console) -> None:
@@ -193,7 +204,7 @@ def say_data(plan: Plan, own: Mapping[str, str] | None, console: Console) -> Non
 
 
 def say_plan(plan: Plan, todo: Sequence[Job], estimate: Estimate, options: Options, console: Console) -> None:
-    """Print the cross, what is skipped and why, which device fits take, and an estimate of time."""
+    """Print the cross, the skipped jobs with reasons, the device of fits, and an estimate of time."""
     table = Table("task", "methods", "references", "units", "seeds", "jobs", "to run", box=None, pad_edge=False)
     by_task: dict[str, list[Job]] = {}
     for job in plan.jobs:

@@ -1,4 +1,4 @@
-"""Fits for one job, kept on disk: a fit that two jobs need is made once."""
+"""The fits of a job, kept on disk: a fit that two jobs need is made once."""
 
 from __future__ import annotations
 

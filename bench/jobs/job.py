@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from metrics.base import MetricInfo
     from tasks.base import Fit, Reference, Task
 
-#: The task of the last job.
-_tasks: dict[tuple[Any, ...], Task] = {}
 _UNREADABLE = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
 
 
@@ -86,9 +84,9 @@ def run_job(job: Job, fits_directory: Path | None, stack: Stack | None = None) -
         first = not job.draw and unit == task.units()[0] and job.seed == 0
         if whole and first and hasattr(fits.last, "embed"):
             shown = picture(task, fits.last, unit, job.seed)
-        # an undefined value is no number: it is stored as none and never reaches a mean
+        # an undefined value is stored as None and never enters a mean
         scores = {name: float(value) if math.isfinite(value) else None for name, value in raw.items()}
-        lacking = set(task.primary) - set(scores)
+        lacking = set(task.primary_of(task.dataset.name)) - set(scores)
         if lacking:
             raise RuntimeError(f"{task.name} gave no value for its primary metrics {', '.join(sorted(lacking))}")
     except CannotFit as error:
@@ -127,15 +125,17 @@ def result_of(job: Job, status: Status, reason: str, **rest: Any) -> Result:
         Other fields of :class:`bench.records.Result`.
     """
     now = datetime.now(UTC).isoformat()
-    task = TASKS[job.task.partition("/")[0]]
-    names = dict.fromkeys([*task.primary, *rest.get("scores", ())])
+    name, _, dataset = job.task.partition("/")
+    task = TASKS[name]
+    primary = task.primary_of(dataset)
+    names = dict.fromkeys([*primary, *rest.get("scores", ())])
     return Result(
         job=job,
         status=status,
         reason=readable(reason),
         two_sided=task.two_sided,
         one_fit=task.one_fit,
-        metrics={name: {"primary": name in task.primary, **_about(METRICS[name].info)} for name in names},
+        metrics={name: {"primary": name in primary, **_about(METRICS[name].info)} for name in names},
         finished=now,
         environment=describe(),
         **{"started": now, **rest},
@@ -144,11 +144,13 @@ def result_of(job: Job, status: Status, reason: str, **rest: Any) -> Result:
 
 def _task(job: Job) -> Task:
     """Return the task of a job; the last one is kept, as the next job may be on other units of the same data."""
-    key = job.task, job.preset, tuple(job.own.items()), job.draw, job.task_digest, job.data_digest
-    if key not in _tasks:
-        _tasks.clear()
-        _tasks[key] = load_task(job.task, job.preset, job.own, job.draw)
-    return _tasks[key]
+    return _loaded(job.task, job.preset, tuple(job.own.items()), job.draw, job.task_digest + job.data_digest)
+
+
+@lru_cache(maxsize=1)
+def _loaded(name: str, preset: str, own: tuple[tuple[str, str], ...], draw: int | None, digests: str) -> Task:
+    """Load a task; ``digests`` change with its code and data."""
+    return load_task(name, preset, dict(own), draw)
 
 
 def _about(info: MetricInfo) -> dict[str, Any]:
@@ -166,12 +168,12 @@ def readable(text: str) -> str:
 
 
 def _numbers(values: Iterable[float]) -> list[float | None]:
-    """Return plain numbers; what is not finite is none and is stored as None."""
+    """Return plain numbers; None stands for those that are not finite."""
     return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def _fit(job: Job, task: Task, unit: str, fits: Fits) -> tuple[Fit, str]:
-    """Return what the task is handed and, for a reference that registered methods stand for, which one does."""
+    """Return the ``fit`` for the task and, where registered methods stand for a reference, the chosen one's name."""
     if job.role != "reference":
         return fits.of(job.name, job.config, job.seed), ""
     reference = next(reference for reference in task.references_here if reference.name == job.method)
@@ -196,7 +198,7 @@ def _noting(fit: Fit, handed: list[tuple[int, int]]) -> Fit:
 def _best(reference: Reference, task: Task, held_out: str, job: Job) -> str:
     """Return the reference's method with the best mean on the inner units, which never hold the held-out one."""
     inner = task.inner(held_out)
-    metric = task.primary[0]
+    metric = task.primary_of(task.dataset.name)[0]
     sign = 1.0 if METRICS[metric].info.better == "higher" else -1.0
     means = {}
     for name in reference.methods:

@@ -1,4 +1,4 @@
-"""Codes as people look at them: two dimensions, with labels of the cells."""
+"""Codes in two dimensions, with labels of the cells, for pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from methods.errors import CannotFit
 if TYPE_CHECKING:
     from tasks.base import Task
 
-#: Most cells of a picture.
+#: A picture has at most so many cells.
 MAX_CELLS = 600
 #: Labels of a cell.
 LABELS = ("environment", "content")

@@ -1,22 +1,26 @@
-"""Live progress in a terminal, plain lines elsewhere."""
+"""Live progress in a terminal, plain lines elsewhere, and a note on disk for ``bench status``."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from bench.keep.status import duration
+from bench.keep.store import Store
 from bench.plan.cost import Estimate
 from bench.records import Job, Result, Status
 
 #: Seconds between two plain lines, unless something fails.
 EVERY = 15.0
-#: Seconds for which what is left is not reckoned anew.
+#: Seconds after which the time that is left is computed again.
 RECKON = 2.0
 
 
@@ -26,12 +30,13 @@ class RunProgress:
     A context manager: the display stands while it is entered.
     """
 
-    def __init__(self, jobs: Sequence[Job], n_workers: int, estimate: Estimate, console: Console):
+    def __init__(self, jobs: Sequence[Job], n_workers: int, estimate: Estimate, store: Store, console: Console):
+        self.store = store
         self.console = console
         self.n_workers = n_workers
         self.estimate = estimate
         self.left = {job.id: job for job in jobs}
-        self.running: dict[str, Job] = {}
+        self.running: dict[str, tuple[Job, str]] = {}
         self.counts: Counter[str] = Counter()
         self._said = time.monotonic()
         self._reckoned, self._left_seconds = float("-inf"), 0.0
@@ -50,7 +55,8 @@ class RunProgress:
 
     def start(self, job: Job) -> None:
         """Note that a job runs."""
-        self.running[job.id] = job
+        self.running[job.id] = job, datetime.now(UTC).isoformat()
+        self._note()
 
     def done(self, result: Result) -> None:
         """Note how a job ended, and say so at once if it failed."""
@@ -60,12 +66,19 @@ class RunProgress:
         self.estimate.learn(result)
         self.counts["done" if status == Status.OK else "skipped" if status == Status.SKIPPED else "failed"] += 1
         self._bar.advance(self._task)
+        self._note()
         if not status.final:
             line = Text(f"{status}: {job.title}: {(result.reason.splitlines() or [''])[0]}")
             self.console.print(line, style="red", soft_wrap=True)
         elif not self.console.is_terminal and time.monotonic() - self._said > EVERY:
             self._said = time.monotonic()
             self.console.print(Text(self._summary()), soft_wrap=True)
+
+    def _note(self) -> None:
+        """Store what runs now."""
+        running = [{"job": job.id, "title": job.title, "started": at} for job, at in self.running.values()]
+        with contextlib.suppress(OSError):  # a full disk costs the note, not the run
+            self.store.write_now(running, time.time() + self._seconds_left())
 
     def _summary(self) -> str:
         counts = self.counts
@@ -76,7 +89,7 @@ class RunProgress:
         )
 
     def _seconds_left(self) -> float:
-        """Return the estimate of what is left, reckoned anew every now and then."""
+        """Return the estimate of the time that is left, computed again every few seconds."""
         now = time.monotonic()
         if now > self._reckoned + RECKON:
             self._reckoned, self._left_seconds = now, self.estimate.left(list(self.left.values()), self.n_workers)
@@ -84,13 +97,4 @@ class RunProgress:
 
     def _render(self) -> Group:
         self._bar.update(self._task, description=self._summary())
-        return Group(self._bar, *(Text(f"  {job.title}", style="dim") for job in list(self.running.values())))
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+        return Group(self._bar, *(Text(f"  {job.title}", style="dim") for job, _ in list(self.running.values())))

@@ -1,4 +1,4 @@
-"""The one way in which jobs are run: by a run, a preflight and a tuning alike."""
+"""The one loop over jobs, for runs, preflights and tuning."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def run_jobs(
             on_done(result)
     estimated = estimate()
     on_plan(todo, estimated)
-    progress = RunProgress(todo, executor.n_workers, estimated, console)
+    progress = RunProgress(todo, executor.n_workers, estimated, store, console)
 
     def done(result: Result) -> None:
         results[result.job.id] = result

@@ -60,7 +60,7 @@ class Stack:
         return request.method, request.seconds
 
     def run(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Do works, each of which may call :meth:`fit`, and return what they return."""
+        """Call functions, each of which may call :meth:`fit`, and return their results."""
         results: list[Any] = [None] * len(works)
         failures: list[BaseException] = []
 

@@ -1,1 +1,1 @@
-"""Everything that stays of a run: results on disk, MLflow, tables, and the status of a directory."""
+"""What a run leaves: results on disk, MLflow, tables, and the status of a directory."""

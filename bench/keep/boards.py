@@ -15,6 +15,7 @@ from rich.text import Text
 
 from bench.environment import describe
 from bench.keep.store import Gathered
+from methods import METHODS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +48,7 @@ def write_leaderboard(
     header: Sequence[str],
     formats: Sequence[str] = (),
     keep: Callable[[str], bool] = lambda task: True,
+    title: str = "Leaderboard",
 ) -> tuple[Leaderboard, list[Path]]:
     """Write the leaderboard of the results of out directories.
 
@@ -62,20 +64,30 @@ def write_leaderboard(
         Some of :data:`leaderboard.FORMATS`; none stands for the usual ones.
     keep
         Whether a task/dataset is part of the leaderboard.
+    title
+        Title of the pages.
     """
     import leaderboard
 
     board = board_of(gathered, keep)
-    header = [*header, *_made_at(board.rows)]
+    header = [*header, *made_at(board.rows)]
     curves, pictures = _of_all([one.curves for one in gathered]), _of_all([one.pictures for one in gathered])
     files = leaderboard.write(
-        board, directory, header, formats or leaderboard.DEFAULT_FORMATS, curves, pictures, _questions(board)
+        board,
+        directory,
+        header,
+        formats or leaderboard.DEFAULT_FORMATS,
+        curves,
+        pictures,
+        questions_of(board),
+        {name: "simple" if "baseline" in method.tags else "method" for name, method in METHODS.items()},
+        title,
     )
     return board, files
 
 
-def _questions(board: Leaderboard) -> dict[str, str]:
-    """Return what each task asks; of a task that is not registered here, as one of a plugin's, nothing is known."""
+def questions_of(board: Leaderboard) -> dict[str, str]:
+    """Return the question of each task; a task that is not registered here, such as a plugin's, has none."""
     from tasks import TASKS
 
     names = {table.task: table.task.partition("/")[0] for table in board.tasks}
@@ -87,7 +99,7 @@ def leaderboard_json(gathered: Sequence[Gathered], header: Sequence[str], keep: 
     import leaderboard
 
     board = board_of(gathered, keep)
-    return leaderboard.to_json(board, [*header, *_made_at(board.rows)])
+    return leaderboard.to_json(board, [*header, *made_at(board.rows)])
 
 
 def board_of(gathered: Sequence[Gathered], keep: Callable[[str], bool] = lambda task: True) -> Leaderboard:
@@ -98,7 +110,7 @@ def board_of(gathered: Sequence[Gathered], keep: Callable[[str], bool] = lambda 
     return leaderboard.build(rows[rows["task"].map(keep)] if len(rows) else rows)
 
 
-def _made_at(rows: pd.DataFrame) -> list[str]:
+def made_at(rows: pd.DataFrame) -> list[str]:
     """Return which commits the results come from: they may be older than the command that shows them."""
     if rows.empty:
         return []
@@ -110,7 +122,7 @@ def _made_at(rows: pd.DataFrame) -> list[str]:
 
 
 def _of_all(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Put the rows of several out directories together; of a job that is in several the last one's."""
+    """Join the rows of several out directories; where several have a job, the last one counts."""
     import pandas as pd
 
     kept: list[pd.DataFrame] = []
@@ -122,7 +134,7 @@ def _of_all(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def print_power(told: pd.DataFrame, to_come: pd.DataFrame | None, console: Console) -> None:
-    """Print what each task tells, and what a longer or shorter run would."""
+    """Print how small a difference each task can tell, and what a longer or shorter run could."""
     from leaderboard.power import HOW_TO_READ
 
     def shown(value: float, form: str = ".2f") -> str:
@@ -155,13 +167,23 @@ def print_power(told: pd.DataFrame, to_come: pd.DataFrame | None, console: Conso
 
 
 def print_leaderboard(board: Leaderboard, console: Console) -> None:
-    """Print the answers in words, a table for each task, and what cannot be concluded."""
-    from leaderboard.sentences import answers
+    """Print what the page shows first, a table for each task, and what cannot be concluded."""
+    from leaderboard.formatting import ARROWS, probability, verdicts, with_interval
+    from leaderboard.sentences import LINE_COLUMNS, SMOKE, answers, common_question, lines
     from leaderboard.tuning import tuning, tuning_sentence
-    from leaderboard.writers import ARROWS, probability, verdicts, with_interval
 
-    for line in answers(board):
-        console.print(Text(line), style="bold", soft_wrap=True)
+    questions = questions_of(board)
+    asked = common_question(board, questions)
+    said = answers(board) if not board.tasks else [SMOKE] if any(one.preset == "smoke" for one in board.tasks) else []
+    for text in filter(None, [asked, *said]):
+        console.print(Text(text), style="bold", soft_wrap=True)
+    if board.tasks:
+        first = Table(*LINE_COLUMNS, box=None, pad_edge=False)
+        for line in lines(board, questions):
+            what = line.name if line.question in ("", asked) else f"{line.question} ({line.name})"
+            cells = what, line.use, line.error, line.tied, line.cost, line.sure
+            first.add_row(*map(Text, cells), style="bold" if line.chosen else "")
+        console.print(first)
     console.print()
     for one in board.tasks:
         table = Table(title=f"{one.task} ({one.preset})", title_justify="left", box=None, pad_edge=False)
@@ -187,6 +209,22 @@ def print_leaderboard(board: Leaderboard, console: Console) -> None:
         console.print(Text(tuned), soft_wrap=True)
     for note in board.notes:
         console.print(Text(f"note  {note}"), style="dim", soft_wrap=True)
+
+
+def print_claims(board: Leaderboard, console: Console) -> None:
+    """Print what the papers claim and what the rows say of it; for a claim without rows, what gives them."""
+    from leaderboard.claims import COLUMNS, HOW_TO_READ_CLAIMS, NO_ROWS, outcomes
+
+    for one in outcomes(board):
+        console.print(Text(f"{one.verdict}: {one.sentence}"), style="bold", soft_wrap=True)
+        console.print(Text(f"    source: {one.claim.source}"), style="dim", soft_wrap=True)
+        if one.evidence:
+            console.print(Text(f"    {COLUMNS[2]}: {'; '.join(one.effects)}"), soft_wrap=True)
+            console.print(Text(f"    {COLUMNS[3]} {'; '.join(one.on)}"), soft_wrap=True)
+        console.print(Text(f"    {COLUMNS[4]}: {one.claim.decides}"), style="dim", soft_wrap=True)
+        if one.verdict == NO_ROWS:
+            console.print(Text(f"    rows: {one.claim.command}"), soft_wrap=True)
+    console.print(Text(HOW_TO_READ_CLAIMS.replace("*", "")), style="dim", soft_wrap=True)
 
 
 def _number(value: float, digits: int = 3) -> str:

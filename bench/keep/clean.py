@@ -1,4 +1,4 @@
-"""Files of an out directory that can go."""
+"""Files of an out directory that can be removed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Rubbish:
 
 
 def find(store: Store, choice: str) -> Rubbish:
-    """Return the files of a choice of :data:`CHOICES`; links are taken as they are, not followed."""
+    """Return the files of one of :data:`CHOICES`; links are not followed."""
     if choice == "failed":
         failed = [result.job.id for result in store.results() if not result.status.final]
         files = [file for job in failed for file in (store.file(job), store.out / "logs" / f"{job}.log")]

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and JSON that shows whether it is what was written."""
+"""Files that are written whole or not at all, and JSON with a checksum."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sealed(text: bytes) -> bytes:
 
 
 def read_sealed(file: Path) -> dict[str, Any] | None:
-    """Return what :func:`write_sealed` wrote; None for whatever else is there, or where nothing can be read."""
+    """Return what :func:`write_sealed` wrote; None where the file is damaged, another one, or cannot be read."""
     try:
         return unsealed(file.read_bytes())
     except OSError:
@@ -47,6 +47,6 @@ def read_sealed(file: Path) -> dict[str, Any] | None:
 
 
 def unsealed(content: bytes) -> dict[str, Any] | None:
-    """Return what the content of a sealed file holds; None for any other content."""
+    """Return the object in the content of a sealed file; None for any other content."""
     text = b"{" + content[_LENGTH:]
     return json.loads(text) if content == sealed(text) else None

@@ -1,4 +1,4 @@
-"""How far an out directory is, from what is on disk: nothing is asked of the run at work there, nor of MLflow."""
+"""The status of an out directory, from its files alone: neither the run at work there nor MLflow is asked."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from tasks.command_line import command
 COUNTED = (*Ending, "to run", "outdated")
 #: Seconds between two plain lines of ``--watch`` outside a terminal.
 EVERY = 15.0
-#: How many of the last failures are shown.
-FAILURES = 5
+#: How many of the last failures are shown, and how many of the running jobs.
+FAILURES, RUNNING = 5, 8
 #: Seconds between two looks at the disk.
 LOOK = 2.0
 
@@ -43,6 +44,10 @@ class Standing:
         The last jobs that failed, latest first: id, title, status, reason.
     at_work
         Whether a run is at work there.
+    running
+        The jobs that run now: ``job``, ``title`` and ``started``, as :meth:`bench.keep.store.Store.write_now` has them.
+    seconds_left
+        How long the jobs that are planned may still take; None where nobody has said it.
     not_logged
         For each MLflow address how many results it does not have.
     n_fits, bytes
@@ -54,6 +59,8 @@ class Standing:
     counts: dict[tuple[str, str], Counter[str]]
     failures: list[tuple[str, str, str, str]]
     at_work: bool
+    running: list[dict[str, str]]
+    seconds_left: float | None
     not_logged: dict[str, int]
     n_fits: int
     bytes: dict[str, int]
@@ -88,11 +95,14 @@ class Looker:
         for job_id, (_, _, task, _, _, preset) in planned.items():
             if job_id not in done:
                 counts.setdefault((task, preset), Counter())["to run"] += 1
+        now = self.store.now() if at_work else {"running": [], "ends": None}
         failed = sorted((r for r in results if not r.status.final), key=lambda r: r.finished, reverse=True)
         return Standing(
             counts=dict(sorted(counts.items())),
             failures=[(r.job.id, r.job.title, r.status, r.reason) for r in failed[:FAILURES]],
             at_work=at_work,
+            running=now["running"],
+            seconds_left=None if now["ends"] is None else max(0.0, now["ends"] - time.time()),
             not_logged=self._not_logged(results),
             n_fits=sum(1 for _ in self.store.fits.glob("*.safetensors")),
             bytes={"fits": size_of(self.store.fits), "all": size_of(self.store.out)},
@@ -146,15 +156,18 @@ def watch(store: Store, console: Console, seconds: float = LOOK) -> Standing:
 
 
 def summary(status: Standing) -> str:
-    """Return the counts of all tasks in a line."""
+    """Return the counts of all tasks, and the time left, in a line."""
     total = status.total
-    return ", ".join(f"{total[name]} {name}" for name in COUNTED if total[name]) or "no jobs"
+    left = "" if status.seconds_left is None else f"; about {duration(status.seconds_left)} left"
+    return (", ".join(f"{total[name]} {name}" for name in COUNTED if total[name]) or "no jobs") + left
 
 
 def as_document(status: Standing) -> dict[str, Any]:
     """Return what ``status --json`` prints."""
     return {
         "at_work": status.at_work,
+        "running": status.running,
+        "seconds_left": status.seconds_left,
         "counts": {name.replace(" ", "_"): status.total[name] for name in COUNTED},
         "tasks": [
             {"task": task, "preset": preset, **{name.replace(" ", "_"): counts[name] for name in COUNTED}}
@@ -170,7 +183,7 @@ def as_document(status: Standing) -> dict[str, Any]:
 
 
 def render(status: Standing) -> RenderableType:
-    """Return what is printed of a status."""
+    """Return a status as it is printed."""
     names = [name for name in COUNTED if name != "outdated" or status.total["outdated"]]
     table = Table("task", box=None, pad_edge=False)
     for name in names:
@@ -180,7 +193,13 @@ def render(status: Standing) -> RenderableType:
         table.add_row(Text(f"{task} ({preset})" if several else task), *(str(counts[name]) for name in names))
     if len(status.counts) > 1:
         table.add_row("all", *(str(status.total[name]) for name in names), style="bold")
-    lines = [Text("a run is at work here" if status.at_work else "no run is at work here")]
+    left = "" if status.seconds_left is None else f", about {duration(status.seconds_left)} left"
+    lines = [Text(f"a run is at work here{left}" if status.at_work else "no run is at work here")]
+    for job in status.running[:RUNNING]:
+        since = (datetime.now(UTC) - datetime.fromisoformat(job["started"])).total_seconds()
+        lines.append(Text(f"  {job['title']}, for {duration(since)} (job {job['job']})", style="dim"))
+    if len(status.running) > RUNNING:
+        lines.append(Text(f"  and {len(status.running) - RUNNING} more", style="dim"))
     for job_id, name, how, reason in status.failures:
         lines.append(Text(f"{how}: {name}: {(reason.splitlines() or [''])[0]} (job {job_id})", style="red"))
     for address, number in status.not_logged.items():
@@ -189,6 +208,15 @@ def render(status: Standing) -> RenderableType:
         lines.append(Text(f"MLflow at {address}: {number} results not logged{how}"))
     lines.append(Text(f"{status.n_fits} fits, {mb(status.bytes['fits'])}; {mb(status.bytes['all'])} in all"))
     return Group(table, *lines)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in words: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def size_of(directory: Path) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.keep.files import read_sealed, replacing, write_sealed
-from bench.records import COLUMNS, FORMAT, ORACLE, TUNED, Job, Result, Status
+from bench.records import COLUMNS, FORMAT, ORACLE, SUBMITTED, TUNED, Job, Result, Status
 from tasks import TASKS
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class StoreError(Exception):
-    """The out directory cannot be used; the message says why and what to do."""
+    """The out directory cannot be used; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Store:
     Layout: ``jobs/<id>.json`` results, ``fits/`` the fit cache, ``logs/`` what jobs
     printed, ``results.parquet``, ``curves.parquet`` and ``pictures.parquet`` what is in them as rows,
     ``leaderboard.html``, ``.md`` and ``.csv``, ``mlflow.db`` and ``artifacts/``, ``index.json`` units and sizes of
-    tasks, ``plan.json`` what was to be run, ``store.json`` the format of all this.
+    tasks, ``plan.json`` what was to be run, ``now.json`` what runs now, ``store.json`` the format of all this.
 
     Raises
     ------
@@ -76,7 +76,7 @@ class Store:
             raise StoreError(f"{self.out}: not writable ({error.strerror}); choose another --out") from error
 
     def _format(self) -> Any:
-        """Return the format of what is here; a stamp that is lost or spoilt is written anew where results say it."""
+        """Return the format of the directory; a lost or damaged stamp is made anew where results have it."""
         stamp = self.out / "store.json"
         try:
             return json.loads(stamp.read_bytes())["format"]
@@ -103,9 +103,10 @@ class Store:
 
         lock = FileLock(self.out / "lock")
         try:
-            lock.acquire(timeout=1)  # is_locked takes the lock for a moment, and is no other run
+            lock.acquire(timeout=1)  # is_locked, which is no run, holds the lock for a moment
         except Timeout as error:
             raise StoreError(f"{self.out}: another run is at work here; wait for it or choose another --out") from error
+        (self.out / "now.json").unlink(missing_ok=True)  # left by a head that was killed
         return lock
 
     def is_locked(self) -> bool:
@@ -180,12 +181,28 @@ class Store:
         planned |= {job.place: job.id for job in jobs}
         write_sealed({"run": run, "jobs": {job_id: place for place, job_id in planned.items()}}, self.out / "plan.json")
 
+    def now(self) -> dict[str, Any]:
+        """Return what :meth:`write_now` wrote; nothing runs where it has written nothing."""
+        return read_sealed(self.out / "now.json") or {"running": [], "ends": None}
+
+    def write_now(self, running: Iterable[Mapping[str, str]], ends: float) -> None:
+        """Note what runs now, for whoever looks at the directory.
+
+        Parameters
+        ----------
+        running
+            ``job``, ``title`` and ``started`` (ISO format, UTC) of each running job.
+        ends
+            When the last job is expected to end, in seconds since 1970.
+        """
+        write_sealed({"running": list(running), "ends": ends}, self.out / "now.json")
+
     def gather(self) -> Gathered:
         """Read all results, write them as Parquet and return them."""
         gathered = gather(self.results())
         for name in ("rows", "curves", "pictures"):
             with replacing(self.parquet if name == "rows" else self.out / f"{name}.parquet") as temporary:
-                getattr(gathered, name).to_parquet(temporary, index=False)
+                getattr(gathered, name).to_parquet(temporary, index=False, compression="zstd", compression_level=9)
         return gathered
 
 
@@ -225,14 +242,14 @@ def _settings(job: Job) -> list[str]:
 
 
 class _Columns:
-    """Columns of a table that grow by whole blocks of rows, so that no row is an object of its own."""
+    """Columns of a table that grow by blocks of rows: an object for each row would take much memory."""
 
     def __init__(self, *names: str):
         self.names = names
         self._columns: tuple[list[Any], ...] = tuple([] for _ in names)
 
     def add(self, n_rows: int, *values: Any) -> None:
-        """Add rows; a text stands for as many of it."""
+        """Add rows; a text is repeated in all of them."""
         for column, value in zip(self._columns, values, strict=True):
             column.extend([value] * n_rows if isinstance(value, str) else value)
 
@@ -243,7 +260,13 @@ class _Columns:
 
 
 def replay_command(job: Job) -> str:
-    """Return the command that runs a job's method, task and seeds again, in a directory of its own."""
+    """Return the command that runs a job's method, task and seeds again, in a directory of its own.
+
+    That of submitted answers needs their directory, which is not part of a result.
+    """
+    if job.name.endswith(SUBMITTED):
+        name = job.name.removesuffix(SUBMITTED)
+        return shlex.join(["python", "-m", "bench", "score", job.task, "--predictions", "DIR", "--name", name])
     task, own = job.task, []
     if job.own:
         task = task.partition("/")[0]

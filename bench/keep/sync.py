@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.keep.store import Store
+from bench.keep.boards import board_of
+from bench.keep.store import Store, gather
 from bench.keep.tracking import Tracker
 
-#: The parent run where no run has been made here, as when result files were copied.
+#: The command's run where no run has been made here, as when result files were copied.
 BROUGHT = {"invocation": "sync", "name": "copied results", "command": ""}
 
 
@@ -22,9 +23,9 @@ class Synced:
 
 
 def sync(store: Store, uri: str) -> Synced:
-    """Log every result that an MLflow address does not have yet, once; the caller holds the lock.
+    """Log each result that an MLflow address does not have yet; the caller holds the lock.
 
-    The results go under the parent run of the last run made here, which is taken up again or made. What was logged
+    The results go with the last command given here, whose run is taken up again or made. What was logged
     before a head died and could not note it is found by its job's id and not made twice.
     """
     run = store.plan()["run"] or BROUGHT
@@ -35,6 +36,8 @@ def sync(store: Store, uri: str) -> Synced:
         tracker.log(result)
     well = all(result.status.final for result in results)
     shown = [store.out / name for name in ("results.parquet", "leaderboard.md", "leaderboard.csv", "leaderboard.html")]
-    tracker.finish("FINISHED" if well else "FAILED", [file for file in shown if file.exists()], {})
+    tracker.finish(
+        "FINISHED" if well else "FAILED", [file for file in shown if file.exists()], {}, board_of([gather(results)])
+    )
     left = sum(not tracker.ledger.has(result) for result in lacking)
     return Synced(len(lacking) - left, len(results) - left, left, tracker.error)

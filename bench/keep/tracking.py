@@ -1,4 +1,11 @@
-"""Results in MLflow: one parent run an invocation, one child a job; written by the head process alone.
+"""Results in MLflow, written by the head process alone: a flat list of runs, told apart by their tag ``kind``.
+
+- ``command``: a command, with its artifacts; its jobs have its ``invocation`` as a tag.
+- ``job``: one method or reference on one unit and seed, with its metrics, its error relative to the baseline's, and its
+  training curves.
+- ``summary``: one method on one task, with the numbers and the verdict of the leaderboard.
+
+Jobs are no children of their command: MLflow's list folds children away, so that a filter seems to find nothing.
 
 Results are safe on disk before they come here, so a tracking server that fails costs nothing but the log:
 what could not be logged is logged by the next run.
@@ -11,18 +18,22 @@ import math
 import os
 import queue
 import re
+import shlex
 import sqlite3
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.keep.files import replacing
-from bench.keep.store import Store, replay_command
-from bench.records import Result, Status
+from bench.keep.store import Store
+from bench.records import Job, Result, Status
 from tasks import DATASETS
+
+if TYPE_CHECKING:
+    from leaderboard import Leaderboard
 
 EXPERIMENT = "bench"
 #: Metrics in a batch; MLflow takes 1000 of metrics, parameters and tags together.
@@ -33,6 +44,17 @@ LONGEST = 8000
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 #: How a job's status reads in MLflow.
 RUN_STATUS = {Status.OK: "FINISHED", Status.SKIPPED: "FINISHED", Status.FAILED: "FAILED"}
+#: The kinds of runs.
+COMMAND, JOB, SUMMARY = "command", "job", "summary"
+#: The tags that say which method and task a summary is of.
+OF_SUMMARY = ("benchmark", "preset", "method")
+#: An experiment of this kind has runs, charts and models in the UI, and no panes for language models.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+
+def quiet_environment() -> dict[str, str]:
+    """Return what MLflow and its server are told: to send no usage data and to start no workers for language models."""
+    return {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def default_uri(out: Path) -> str:
@@ -41,7 +63,7 @@ def default_uri(out: Path) -> str:
 
 
 def _database(store: Store, uri: str) -> Path | None:
-    """Return the SQLite file in the out directory, if that is what is logged to."""
+    """Return the SQLite file in the out directory, if MLflow logs there."""
     return store.out / "mlflow.db" if uri == default_uri(store.out) else None
 
 
@@ -51,7 +73,7 @@ def _line(error: Exception) -> str:
 
 
 def _exists(database: Path) -> bool:
-    """Return whether there is a SQLite store; SQLite takes an empty file for one that is to be made."""
+    """Return whether there is a SQLite store; an empty file is none."""
     return database.exists() and database.stat().st_size > 0
 
 
@@ -78,7 +100,7 @@ def _create(database: Path) -> None:
 
 
 class Ledger:
-    """Which results have been logged where, as lines of a text file: what needs no look at MLflow.
+    """Which results have been logged where, as lines of a text file, so that MLflow need not be asked.
 
     If the SQLite store is gone, nothing counts as logged. If a line is cut off or lost, its result is logged
     again, which changes nothing.
@@ -118,9 +140,9 @@ class Tracker:
     store
         The out directory; of the SQLite store in it the artifacts are kept there too.
     invocation
-        The plan's hash: a parent run that carries it is taken up again.
+        The plan's hash: a command's run that carries it is taken up again.
     name, command
-        Name of the parent run, and the command that made it.
+        Name of the command's run, and the command.
     """
 
     def __init__(self, uri: str, store: Store, invocation: str, name: str, command: str):
@@ -135,10 +157,11 @@ class Tracker:
         database = _database(store, uri)
         if database is not None and _exists(database) and (damage := _damage(database)):
             self.error = f"{database} is damaged: {damage}; move it away, and the next run logs all results anew"
-        #: Stands while the parent run is open: a head that finds it there knows that the last one died.
+        #: Stands while the command's run is open: a head that finds it there knows that the last one died.
         self._open_mark = store.out / "mlflow-open"
         self._queue: queue.Queue[Result | None] = queue.Queue()
         self._thread: threading.Thread | None = None
+        self._command = ""  # the run of this command; empty until it is there
 
     def log(self, result: Result) -> None:
         """Log a result, unless it has been logged already; the first one connects to MLflow."""
@@ -146,10 +169,10 @@ class Tracker:
             self._start()
             self._queue.put(result)
 
-    def finish(self, status: str, artifacts: Sequence[Path], tags: Mapping[str, str]) -> None:
-        """Wait for all that is to be logged, then close the parent run with its artifacts.
+    def finish(self, status: str, artifacts: Sequence[Path], tags: Mapping[str, str], board: Leaderboard) -> None:
+        """Wait for all that is to be logged, log what the board says of it, and close the command's run.
 
-        Where nothing was logged the parent run stands as it is and MLflow is not opened, unless the last head
+        Where nothing was logged the command's run stands as it is and MLflow is not opened, unless the last head
         died before it could close its run.
         """
         if self._thread is None and (self.error or not self._open_mark.exists()):
@@ -160,11 +183,13 @@ class Tracker:
         if self.error:
             return
         try:
+            self._log_relative_errors(board)
+            self._log_summaries(board)
             for file in artifacts:
-                self._client.log_artifact(self._parent, str(file))
+                self._client.log_artifact(self._command, str(file))
             for key, value in tags.items():
-                self._client.set_tag(self._parent, key, value)
-            self._client.set_terminated(self._parent, status)
+                self._client.set_tag(self._command, key, value)
+            self._client.set_terminated(self._command, status)
             self._open_mark.unlink(missing_ok=True)
         except Exception as error:  # noqa: BLE001 - see _work
             self.error = _line(error)
@@ -190,13 +215,13 @@ class Tracker:
                 pass
 
     def _connect(self) -> None:
-        """Find the experiment, close runs whose head has died, and open or take up the parent run."""
+        """Find the experiment, close runs whose head has died, and open or take up the command's run."""
         import logging
 
+        for name, value in {**PATIENCE, **quiet_environment()}.items():
+            os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
-        for name, value in PATIENCE.items():
-            os.environ.setdefault(name, value)
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # what goes wrong is reported at the end
         logging.getLogger("alembic").setLevel(logging.WARNING)
         database = _database(self.store, self.uri)
@@ -206,37 +231,44 @@ class Tracker:
         found = self._client.get_experiment_by_name(EXPERIMENT)
         location = (self.store.out / "artifacts").as_uri() if self.uri == default_uri(self.store.out) else None
         self._experiment = (
-            found.experiment_id if found else self._client.create_experiment(EXPERIMENT, artifact_location=location)
+            found.experiment_id
+            if found
+            else self._client.create_experiment(EXPERIMENT, artifact_location=location, tags=EXPERIMENT_TAGS)
         )
-        self._children, parents = self._adopt()
-        self._parent = parents.get(self.invocation) or self._create(
-            self.name, {"invocation": self.invocation, "command": self.command}, _now()
-        )
-        self._client.update_run(self._parent, "RUNNING")
+        self._adopt()
+        tags = {"kind": COMMAND, "invocation": self.invocation, "command": self.command}
+        self._command = self._commands.get(self.invocation) or self._create(self.name, tags, _now())
+        self._client.update_run(self._command, "RUNNING")
 
-    def _adopt(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the run of each job and of each invocation; close what a dead head left, remove empty doubles."""
+    def _adopt(self) -> None:
+        """Find the runs of commands, jobs and summaries; close what a dead head left, remove empty doubles."""
         from mlflow.entities import RunStatus
 
         out = str(self.store.out)
-        children: dict[str, str] = {}
-        parents: dict[str, str] = {}
+        self._commands: dict[str, str] = {}
+        self._jobs: dict[str, str] = {}
+        self._summaries: dict[tuple[str, ...], str] = {}
+        #: The relative errors that are logged, by run.
+        self._relative: dict[str, float] = {}
         runs = list(self._runs())
         running = RunStatus.to_string(RunStatus.RUNNING)
-        filled = {run.data.tags.get("mlflow.parentRunId") for run in runs}
-        filled |= {run.info.run_id for run in runs if run.info.status != running}
+        filled = {run.info.run_id for run in runs if run.info.status != running} | {self._command}
         for run in sorted(runs, key=lambda run: run.info.run_id not in filled):
             tags, run_id = run.data.tags, run.info.run_id
+            mine = tags.get("out") == out
             if "job_id" in tags:
-                kept = children.setdefault(tags["job_id"], run_id)
-            else:
-                kept = parents.setdefault(tags.get("invocation", run_id), run_id)
+                kept = self._jobs.setdefault(tags["job_id"], run_id)
+            elif tags.get("kind") != SUMMARY:
+                kept = self._commands.setdefault(tags.get("invocation", run_id), run_id)
+            elif mine:
+                kept = self._summaries.setdefault(tuple(tags[name] for name in OF_SUMMARY), run_id)
+            if "relative_error" in run.data.metrics:
+                self._relative[run_id] = run.data.metrics["relative_error"]
             # the out directory is locked by this head, so a run of it that is running has no other head
-            if tags.get("out") == out and kept != run_id and run_id not in filled:
+            if mine and kept != run_id and run_id not in filled:
                 self._client.delete_run(run_id)
-            elif tags.get("out") == out and run.info.status == running:
+            elif mine and run.info.status == running and run_id != self._command:
                 self._client.set_terminated(run_id, "FAILED")
-        return children, parents
 
     def _runs(self) -> Any:
         token = None
@@ -256,12 +288,11 @@ class Tracker:
         from mlflow.entities import Param, RunTag
 
         job = result.job
-        task, _, dataset = job.task.partition("/")
         tags = {
+            "kind": JOB,
+            "invocation": self.invocation,
             "method": job.method,
-            "task": task,
-            "dataset": dataset,
-            "benchmark": job.task,
+            **_names(job.task),
             "unit": job.unit,
             "seed": str(job.seed),
             "preset": job.preset,
@@ -276,18 +307,16 @@ class Tracker:
             "x_taken_for": job.x_taken_for,
             "n_copies": str(job.n_copies),
             "git_commit": result.environment["git_commit"],
-            "replay": replay_command(job),
+            "replay": shlex.join(["python", "-m", "bench", "replay", job.id, "--out", str(self.store.out)]),
         }
         tags = {key: value[:LONGEST] for key, value in tags.items()}
         parameters = {**job.config, "task_version": job.task_version}
-        run_id = self._children.get(job.id)
+        run_id = self._jobs.get(job.id)
         new = run_id is None
         if run_id is None:
-            run_id = self._create(
-                job.title[:250], {**tags, "mlflow.parentRunId": self._parent}, _milliseconds(result.started)
-            )
-            self._children[job.id] = run_id
-            self._client.log_inputs(run_id, [_dataset_input(dataset, job.data_digest)])
+            run_id = self._create(job.title[:250], tags, _milliseconds(result.started))
+            self._jobs[job.id] = run_id
+            self._client.log_inputs(run_id, [_dataset_input(tags["dataset"], job.data_digest)])
         parts = _metrics(result)
         self._client.log_batch(
             run_id,
@@ -300,20 +329,68 @@ class Tracker:
         status = RUN_STATUS.get(result.status, "KILLED")
         self._client.set_terminated(run_id, status, end_time=_milliseconds(result.finished))
 
+    def _log_relative_errors(self, board: Leaderboard) -> None:
+        """Give each job its error relative to that of the baseline on its unit and seed."""
+        from mlflow.entities import Metric
+
+        from leaderboard.association import fit_scores
+
+        scores = fit_scores(board).dropna(subset="score")
+        for job_id, score in zip(scores["job_id"], scores["score"], strict=True):
+            run_id, error = self._jobs.get(job_id, ""), math.exp(-score)
+            if run_id and self._relative.get(run_id) != error:
+                self._client.log_batch(run_id, metrics=[Metric("relative_error", error, _now(), 0)])
+
+    def _log_summaries(self, board: Leaderboard) -> None:
+        """Log what the leaderboard says of each method on each task; a summary that is there is brought up to date."""
+        from mlflow.entities import Metric, RunTag
+
+        for table in board.tasks:
+            for row in table.frame.to_dict("records"):
+                tags = {
+                    "kind": SUMMARY,
+                    "invocation": self.invocation,
+                    **_names(table.task),
+                    "preset": table.preset,
+                    "replicates": table.replicates,
+                    "baseline": table.baseline,
+                    **{name: str(row[name]) for name in ("method", "role", "verdict", "best", "coverage", "reason")},
+                }
+                place = tuple(tags[name] for name in OF_SUMMARY)
+                run_id = self._summaries.get(place)
+                new = run_id is None
+                if run_id is None:
+                    run_id = self._create(f"{row['method']} · {table.task}"[:250], tags, _now())
+                means = table.means.loc[row["method"]].to_dict()
+                values = {
+                    **{name: row[name] for name in ("relative_error", "p_better")},
+                    **{f"relative_error.{name}": row[name] for name in ("low", "high")},
+                    **{f"cost.{name}": row[name] for name in ("fit_seconds", "peak_memory_mb")},
+                    **{f"{_rank(name in table.primary)}.{name}": value for name, value in means.items()},
+                }
+                at = _now()
+                self._client.log_batch(
+                    run_id,
+                    metrics=[Metric(_key(name), float(x), at, 0) for name, x in values.items() if math.isfinite(x)],
+                    tags=[] if new else [RunTag(key, value) for key, value in tags.items()],
+                )
+                self._client.set_terminated(run_id, "FINISHED")
+
 
 def _metrics(result: Result) -> list[list[Any]]:
-    """Return scores, costs and training curves in batches; what is not finite is left out."""
+    """Return scores, costs and training curves in batches; values that are not finite are left out."""
     from mlflow.entities import Metric
 
     at = _milliseconds(result.finished)
-    costs = {key: getattr(result, key) for key in ("fit_seconds", "evaluate_seconds", "peak_memory_mb")}
+    costs = {f"cost.{key}": getattr(result, key) for key in ("fit_seconds", "evaluate_seconds", "peak_memory_mb")}
+    scores = {f"{_rank(result.metrics[key]['primary'])}.{key}": value for key, value in result.scores.items()}
     metrics = [
         Metric(_key(key), value, at, 0)
-        for key, value in {**result.scores, **costs}.items()
+        for key, value in {**scores, **costs}.items()
         if value is not None and math.isfinite(value)
     ]
     metrics += [
-        Metric(f"curve/{_key(term)}", value, at, step)
+        Metric(f"curve/{_key(_loss(result.job))}/{_key(term)}", value, at, step)
         for term, values in result.curves.items()
         for step, value in enumerate(values)
         if value is not None
@@ -321,19 +398,39 @@ def _metrics(result: Result) -> list[list[Any]]:
     return [metrics[start : start + BATCH] for start in range(0, max(len(metrics), 1), BATCH)]
 
 
+def _names(benchmark: str) -> dict[str, str]:
+    """Return the tags that name a task on a data set."""
+    task, _, dataset = benchmark.partition("/")
+    return {"task": task, "dataset": dataset, "benchmark": benchmark}
+
+
+def _rank(primary: bool) -> str:
+    """Return what stands before a metric's name."""
+    return "primary" if primary else "secondary"
+
+
+def _loss(job: Job) -> str:
+    """Return what kind of loss a job's curves are of: those of one kind may share an axis.
+
+    It is the likelihood; where that depends on the data, method and data; of a method without, its name.
+    """
+    stated = str(job.config.get("likelihood", job.name))
+    return f"{job.name} on {job.task.partition('/')[2]}" if stated == "auto" else stated
+
+
 def _key(name: str) -> str:
-    """Return a name with what MLflow does not take in one replaced."""
+    """Return a name in which characters that MLflow refuses are replaced."""
     return re.sub(r"[^\w.: -]|^\.+$", "_", name)[:200]
 
 
 def _dataset_input(name: str, sha256: str) -> Any:
-    """Return what MLflow shows of a run's data; its digest field takes 36 characters, the whole is in a tag."""
+    """Return a run's data as MLflow shows them; its digest field takes 36 characters, and a tag has the whole."""
     import json
 
     from mlflow.entities import Dataset, DatasetInput
 
     known = DATASETS.get(name)  # a user's own file is in no catalogue
-    about = {"reference": known.reference, "licence": known.licence} if known else {}
+    about = {"paper": known.paper, "licence": known.licence} if known else {}
     source = json.dumps(about)
     return DatasetInput(Dataset(name=name, digest=sha256[:36], source_type="catalogue", source=source))
 

@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from bench.plan.offers import offers
 from bench.plan.plugins import absolute, load_plugin
 from bench.records import MethodSpec, PlanError
 from methods import METHODS
@@ -20,6 +21,9 @@ from tasks import TASKS, benchmark_names, benchmark_tags
 from tasks.datasets.own import N_GENES, SCALES, is_data_file
 
 ALL = "all"
+
+#: Keys of configurations that say how long a network is trained.
+LENGTHS = ("steps", "steps_each", "passes", "max_epochs")
 
 
 def choose(kind: str, spec: str, names: Sequence[str], tags: Mapping[str, Iterable[str]]) -> list[str]:
@@ -77,10 +81,34 @@ def choose_methods(
         for doses in dict.fromkeys(dose for row in rows for dose in row):
             dosed = _parse_settings([f"{name}.{dose}" for dose in doses], [name])
             changed = {**changes.get(name, {}), **dosed.get(name, {})}
-            METHODS[name].configure(preset, **changed)  # refuses what cannot be
+            METHODS[name].configure(preset, **changed)  # raises where a value is not allowed
             method = MethodSpec.of(name, changed)
             specs[method.label] = method
     return list(specs.values()), tuple(absolute(plugin) for plugin in (*plugins, *files))
+
+
+def with_budgets(specs: Sequence[MethodSpec], preset: str, budgets: Sequence[float]) -> list[MethodSpec]:
+    """Return each trained network once for each multiple of its steps, and the other methods as they are.
+
+    A budget of 1 is the method itself, whose rows other runs have, too.
+
+    Raises
+    ------
+    PlanError
+        No method has steps, or the user has set those of one.
+    """
+    found: list[MethodSpec] = []
+    for spec in specs:
+        config = METHODS[spec.name].configure(preset, **spec.changes)
+        lengths = {key: getattr(config, key) for key in LENGTHS if hasattr(config, key)}
+        if set(lengths) & set(spec.changes):
+            raise PlanError(f"--budget: the steps of {spec.label} are set already")
+        for budget in budgets if lengths else [1.0]:
+            longer = {key: max(1, round(budget * value)) if value else 0 for key, value in lengths.items()}
+            found.append(spec if budget == 1 else MethodSpec.of(spec.name, {**spec.changes, **longer}))
+    if found == list(specs) and set(budgets) != {1.0}:
+        raise PlanError(f"--budget: none of {', '.join(spec.label for spec in specs)} is trained by steps")
+    return found
 
 
 def _parse_doses(parts: Sequence[str]) -> list[tuple[str, list[tuple[str, ...]]]]:
@@ -112,7 +140,7 @@ def _parse_doses(parts: Sequence[str]) -> list[tuple[str, list[tuple[str, ...]]]
 
 
 def _is_value(text: str) -> bool:
-    """Return whether ``text`` is a number or true or false, which no method is called."""
+    """Return whether ``text`` is a number, true or false, and so no method's name."""
     try:
         float(text)
     except ValueError:
@@ -134,7 +162,8 @@ def choose_own_tasks(
     Parameters
     ----------
     spec
-        Names of tasks (without a data set), or globs, that can be run on data of the user's.
+        Names of tasks (without a data set), or globs, that can be run on data of the user's. Where it is empty, the
+        message says which tasks the file can serve.
     file
         Path of an ``.h5ad`` or a ``.zarr`` directory.
     columns
@@ -149,20 +178,23 @@ def choose_own_tasks(
     UnknownName, PlanError
         A task that is not known, or a column that it needs and was not named, or does not know.
     """
+    path = Path(file).resolve()
+    if not is_data_file(path):
+        raise PlanError(f"--data {file!r}: there is no file {path}, and no .zarr directory")
     offered = {name: TASKS[name].columns for name in TASKS if TASKS[name].columns}
+    if not spec:
+        raise PlanError(f"--data needs --tasks and --columns.\n{offers(file, list(offered))}")
     chosen = choose("task", spec, list(offered), {name: TASKS[name].tags for name in offered})
     fields_of: dict[str, str] = {}
     for name in chosen:
         needed = [key for key, role in offered[name].items() if role in ("environment", "content")]
         takes = f"its --columns are {', '.join(offered[name])}"
         if lacking := [key for key in needed if key not in columns]:
-            raise PlanError(f"{name} on --data needs --columns {','.join(f'{key}=…' for key in lacking)}; {takes}")
+            missing = f"{name} on --data needs --columns {','.join(f'{key}=…' for key in lacking)}; {takes}"
+            raise PlanError(f"{missing}.\n{offers(file, chosen)}")
         if foreign := [key for key in columns if key not in offered[name]]:
             raise PlanError(f"{name} on --data does not take {', '.join(foreign)}; {takes}")
         fields_of |= {offered[name][key]: column for key, column in columns.items()}
-    path = Path(file).resolve()
-    if not is_data_file(path):
-        raise PlanError(f"--data {file!r}: there is no file {path}, and no .zarr directory")
     if x not in SCALES:
         raise PlanError(f"--columns x={x}: one of {', '.join(SCALES)} is needed")
     described = {"file": str(path), "n_genes": str(n_genes), "x": x}
@@ -205,7 +237,7 @@ def _parse_settings(settings: Sequence[str], names: Sequence[str]) -> dict[str, 
 
 
 def _read_any(text: str) -> Any:
-    """Return ``text`` as a number, true, false or none where it is one, else as the word that it is."""
+    """Return ``text`` as a number, true, false or None where it can be read so, else unchanged."""
     value = None if text.lower() == "none" else _read(text, 0)
     return value if isinstance(value, PLAIN) else text
 

@@ -1,10 +1,10 @@
-"""How long jobs take: from what has been measured in the out directory, else scaled from a preflight, else a guess."""
+"""How long jobs take: as measured in the out directory, else on another machine, else in a preflight, else a guess."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Seconds a job and million values (cells × genes), of a trained network and of anything else: guesses, on the
-#: long side (12 minutes were said for a default run that took 7), used until something has been measured.
+#: long side (12 minutes for a default run that took 7), used until something has been measured.
 ROUGH = {"smoke": (1.5, 0.5), "default": (8.0, 0.8), "paper": (60.0, 2.0)}
 
 #: Directory of a preflight's jobs, in an out directory.
 PREFLIGHT = "preflight"
 #: A fit of a preflight spends STARTUP seconds, but at most STARTUP_PART of its time, on work that does not grow with
-#: data and epochs. Early stopping usually ends a fit after the share EPOCHS_USED of its epochs. With these values the
-#: estimates of three autoencoders on two simulated tasks were 1 to 4 times too long.
+#: data and steps. Early stopping usually ends a fit after the share EPOCHS_USED of its epochs.
 STARTUP, STARTUP_PART, EPOCHS_USED = 0.3, 0.75, 0.5
 
 #: Seconds of a run before its first job and after its last, and between two jobs until that has been measured.
 AROUND, BETWEEN = 8.0, 0.05
 
 #: How well the time of some jobs is known, from the best to the worst.
-MEASURED, TRIED, GUESSED = (
+MEASURED, KNOWN, TRIED, GUESSED = (
     "from earlier jobs here",
+    "from another machine's times and the speed of this one",
     "from a preflight: rough",
     "rough: not all of it has been measured here yet",
 )
@@ -49,10 +49,18 @@ class Estimate:
         Million values of each task's data.
     tried
         Tidy results of a preflight (:mod:`bench.studies.preflight`), of the smoke preset.
+    known
+        Returns the seconds that a job should take, from another machine's times; None where they are not known.
     """
 
-    def __init__(self, rows: pd.DataFrame, sizes: Mapping[str, float], tried: pd.DataFrame | None = None):
-        self.sizes = sizes
+    def __init__(
+        self,
+        rows: pd.DataFrame,
+        sizes: Mapping[str, float],
+        tried: pd.DataFrame | None = None,
+        known: Callable[[Job], float | None] = lambda job: None,
+    ):
+        self.sizes, self.known = sizes, known
         #: Seconds and number of jobs by task, preset and method, and by these and the unit.
         self._spent: dict[tuple[str, ...], tuple[float, int]] = {}
         ended = rows[rows["status"].map(lambda status: Status(status).final).astype(bool)].drop_duplicates("job_id")
@@ -60,14 +68,14 @@ class Estimate:
         for row, start, end in zip(ended.to_dict("records"), starts, ends, strict=True):
             self._add(row, (end - start) / row["n_stacked"])
         self.between = _between(starts, ends)
-        self._tried: dict[tuple[str, str], Mapping[str, float]] = {}
+        self._tried: dict[tuple[str, str], Mapping[str, Any]] = {}
         if tried is not None:
             for row in tried[tried["status"] == "ok"].drop_duplicates("job_id").to_dict("records"):
                 self._tried[row["task"], row["method"]] = {
                     "fit": row["fit_seconds"],
                     "evaluate": row["evaluate_seconds"],
                     "values": row["n_cells"] * row["n_genes"] / 1e6,
-                    "epochs": json.loads(row["config"]).get("max_epochs", 1),
+                    "config": json.loads(row["config"]),
                 }
 
     def learn(self, result: Result) -> None:
@@ -83,14 +91,19 @@ class Estimate:
             self._spent[key] = total + seconds, number + 1
 
     def seconds(self, job: Job) -> float:
-        """Return the mean of the method's jobs on that unit, or task, else what a preflight or a guess says.
+        """Return the mean of the method's jobs on that unit, or task, else what another machine's times say.
 
-        That is of the time that went by, so that fits which other jobs had made are in it as they were found.
+        Where they say nothing, a preflight is scaled, or a guess is made.
+
+        Times are those on the clock: a job that found its fit on disk counts as a quick one.
         """
         for key in ((*_kind(job), job.unit), _kind(job)):
             if key in self._spent:
                 total, number = self._spent[key]
                 return total / number
+        known = self.known(job)
+        if known is not None:
+            return known
         tried = self._tried.get((job.task, job.method))
         if tried is not None:
             return self._scaled(job, tried)
@@ -105,14 +118,14 @@ class Estimate:
                 costs[job.id] = self.seconds(job) * max(1, len(job.stack)) / of_unit[job.unit]
         return costs
 
-    def _scaled(self, job: Job, tried: Mapping[str, float]) -> float:
-        """Scale the smoke job's fit by values and epochs.
+    def _scaled(self, job: Job, tried: Mapping[str, Any]) -> float:
+        """Scale the smoke job's fit by values and by steps or epochs.
 
-        Its evaluation is taken as it is: that of small data is mostly what does not grow, and real data are as large
+        The evaluation is not scaled: on small data it hardly grows, and real data are as large
         in a preflight as in a run.
         """
         larger = max(1.0, self.sizes[job.task] / tried["values"]) if tried["values"] else 1.0
-        longer = max(1.0, EPOCHS_USED * job.config.get("max_epochs", 1) / tried["epochs"])
+        longer = max(1.0, _length(job.config) / _length(tried["config"]))
         growing = tried["fit"] - min(STARTUP, STARTUP_PART * tried["fit"])
         return tried["evaluate"] + tried["fit"] + growing * (larger * longer - 1)
 
@@ -127,8 +140,9 @@ class Estimate:
         """Return the seconds of a run of all jobs on ``n_workers`` processes, and how well they are known."""
         jobs = list(jobs)
         unmeasured = [job for job in jobs if _kind(job) not in self._spent]
-        tried = all((job.task, job.method) in self._tried for job in unmeasured)
-        basis = MEASURED if not unmeasured else TRIED if tried else GUESSED
+        unknown = [job for job in unmeasured if self.known(job) is None]
+        tried = all((job.task, job.method) in self._tried for job in unknown)
+        basis = MEASURED if not unmeasured else KNOWN if not unknown else TRIED if tried else GUESSED
         return AROUND + self.left(jobs, n_workers), basis
 
 
@@ -147,7 +161,7 @@ def _between(starts: Iterable[float], ends: Iterable[float]) -> float:
     hold a pause between runs, or jobs whose results are gone.
     """
     free, gaps = list[float](), list[float]()
-    for moment, is_start in sorted([*((one, 0) for one in ends), *((one, 1) for one in starts)]):
+    for moment, is_start in sorted([*((time, 0) for time in ends), *((time, 1) for time in starts)]):
         if not is_start:
             free.append(moment)
         elif free:
@@ -162,3 +176,8 @@ def _moment(iso: str) -> float:
 def _kind(job: Job) -> tuple[str, ...]:
     """Return what jobs have in common that take about as long."""
     return job.task, job.preset, job.method
+
+
+def _length(config: Mapping[str, Any]) -> float:
+    """Return what a fit's time is in proportion to: its steps, or the epochs that it is likely to use."""
+    return config["steps"] if "steps" in config else EPOCHS_USED * config.get("max_epochs", 1)

@@ -23,8 +23,9 @@ def method_config(name: str, task: Task, preset: str, changes: Mapping[str, Any]
     """Return a method's configuration on a task: its preset, then what the task fixes, then the user's changes."""
     cls = METHODS[name]
     known = {field.name for field in fields(cls.Config)}
-    fixed = {cls.code_size if key == "n_latent" else key: value for key, value in task.settings.items()}
-    settings = {key: value for key, value in fixed.items() if key in known}
+    fixed = task.settings_of(task.dataset.name).items()
+    named = {cls.code_size if key == "n_latent" else key: value for key, value in fixed}
+    settings = {key: value for key, value in named.items() if key in known}
     return _plain(asdict(cls.configure(preset, task.dataset.name, **{**settings, **(changes or {})})))
 
 
@@ -154,6 +155,8 @@ def _method_row(blank: Job, spec: MethodSpec, task: Task, preset: str) -> Job:
     """Return ``blank`` filled in for a method, with a reason to skip it where it lacks an ability."""
     cls = METHODS[spec.name]
     lacking = [ability for ability in task.requires if ability not in cls.abilities()]
+    if task.combines and not cls.composes and not lacking:
+        lacking = ["predict combinations of environments"]
     return replace(
         blank,
         method=spec.label,

@@ -49,9 +49,9 @@ def _collect(file: Path, files: set[Path]) -> None:
         return
     files.add(file)
     for module in _imports(file):
-        found = importlib.util.find_spec(module)
-        if found is not None and found.origin and not found.origin.endswith("__init__.py"):
-            _collect(Path(found.origin), files)
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.origin and not spec.origin.endswith("__init__.py"):
+            _collect(Path(spec.origin), files)
 
 
 @cache

@@ -14,10 +14,10 @@ def stacks(jobs: Iterable[Job]) -> list[list[Job]]:
 
     One process runs jobs whose fits are stacked, and a method on all units of a draw, which share data and often a fit.
     """
-    found: dict[tuple[object, ...], list[Job]] = {}
+    together: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
-        found.setdefault(_together(job), []).append(job)
-    return list(found.values())
+        together.setdefault(_together(job), []).append(job)
+    return list(together.values())
 
 
 def _together(job: Job) -> tuple[object, ...]:
@@ -29,7 +29,7 @@ def _together(job: Job) -> tuple[object, ...]:
 
 
 def longest_first(jobs: Iterable[Job], seconds: Mapping[str, float]) -> list[Job]:
-    """Return jobs by the seconds, given by id, of their stacks; equal ones stay in the order that they came in."""
+    """Return jobs in the order of their stacks' seconds, the longest first; equal ones stay in their order."""
     ordered = sorted(stacks(jobs), key=lambda stack: -sum(seconds[job.id] for job in stack))
     return [job for stack in ordered for job in stack]
 
@@ -37,17 +37,17 @@ def longest_first(jobs: Iterable[Job], seconds: Mapping[str, float]) -> list[Job
 def makespan(seconds: Iterable[float], n_workers: int) -> float:
     """Return when the last of some workers ends, each of which takes the next piece of work when it is free."""
     ends = [0.0] * n_workers
-    for one in seconds:
-        heapq.heapreplace(ends, ends[0] + one)
+    for duration in seconds:
+        heapq.heapreplace(ends, ends[0] + duration)
     return max(ends)
 
 
 class Turns:
     """Says which of the waiting stacks is to start, so that a worker seldom waits for a fit that another makes.
 
-    Units of a task, and tasks on one data set, may need one fit, as one to all data beside that without the unit.
-    Which do, only their data say; those that may are of one method, configuration, draw of a data set, and seed. The
-    first of them is let through alone; what it has made is then on disk.
+    Units of a task, and tasks on one data set, may need the same fit, such as a fit to all cells.
+    Only the data can tell. Stacks that may have the same method, configuration, draw of a data set, and seed. The
+    first of them starts alone; its fits are then on disk.
     """
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from methods import METHODS, register_method
 from methods.base import Method
 from methods.wrapping import NoMethod, is_address, method_at
 
-#: An imported plugin keeps here the digest that its file had then.
+#: Attribute of an imported plugin: the digest of its file at that time.
 _CONTENT = "_bench_content"
 
 
@@ -47,7 +47,7 @@ def load_plugin(address: str) -> str:
         return address if address in METHODS else _registered(address, _imported(address))
     file, _, attribute = address.partition(".py:") if ".py:" in address else (address.removesuffix(".py"), "", "")
     path = Path(f"{file}.py").resolve()
-    if not os.path.isfile(path):  # unlike Path.is_file, also of a name too long
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise PlanError(f"plugin {address!r}: there is no file {path}")
     module = _import_file(path)
     if not attribute:

@@ -16,7 +16,7 @@ from methods import METHODS
 BASE_MB, MB_PER_MILLION = 1024, 40
 #: No job asks for less: so little makes no difference to a scheduler, and few classes make few SLURM arrays.
 LEAST_MB, LEAST_MINUTES = 2048, 2
-#: Times the estimate of a job's seconds that it is given: nodes differ, and so do fits that stop early.
+#: A job gets so many times its estimated seconds: nodes differ, and so do fits that stop early.
 SAFETY = 4.0
 
 

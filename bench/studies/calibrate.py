@@ -50,7 +50,7 @@ def rotate(codes: np.ndarray, training: np.ndarray, dose: float, rng: np.random.
 
 
 def permute(codes: np.ndarray, training: np.ndarray, dose: float, rng: np.random.Generator) -> np.ndarray:
-    """Let a share of the cells change places; those of a smaller dose are among those of a larger."""
+    """Let a share of the cells change places; a larger dose moves the cells of a smaller one too."""
     chosen, permuted = rng.permutation(len(codes))[: round(dose * len(codes))], codes.copy()
     permuted[chosen] = codes[np.roll(chosen, 1)]
     return permuted
@@ -109,7 +109,7 @@ def ladders(task: Task) -> list[str]:
 
 
 class Corrupted:
-    """A fitted method whose codes and predictions are corrupted; all else is its own.
+    """A fitted method with corrupted codes and predictions; everything else is unchanged.
 
     Parameters
     ----------
@@ -303,7 +303,7 @@ def calibrate(
 
 
 def say(outcome: Outcome, console: Console) -> None:
-    """Print what is flagged, what was not measured, and where the rest is."""
+    """Print which metrics are flagged, what could not be measured, and where the files are."""
     from leaderboard import calibration
 
     for task, group in calibration.build(outcome.rows).groupby("task", sort=False):
@@ -348,8 +348,8 @@ def _scores(task: Task, job: Job) -> Iterator[tuple[str, float, dict[str, float]
         try:
             # the floor anew each time: its random generator moves with every call
             floor = _reference(task, FLOOR, job)
-            one = corrupted(fit, floor, n_training, ladder, dose, job.seed)
-            return task.evaluate(one, job.held_out, job.seed), ""
+            corrupt = corrupted(fit, floor, n_training, ladder, dose, job.seed)
+            return task.evaluate(corrupt, job.held_out, job.seed), ""
         except Exception as error:  # noqa: BLE001 - as above
             return {}, f"{type(error).__name__}: {error}"
 

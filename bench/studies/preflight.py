@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.jobs.execute import estimate_of, executor_for, say_data
-from bench.jobs.progress import duration
 from bench.jobs.runner import run_jobs
+from bench.keep.status import duration
 from bench.keep.store import Store
 from bench.options import Options
 from bench.plan import make_plan

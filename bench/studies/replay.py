@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.environment import describe
 from bench.jobs.job import run_stack
-from bench.keep.store import Store, StoreError
+from bench.keep.store import StoreError
 from bench.plan.digests import source_digest
 from bench.plan.plugins import load_plugin
 from bench.records import Job, Result
@@ -19,6 +19,8 @@ from tasks.datasets import DataError
 
 #: Differences up to this, absolute or relative, are put down to the order of floating point operations.
 TOLERANCE = 1e-6
+#: Names that an error lists at most.
+MOST_LISTED = 20
 
 SAME, CLOSE, DIFFERENT = "bit-identical", f"within {TOLERANCE:g}", "differs"
 
@@ -52,24 +54,37 @@ class Replay:
         return alike and self.stored.status == self.result.status
 
 
-def find(store: Store, prefix: str) -> Result:
-    """Return the stored result whose job's id starts so.
+def find(results: Iterable[Result], asked: str) -> Result:
+    """Return the stored result that is asked for; of several at one place in the cross the last one.
+
+    Parameters
+    ----------
+    results
+        What is stored.
+    asked
+        The beginning of a job's id, or names, METHOD/TASK/DATASET/UNIT/SEED, of which the last ones may be left out
+        where one job alone is called so.
 
     Raises
     ------
     StoreError
-        None does, or several, or it cannot be read.
+        None is called so, or several are; they are listed.
     """
-    ids = sorted(file.stem for file in store.jobs.glob("*.json") if file.stem.startswith(prefix))
-    if not ids or not prefix:
-        raise StoreError(f"job {prefix!r}: no result in {store.jobs} is called so; the ids are its file names")
-    if len(ids) > 1:
-        shown = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
-        raise StoreError(f"job {prefix!r}: {len(ids)} ids start so ({shown}); give more of it")
-    result = store.read(ids[0])
-    if result is None:
-        raise StoreError(f"{store.file(ids[0])}: not a readable result; run the job again")
-    return result
+    places: dict[tuple[object, ...], Result] = {}
+    for result in sorted(results, key=lambda result: result.finished):
+        if asked and (result.job.id.startswith(asked) or f"{result.job.path}/".startswith(f"{asked}/")):
+            places[result.job.place] = result
+    if len(places) == 1:
+        return next(iter(places.values()))
+    if not places:
+        raise StoreError(
+            f"job {asked!r}: no result is called so; give METHOD/TASK/DATASET/UNIT/SEED, such as "
+            "vae/unseen-cell-type/ifn-sim/draw0/type00/0, or the beginning of a job's id"
+        )
+    names = sorted(f"{result.job.path} ({result.job.preset}, {result.job.id})" for result in places.values())
+    more = f"\n  and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    listed = "".join(f"\n  {name}" for name in names[:MOST_LISTED])
+    raise StoreError(f"job {asked!r}: {len(names)} results are called so; give more of one:{listed}{more}")
 
 
 def replay(stored: Result) -> Replay:
@@ -126,8 +141,8 @@ def _changes(job: Job) -> list[str]:
 
 def _environment_changes(then: Mapping[str, Any]) -> list[str]:
     now = describe()
-    was, new = ({**one, **one["versions"]} for one in (then, now))
-    keys = [key for key in new if key not in ("versions", "git_commit", "dirty", "platform")]
+    was, new = ({**environment, **environment["versions"]} for environment in (then, now))
+    keys = [key for key in new if key in was and key not in ("versions", "git_commit", "dirty", "platform")]
     return [f"{key} ({_short(was.get(key))} then, {_short(new[key])} now)" for key in keys if was.get(key) != new[key]]
 
 

@@ -21,7 +21,7 @@ class MyVae(VAE):
     # what it can do, and any other word that it is to be found by
     tags = VAE.tags | {"disentanglement"}
     # the paper; here that of the penalty
-    reference = "Tibshirani 1996, J. R. Stat. Soc. B 58:267, the lasso"
+    paper = "Tibshirani 1996, J. R. Stat. Soc. B 58:267, the lasso"
 
     @dataclass(frozen=True)
     class Config(VAE.Config):

@@ -15,7 +15,7 @@ Expression = Annotated[Floats, "n_cells n_genes"]
 
 
 # which way is better, the range of possible values, and where it is defined
-@metric(better="lower", low=0.0, high=np.inf, reference="the paper that defines it")
+@metric(better="lower", low=0.0, high=np.inf, paper="the paper that defines it")
 def my_metric(x: Expression, x_hat: Expression) -> float:
     """Median absolute difference of expression and its reconstruction.
 

@@ -18,7 +18,7 @@ class MyTask(Task):
     # raise it whenever a score changes its meaning
     version = 1
     tags = frozenset({"ood"})
-    reference = "the paper that asks this"
+    paper = "the paper that asks this"
     # python -m bench data list has all of them
     datasets = ("pancancer-sim",)
     # a method that lacks one of these abilities is skipped, with the reason

@@ -4,7 +4,7 @@ A step of a small network launches hundreds of kernels, and a GPU works for a te
 recorded step is launched as a whole. It computes on the same memory each time, so that nothing in it may depend on
 values: no shape (``nonzero``, boolean indexing), no branch (``.item()``, ``if tensor``), and no tensor made of Python
 numbers, which would be copied from memory that is gone when the step is replayed. What changes from step to step is in
-tensors that are refilled: the numbers of the cells, the epoch, learning rates.
+tensors that are refilled: the numbers of the cells, the progress of the fit, learning rates.
 
 After a failed attempt PyTorch's generators refuse to draw. So :func:`obstacle` decides beforehand, with tensors that
 have shapes and no values (PyTorch's fake tensors), which raise where a value is asked for.
@@ -150,17 +150,17 @@ def obstacle(model: Any, network: nn.Module, tensors: Mapping[str, Any], cells: 
         shadows = {
             key: part.mapped(fake) if isinstance(part, SparseRows) else fake(part) for key, part in tensors.items()
         }
-        numbers, epoch = fake(cells), fake(torch.zeros((), device=cells.device))
+        numbers, progress = fake(cells), fake(torch.zeros((), device=cells.device))
         with values, _Dispatched(), _Called():
             minibatch = gathered(shadows, numbers)
             if adversary is not None:
                 with torch.no_grad():
                     shown = adversary.reads(shadow.train(), minibatch)
                 adversary.loss(shadow, shown).backward()
-            terms = model.loss_terms(shadow.train(), minibatch, epoch)
+            terms = model.loss_terms(shadow.train(), minibatch, progress)
             torch.stack(list(terms.values())).sum().backward()
             with torch.no_grad():
-                model.loss_terms(shadow.eval(), gathered(shadows, numbers), 1)
+                model.loss_terms(shadow.eval(), gathered(shadows, numbers), 1.0)
         reason = ""
     except Exception as error:  # noqa: BLE001 - a fit that fails in any way without values says so when it is made
         reason = _sentence(error)

@@ -5,8 +5,10 @@ All of them can be stacked (:mod:`methods.nn.stacked`): parameters, input and ou
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -84,17 +86,36 @@ _NORM: dict[str, type[nn.Module]] = dict(zip(NORMS, (nn.Identity, LayerNorm, Bat
 def hidden_layers(sizes: tuple[int, ...], activation: str, norm: str, dropout: float) -> nn.Sequential:
     """Return blocks of linear, norm, activation, dropout through ``sizes``.
 
-    The linear map has no bias before batch norm, which would subtract it.
+    The linear map has no bias before batch norm, which would subtract it. Without a norm the weights start so that
+    standard normal inputs give linear outputs of mean 0 and variance 1 in every layer. PyTorch's start would shrink
+    the differences between cells to a third or less in each layer, and thousands of steps go by until the latents are
+    used: after 800 steps on two development draws of ifn-sim the Γ-VAE's validation loss was 644 from this start and
+    689 from PyTorch's.
     """
     layers: list[nn.Module] = []
+    mean, variance = 0.0, 1.0
     for fan_in, fan_out in pairwise(sizes):
-        layers.append(Linear(fan_in, fan_out, bias=norm != "batch"))
-        if norm != "none":
+        linear = Linear(fan_in, fan_out, bias=norm != "batch")
+        layers.append(linear)
+        if norm == "none":
+            nn.init.normal_(linear.weight, std=(fan_in * variance) ** -0.5)
+            linear.bias.data = -mean * linear.weight.detach().sum(1)
+            mean, variance = moments(activation)
+        else:
             layers.append(_NORM[norm](fan_out))
         layers.append(_ACTIVATION[activation]())
         if dropout > 0:
             layers.append(Dropout(dropout))
     return nn.Sequential(*layers)
+
+
+@cache
+def moments(activation: str) -> tuple[float, float]:
+    """Return the mean and the variance of an activation of a standard normal."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
+    values = _ACTIVATION[activation]()(torch.from_numpy(nodes)).numpy()
+    mean = np.average(values, weights=weights)
+    return float(mean), float(np.average((values - mean) ** 2, weights=weights))
 
 
 class GaussianEncoder(nn.Module):

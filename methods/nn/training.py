@@ -23,6 +23,14 @@ from methods.nn.stacked import Best, Weights, drawing_from, keep, stack
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 #: Names under which a cell's stratum and the number of its environment are among its tensors.
 STRATUM, ENVIRONMENT = "stratum", "number of the environment"
+#: A pass over small data has at least ``FEWEST`` minibatches, unless they had fewer than ``SMALLEST`` cells.
+FEWEST, SMALLEST = 8, 32
+#: Share of the steps over which the learning rate rises, and share of the passes without improvement that end a fit.
+RISE, PATIENCE = 0.3, 0.5
+#: A fit still improves at its end if more than this share of the whole fall of the validation loss lies in the second
+#: half of its passes, where the rate falls. On 11 pairs of method and task (development draw 1004) three times the
+#: steps lowered the loss of the fits above it by 2 to 20 %, of those below it by at most 1.1 %.
+STILL = 0.03
 #: Cells of a validation step; the memory of some penalties grows with the square of the cells.
 VALIDATED_AT_ONCE = 1024
 
@@ -41,12 +49,13 @@ class Model(Protocol):
         The best weights are chosen without them.
         """
 
-    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], epoch: int | Tensor) -> dict[str, Tensor]:
+    def loss_terms(self, network: Any, minibatch: Mapping[str, Tensor], progress: float | Tensor) -> dict[str, Tensor]:
         """Return the named loss terms of a minibatch, each a scalar mean over cells; their sum is the loss.
 
-        The names are the same in every minibatch. For stacked fits each term is (n_fits,). In validation ``epoch`` is
-        the last epoch that the schedule allows, so that rising weights count in full. It is a tensor () where the step
-        is recorded and replayed on a GPU (:mod:`methods.nn.graphs`), and a number elsewhere.
+        The names are the same in every minibatch. For stacked fits each term is (n_fits,). ``progress``, in (0, 1], is
+        the share of the fit's steps that are done after this one; in validation it is 1, so that rising weights count
+        in full. It is a tensor () where the step is recorded and replayed on a GPU (:mod:`methods.nn.graphs`), and a
+        number elsewhere.
         """
 
     def parameter_groups(self, network: Any) -> list[dict[str, Any]]:
@@ -59,30 +68,41 @@ class Schedule:
 
     Attributes
     ----------
-    max_epochs
-        Passes over the training split at most.
+    steps
+        Gradient steps, rounded to whole passes over the training split, of which there is at least one.
     learning_rate
-        Of Adam.
+        The largest of Adam's rates; see :meth:`rate`.
     minibatch
-        Cells of a gradient step at most; all minibatches of an epoch have the same size, up to one cell.
+        Cells of a gradient step at most; all minibatches of a pass have the same size, up to one cell. Small data have
+        smaller ones: see :meth:`minibatches`.
     validation
         Share of the cells that are held out of the gradient steps; the best weights have the smallest loss of these
-        cells. With fewer than 20 cells the training loss is used instead.
-    patience
-        Epochs without improvement after which training stops.
+        cells after a pass. With fewer than 20 cells the training loss is used instead.
     warmup
-        Epochs at the start in which the loss still changes, so that no weights count as best.
-    final_learning_rate
-        Last learning rate of a cosine schedule over all epochs; 0 keeps the learning rate constant.
+        Share of the steps, at the start, in which the loss still changes, so that no weights count as best.
     """
 
-    max_epochs: int
+    steps: int
     learning_rate: float
     minibatch: int
     validation: float
-    patience: int
-    warmup: int = 0
-    final_learning_rate: float = 0.0
+    warmup: float = 0.0
+
+    def minibatches(self, n_cells: int) -> int:
+        """Return how many minibatches a pass over ``n_cells`` cells has."""
+        size = min(self.minibatch, max(SMALLEST, n_cells // FEWEST))
+        n = -(-n_cells // size)
+        return min(n, n_cells // 2) if size > 1 else n  # batch norm needs two cells
+
+    def rate(self, progress: float) -> float:
+        """Return the learning rate, as a share of the largest, of the step with which ``progress`` is reached.
+
+        It rises linearly over the first :data:`RISE` of the steps and falls to 0 along half a cosine (one cycle, Smith
+        & Topin 2019).
+        """
+        if progress < RISE:
+            return progress / RISE
+        return 0.5 * (1 + math.cos(math.pi * (progress - RISE) / (1 - RISE)))
 
 
 @dataclass(frozen=True)
@@ -111,13 +131,14 @@ class Adversary:
 class Outcome:
     """Training curves (term to value at each epoch), the reason why training stopped, and the error if any.
 
-    ``remark`` is empty unless a GPU had to take its steps one operation at a time.
+    ``converged`` is False where the fit still improved at its end (:data:`STILL`). ``remark`` is empty unless a GPU had
+    to take its steps one operation at a time.
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int = 0
     stopped: str = ""
-    converged: bool = False
+    converged: bool = True
     error: NonFiniteLoss | None = None
     remark: str = ""
 
@@ -156,7 +177,7 @@ def fit_stacked(methods: Sequence[Any], datasets: Sequence[Any], seeds: Sequence
         method.history = outcome.history
         for remark in (*remarks, *filter(None, [outcome.remark]), f"training stopped: {outcome.stopped}"):
             method.note(remark)
-        method.unconverged = "" if outcome.converged else f"stopped by {outcome.stopped}"
+        method.unconverged = "" if outcome.converged else f"still improved at {outcome.stopped}"
         if outcome.error is None:
             method.settle(data)
     return [outcome.error for outcome in outcomes]
@@ -264,15 +285,14 @@ def train_stacked(
         raise CannotFit(f"{name} needs at least 2 cells, got {n_cells}")
     n_validation = min(int(schedule.validation * n_cells), n_cells - 2) if n_cells >= 20 else 0
     stacked = len(networks) > 1
-    fits = [
-        _Fit(*each, where, n_cells, n_validation, schedule, environments)
-        for each in zip(networks, seeds, starts, strict=True)
-    ]
     network = stack(networks) if stacked else networks[0]
     n_kept = n_cells - n_validation
-    n_minibatches = -(-n_kept // schedule.minibatch)
-    if schedule.minibatch > 1:  # batch norm needs two cells
-        n_minibatches = min(n_minibatches, n_kept // 2)
+    n_minibatches = schedule.minibatches(n_kept)
+    n_passes = max(1, round(schedule.steps / n_minibatches))
+    fits = [
+        _Fit(*each, where, n_cells, n_validation, n_passes, schedule.warmup, environments)
+        for each in zip(networks, seeds, starts, strict=True)
+    ]
 
     noise = [fit.noise for fit in fits] if stacked else []
     why, captured = "", False
@@ -290,13 +310,13 @@ def train_stacked(
     ):
         torch.manual_seed(seeds[0])
         learn, judge = trainer.steps(noise)
-        for epoch in range(schedule.max_epochs):
-            trainer.begin(epoch)
+        for epoch in range(n_passes):
             with drawing_from([fit.noise for fit in running]) if stacked else nullcontext():
                 network.train()
                 order = _joined([fit.shuffled(strata) for fit in running], stacked).to(where)
                 totals: Any = 0.0
-                for cells in order.tensor_split(n_minibatches, -1):
+                for i, cells in enumerate(order.tensor_split(n_minibatches, -1)):
+                    trainer.begin((epoch * n_minibatches + i + 1) / (n_passes * n_minibatches))
                     totals = totals + learn(cells) * (cells.shape[-1] / n_kept)
                 names = trainer.names
                 watched = totals[[key not in model.unwatched for key in names]].sum(0)
@@ -363,11 +383,11 @@ class _Trainer:
         self.opponent = torch.optim.Adam(adversary.groups, fused=True, capturable=captured) if adversary else None
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.names: list[str] = []
-        self.epoch: int | Tensor = 0
+        self.progress: float | Tensor = 0.0
         if captured:  # what changes from step to step is refilled
             where = next(network.parameters()).device
-            self.epoch = torch.zeros((), device=where)
-            for group in self.optimizer.param_groups if schedule.final_learning_rate else []:
+            self.progress = torch.zeros((), device=where)
+            for group in self.optimizer.param_groups:
                 group["lr"] = torch.tensor(group["lr"], device=where)
 
     def steps(self, generators: Sequence[torch.Generator]) -> tuple[Callable[[Tensor], Tensor], ...]:
@@ -377,29 +397,25 @@ class _Trainer:
         pool = torch.cuda.graph_pool_handle()
         return tuple(graphs.Replayed(function, generators, pool) for function in (self.learn, self.judge))
 
-    def begin(self, epoch: int) -> None:
-        """Set the epoch, and the learning rates if they fall: along half a cosine, as PyTorch's CosineAnnealingLR."""
-        if isinstance(self.epoch, Tensor):
-            self.epoch.fill_(epoch)
+    def begin(self, progress: float) -> None:
+        """Set the share of the steps that are done after the next one, and its learning rates."""
+        if isinstance(self.progress, Tensor):
+            self.progress.fill_(progress)
         else:
-            self.epoch = epoch
-        last, n = self.schedule.final_learning_rate, self.schedule.max_epochs
-        if not last or not epoch:
-            return
-        ratio = (1 + math.cos(math.pi * epoch / n)) / (1 + math.cos(math.pi * (epoch - 1) / n))
-        self.rates = [ratio * (rate - last) + last for rate in self.rates]
+            self.progress = progress
+        share = self.schedule.rate(progress)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
+                group["lr"].fill_(share * rate)
             else:
-                group["lr"] = rate
+                group["lr"] = share * rate
 
     def learn(self, cells: Tensor) -> Tensor:
         """Take a step, and return the loss terms, (n_terms,) or for stacked fits (n_terms, n_fits)."""
         minibatch = gathered(self.tensors, cells)
         if self.adversary and self.opponent:
             _train_adversary(self.adversary, self.opponent, self.network, minibatch)
-        terms = self.model.loss_terms(self.network, minibatch, self.epoch)
+        terms = self.model.loss_terms(self.network, minibatch, self.progress)
         self.names, values = list(terms), torch.stack(list(terms.values()))
         self.optimizer.zero_grad(set_to_none=True)
         values.sum().backward()
@@ -409,7 +425,7 @@ class _Trainer:
     @torch.no_grad()
     def judge(self, cells: Tensor) -> Tensor:
         """Return the sum of the loss terms that are watched, () or (n_fits,)."""
-        terms = self.model.loss_terms(self.network, gathered(self.tensors, cells), self.schedule.max_epochs)
+        terms = self.model.loss_terms(self.network, gathered(self.tensors, cells), 1.0)
         return torch.stack([value for key, value in terms.items() if key not in self.model.unwatched]).sum(0)
 
 
@@ -448,19 +464,24 @@ class _Fit:
         where: torch.device,
         n_cells: int,
         n_validation: int,
-        schedule: Schedule,
+        n_passes: int,
+        warmup: float,
         environments: Tensor | None,
     ):
-        self.network, self.schedule = network, schedule
+        self.network = network
         self.shuffle = torch.Generator().manual_seed(seed)
         self.noise = torch.Generator(where).manual_seed(seed)
         order = torch.randperm(n_cells, generator=self.shuffle) + start
         self.held, self.kept = order[:n_validation], order[n_validation:]
         if environments is not None:
             self.held, self.kept = _with_every_label_kept(self.held, self.kept, environments)
-        self.outcome = Outcome(stopped=f"max_epochs={schedule.max_epochs}")
+        self.warm = min(math.ceil(warmup * n_passes), n_passes - 1)
+        self.patience = max(1, math.ceil(PATIENCE * n_passes))
+        self.outcome = Outcome(stopped="the end of its steps")
         self.ended = False
         self.best = float("inf")
+        #: The smallest loss so far, after each pass.
+        self.watched: list[float] = []
 
     def shuffled(self, strata: Tensor | None) -> Tensor:
         """Return the training cells in the order of the next epoch."""
@@ -470,23 +491,31 @@ class _Fit:
 
     def take_in(self, epoch: int, curves: Mapping[str, float], watched: float, name: str) -> bool:
         """Note the loss terms of an epoch, end where it is time, and return whether the weights are the best so far."""
-        outcome, schedule = self.outcome, self.schedule
+        outcome = self.outcome
         outcome.error = _not_finite(curves, name, epoch)
         if outcome.error is not None:
             self.ended = True
             return False
         for term, value in curves.items():
             outcome.history.setdefault(term, []).append(value)
-        if watched < self.best or epoch < schedule.warmup:
+        if watched < self.best or epoch < self.warm:
             # during the warm-up the last epoch counts as the best
-            self.best = watched if epoch >= schedule.warmup else float("inf")
+            self.best = watched if epoch >= self.warm else float("inf")
             outcome.best_epoch = epoch
+            self.watched.append(watched)
+            outcome.converged = not self.still_improves()
             return True
-        if epoch - outcome.best_epoch >= schedule.patience:
-            outcome.stopped = f"no improvement for {schedule.patience} epochs after epoch {outcome.best_epoch}"
-            outcome.converged = True
-            self.ended = True
+        self.watched.append(self.best)
+        outcome.converged = not self.still_improves()
+        if epoch - outcome.best_epoch >= self.patience:
+            outcome.stopped = f"no improvement for {self.patience} epochs after epoch {outcome.best_epoch}"
+            outcome.converged = self.ended = True
         return False
+
+    def still_improves(self) -> bool:
+        """Return whether much of the fall of the loss lies in the second half of the passes."""
+        first, middle, last = self.watched[0], self.watched[len(self.watched) // 2], self.watched[-1]
+        return middle - last > STILL * (first - last) > 0
 
     def finish(self, weights: Weights) -> None:
         """Leave the network in eval mode with these weights."""

@@ -22,16 +22,22 @@ def is_address(text: str) -> bool:
 def method_at(address: str) -> type[Method]:
     """Return the method at ``package.module:Class``, or a method that wraps the class there.
 
-    The name of a method that wraps a class is its address.
+    ``external:name`` is a recipe of :mod:`methods.external`. The name of a method that wraps a class is its address.
 
     Raises
     ------
     NoMethod
         There is no such module or class, or the class is of no accepted kind.
     """
+    from methods.external import PREFIX, recipe
     from methods.wrapping import scvi_model, sklearn_transformer
 
     module_name, _, name = address.partition(":")
+    if address.startswith(PREFIX):
+        try:
+            return recipe(name)
+        except KeyError as error:
+            raise NoMethod(error.args[0]) from error
     package = module_name.partition(".")[0]
     if package == "scvi":
         from methods.scvi import require_scvi

@@ -103,7 +103,7 @@ def method_class(
         "name": address,
         "wraps": cls,
         "tags": frozenset({"embedding", "wrapped"} | ({"prediction"} if predicts else set())),
-        "reference": package,
+        "paper": package,
         "Config": make_dataclass("Config", keys, frozen=True, namespace=about_class),
         **more,
     }

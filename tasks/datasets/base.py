@@ -63,7 +63,7 @@ class Dataset(Protocol):
         """What it holds, in a line."""
 
     @property
-    def reference(self) -> str:
+    def paper(self) -> str:
         """Whom to cite."""
 
     @property

@@ -111,7 +111,7 @@ class RealDataset:
 
     Attributes
     ----------
-    name, summary, reference, licence, fields
+    name, summary, paper, licence, fields
         See :class:`tasks.datasets.base.Dataset`.
     sources
         The original files.
@@ -127,7 +127,7 @@ class RealDataset:
 
     name: str
     summary: str
-    reference: str
+    paper: str
     licence: str
     fields: Fields
     sources: tuple[Source, ...]

@@ -125,7 +125,7 @@ _REFERENCE = "Haber et al. 2017, Nature 551:333 (GSE92332)"
 HABER_REGIONS = RealDataset(
     name="haber-regions",
     summary="mouse intestinal epithelium of duodenum, jejunum and ileum: 11,665 cells",
-    reference=_REFERENCE,
+    paper=_REFERENCE,
     licence="none stated; the data are open-access GEO",
     fields=Fields(environment="region", content="cell_type", replicate="replicate"),
     sources=(Source.first_use(f"{_SUPPLEMENT}/GSE92332_Regional_UMIcounts.txt.gz", "geo/GSE92332"),),
@@ -137,7 +137,7 @@ HABER_REGIONS = RealDataset(
 HABER_INFECTION = RealDataset(
     name="haber-infection",
     summary="mouse intestinal epithelium, control and three infections: 9,842 cells",
-    reference=_REFERENCE,
+    paper=_REFERENCE,
     licence="none stated; the data are open-access GEO",
     fields=Fields(environment="condition", content="cell_type", replicate="replicate", control="Control"),
     sources=(Source.first_use(f"{_SUPPLEMENT}/GSE92332_SalmHelm_UMIcounts.txt.gz", "geo/GSE92332"),),

@@ -97,7 +97,7 @@ _DEMUXLET = ("yelabucsf/demuxlet_paper_code", "ec493d3a4fdb78a1141588c196358dfab
 KANG = RealDataset(
     name="kang",
     summary="blood cells of 8 patients, 7 cell types, control and interferon beta: 1,975 x 6,998",
-    reference=(
+    paper=(
         "Kang et al. 2018, Nat Biotechnol 36:89 (GSE96583); shipped by scGen, Lotfollahi et al. 2019, "
         "Nat Methods 16:715"
     ),
@@ -131,7 +131,7 @@ KANG = RealDataset(
 KANG_FULL = RealDataset(
     name="kang-full",
     summary="blood cells of 8 patients, control and interferon beta, all of the study: 24,673 cells",
-    reference="Kang et al. 2018, Nat Biotechnol 36:89 (GSE96583); the curated file on figshare",
+    paper="Kang et al. 2018, Nat Biotechnol 36:89 (GSE96583); the curated file on figshare",
     licence="as stated on figshare; the data are open-access GEO",
     fields=Fields(environment="label", content="cell_type", replicate="replicate", control="ctrl"),
     sources=(

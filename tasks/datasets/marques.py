@@ -53,7 +53,7 @@ def build(raw: Sequence[Path]) -> AnnData:
 MARQUES = RealDataset(
     name="marques",
     summary="mouse oligodendrocyte lineage, 6 brain regions, 13 cell types: 2,618 x 8,691",
-    reference="Marques et al. 2016, Science 352:1326 (GSE75330); shipped by the R package scX",
+    paper="Marques et al. 2016, Science 352:1326 (GSE75330); shipped by the R package scX",
     licence="MIT of the repository; the data are open-access GEO",
     fields=Fields(environment="region", content="cell_type"),
     sources=(

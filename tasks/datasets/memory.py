@@ -19,7 +19,7 @@ class Memory:
     """A data set held in memory: the rest of another data set, or cells that a user brought."""
 
     simulated = False
-    reference = ""
+    paper = ""
     licence = ""
 
     def __init__(self, data: AnnData, name: str, n_genes: int = 0):
@@ -49,7 +49,7 @@ class Selected:
 
     def __init__(self, whole: Dataset, genes: np.ndarray):
         self.whole, self.genes = whole, genes
-        self.name, self.summary, self.reference = whole.name, whole.summary, whole.reference
+        self.name, self.summary, self.paper = whole.name, whole.summary, whole.paper
         self.licence, self.simulated, self.fields = whole.licence, whole.simulated, whole.fields
 
     def load(self, preset: str = "default", draw: int = 0, genes: np.ndarray | None = None) -> AnnData:

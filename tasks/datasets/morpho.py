@@ -115,7 +115,7 @@ _REFERENCE = "Castro et al. 2019, J Mach Learn Res 20(178):1"
 MORPHO_MNIST = RealDataset(
     name="morpho-mnist",
     summary="handwritten digits, plain, thinned or thickened (the authors' files): 70,000 x 784",
-    reference=_REFERENCE,
+    paper=_REFERENCE,
     licence="MIT of the repository; MNIST is CC BY-SA 3.0",
     fields=Fields(environment="style", content="digit", control="plain"),
     sources=tuple(
@@ -130,7 +130,7 @@ MORPHO_MNIST = RealDataset(
 MORPHO_MNIST_GLOBAL = RealDataset(
     name="morpho-mnist-global",
     summary="handwritten digits, plain, thinned or thickened (a local file made of MNIST): 22,500 x 784",
-    reference=_REFERENCE,
+    paper=_REFERENCE,
     licence="MIT of the code that made it; MNIST is CC BY-SA 3.0",
     fields=Fields(environment="style", content="digit", replicate="source", control="plain"),
     sources=(

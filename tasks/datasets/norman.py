@@ -86,7 +86,7 @@ _FIELDS = Fields(environment="perturbation", content="cell_type", control="contr
 NORMAN_MINI = RealDataset(
     name="norman-mini",
     summary="33 single and double gene perturbations in 4 cell lines: 5,961 x 500",
-    reference=(
+    paper=(
         "Norman et al. 2019, Science 365:786 (GSE133344); McFaline-Figueroa et al. 2024, Cell Genomics 4:100487 "
         "(GSE225775); shipped by PerturBench, Wu et al. 2024, arXiv 2408.10609"
     ),
@@ -108,7 +108,7 @@ NORMAN_MINI = RealDataset(
 NORMAN = RealDataset(
     name="norman",
     summary="gene activation in K562, singles and doubles, the whole screen: about 111,000 cells",
-    reference="Norman et al. 2019, Science 365:786 (GSE133344); the processed file on figshare",
+    paper="Norman et al. 2019, Science 365:786 (GSE133344); the processed file on figshare",
     licence="as stated on figshare; the data are open-access GEO",
     fields=_FIELDS,
     sources=(

@@ -54,7 +54,7 @@ class OwnData:
     fields: Fields
     n_genes: int = N_GENES
     x: str = "auto"
-    reference: str = ""
+    paper: str = ""
     licence: str = ""
     simulated: bool = False
 
@@ -156,6 +156,39 @@ class OwnData:
     def missing(self) -> str | None:
         """Return None if the file is there, else that it is not."""
         return None if is_data_file(Path(self.file)) else f"there is no .h5ad file or .zarr directory {self.file}"
+
+
+def label_columns(file: str) -> pd.DataFrame:
+    """Return the columns of a file's cells that hold labels, as text; NaN where a cell has none.
+
+    Those are columns with two labels or more, and fewer than there are cells, that are no numbers with decimals.
+    Expression is not read.
+
+    Raises
+    ------
+    tasks.datasets.base.DataError
+        The file cannot be opened, or is no AnnData file.
+    """
+    import pandas as pd
+
+    found: dict[str, pd.Series] = {}
+    with _opened(file) as store:
+        cells = _Table(store, "obs", file)
+        n_cells = len(cells.names())
+        for name in cells.columns:
+            try:
+                column = pd.Series(cells.column(name)).astype(object)
+            except DataError:  # no column of labels
+                continue
+            given = column.dropna()
+            numbers = pd.to_numeric(given, errors="coerce")
+            decimals = bool((numbers % 1).fillna(0).any())
+            text = given.astype(str).str.strip()
+            text = text[text != ""]
+            if 1 < text.nunique() < n_cells and not decimals:
+                found[name] = text.reindex(column.index)
+    frame = pd.DataFrame(found, index=range(n_cells))
+    return frame.set_axis(frame.index.astype(str), axis=0)
 
 
 def is_data_file(path: Path) -> bool:

@@ -52,7 +52,7 @@ _SYMPHONY = ("immunogenomics/symphony", "bf7aaf9a2919f660d028f7ec3a775f040238a82
 PBMC = RealDataset(
     name="pbmc-3tech",
     summary="human blood cells, 3 chemistries of 10x Genomics, 9 cell types: 1,200 x 1,767",
-    reference="10x Genomics; shipped by the R package symphony, Kang et al. 2021, Nat Commun 12:5890",
+    paper="10x Genomics; shipped by the R package symphony, Kang et al. 2021, Nat Commun 12:5890",
     licence="GPL (>= 3) of the repository; the data are of 10x Genomics",
     fields=Fields(environment="technology", content="cell_type"),
     sources=(

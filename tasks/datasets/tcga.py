@@ -283,7 +283,7 @@ _MIRNA_FILES = {  # cancer: (bytes, SHA-256)
 TCGA_PAIRED = RealDataset(
     name="tcga-paired",
     summary="RNA-seq of 602 patients in 11 cancers, tumour and adjacent normal of each: 1,204 x 3,341",
-    reference=f"{_TCGA}; shipped by the R package MetaGSCA",
+    paper=f"{_TCGA}; shipped by the R package MetaGSCA",
     licence="GPL (>= 2) of the repository; the data are open-access TCGA",
     fields=_FIELDS,
     sources=_sources("hui-sheen/MetaGSCA", "47297285adcf091ff6dbbc1f8e5c0883cb381ea6", "data/{}.RData", _PAIRED_FILES),
@@ -294,7 +294,7 @@ TCGA_PAIRED = RealDataset(
 TCGA_MIRNA = RealDataset(
     name="tcga-mirna",
     summary="miRNA-seq of 30 cancers and some normal tissue, read counts: 9,697 x 1,046",
-    reference=f"{_TCGA}; Broad GDAC Firehose, shipped by the R package RTCGA.miRNASeq (Kosinski et al. 2016)",
+    paper=f"{_TCGA}; Broad GDAC Firehose, shipped by the R package RTCGA.miRNASeq (Kosinski et al. 2016)",
     licence="GPL-2 of the repository; the data are open-access TCGA",
     fields=_FIELDS,
     sources=_sources(

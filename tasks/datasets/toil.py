@@ -206,7 +206,7 @@ _HUB = "https://toil-xena-hub.s3.us-east-1.amazonaws.com/download"
 TCGA_GTEX = RealDataset(
     name="tcga-gtex",
     summary="RNA-seq of 32 cancers, adjacent normal and healthy tissue, one pipeline: about 17,000 x 60,498",
-    reference="Vivian et al. 2017, Nat Biotechnol 35:314 (Toil); Goldman et al. 2020, Nat Biotechnol 38:675 (Xena)",
+    paper="Vivian et al. 2017, Nat Biotechnol 35:314 (Toil); Goldman et al. 2020, Nat Biotechnol 38:675 (Xena)",
     licence="the data are open-access TCGA and GTEx",
     fields=Fields(environment="condition", content="cancer_type", replicate="patient", control="normal"),
     sources=(

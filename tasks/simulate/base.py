@@ -37,7 +37,7 @@ class Simulated:
 
     name: str
     summary: str
-    reference: str
+    paper: str
     fields: Fields
     simulate: Callable[..., AnnData]
     parameters: Mapping[str, Any] = field(default_factory=dict)

@@ -80,7 +80,7 @@ def simulate(rng: np.random.Generator, n_per_digit: int = 170, size: int = 2) ->
 DIGITS = Simulated(
     name="digits",
     summary="handwritten digits (scikit-learn's, 8 x 8), plain or with strokes thickened by a grey dilation",
-    reference="Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI data set 80",
+    paper="Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI data set 80",
     fields=Fields(environment="style", content="digit", control="plain"),
     simulate=simulate,
     sizes={"smoke": {"n_per_digit": 80}},

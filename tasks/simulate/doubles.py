@@ -95,7 +95,7 @@ def simulate(
 DOUBLES = Simulated(
     name="doubles-sim",
     summary="10 single and 15 double perturbations of 5 latent programs that saturate, and control; counts",
-    reference="this suite; modelled on Norman et al. 2019, Science 365:786",
+    paper="this suite; modelled on Norman et al. 2019, Science 365:786",
     fields=Fields(environment="perturbation", content="", control=CONTROL),
     simulate=simulate,
     parameters={"n_doubles": 15, "n_truth": 1000},

@@ -113,7 +113,7 @@ def factors_of(counts: np.ndarray, structure: Mapping[str, np.ndarray]) -> np.nd
 FACTOR_EXPRESSION = Simulated(
     name="factor-expression",
     summary="counts from six independent factors, two discrete, through sparse overlapping gene programs",
-    reference="this suite",
+    paper="this suite",
     fields=Fields(environment="environment", content=""),
     simulate=simulate,
     sizes={"smoke": {"n_cells": 500, "n_genes": 150}, "paper": {"n_cells": 10_000, "n_genes": 1000}},

@@ -132,7 +132,7 @@ def simulate(rng: np.random.Generator, n_cells: int = 3000, side: int = 16, nois
 FACTOR_IMAGES = Simulated(
     name="factor-images",
     summary="16 x 16 images of one shape: shape, scale, rotation, x and y, independent",
-    reference="this suite; after dSprites, Matthey et al. 2017, github.com/deepmind/dsprites-dataset",
+    paper="this suite; after dSprites, Matthey et al. 2017, github.com/deepmind/dsprites-dataset",
     fields=Fields(environment="environment", content=""),
     simulate=simulate,
     sizes={"smoke": {"n_cells": 500}, "paper": {"n_cells": 10_000}},

@@ -137,7 +137,7 @@ def bias_of(counts: np.ndarray, structure: Mapping[str, Any]) -> np.ndarray:
 FATE_TREE = Simulated(
     name="fate-sim",
     summary="clones of progenitors on 3 days, differentiating into 3 fates with an early bias in 15 genes; counts",
-    reference="this suite; modelled on Weinreb et al. 2020, Science 367:eaaw3381",
+    paper="this suite; modelled on Weinreb et al. 2020, Science 367:eaaw3381",
     fields=Fields(environment="time", content="cell_type", replicate="clone"),
     simulate=simulate,
     sizes={"smoke": {"n_clones": 200, "n_genes": 100}, "paper": {"n_clones": 2000, "n_genes": 1000}},

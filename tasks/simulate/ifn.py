@@ -123,7 +123,7 @@ def _log_sum_exp(x: np.ndarray) -> np.ndarray:
 IFN = Simulated(
     name="ifn-sim",
     summary="12 cell types on a tree, control and stimulated; response gated by cell state, 6 donors, counts",
-    reference="this suite; modelled on Kang et al. 2018, Nature Biotechnology 36:89",
+    paper="this suite; modelled on Kang et al. 2018, Nature Biotechnology 36:89",
     fields=Fields(environment="condition", content="cell_type", replicate="donor", control="control"),
     simulate=simulate,
     parameters={"n_types": 12, "n_genes": 500, "interaction": 1.0, "trait": 1.2, "spread": 1.0, "n_truth": 1000},

@@ -145,7 +145,7 @@ def codes_of(x: np.ndarray, structure: dict[str, np.ndarray]) -> np.ndarray:
 PANCANCER = Simulated(
     name="pancancer-sim",
     summary="8 cancers of organs on a tree, tumours and normals in 2 studies; subtype programs partly shared",
-    reference="this suite",
+    paper="this suite",
     fields=Fields(environment="condition", content="cancer_type", control="normal"),
     simulate=simulate,
     sizes={

@@ -168,7 +168,7 @@ _FIELDS = Fields(environment="perturbation", content="")
 SPARSE_SHIFT = Simulated(
     name="sparse-shift",
     summary="100 perturbations, each shifting up to 3 of 15 latents; counts normalised within cells",
-    reference=_REFERENCE,
+    paper=_REFERENCE,
     fields=_FIELDS,
     simulate=simulate,
     sizes=_SIZES,

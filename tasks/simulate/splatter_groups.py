@@ -136,7 +136,7 @@ def _experiment(
 SPLATTER_GROUPS = Simulated(
     name="splatter-groups",
     summary="5 cell types shared by 2 groups, 2 programs of each group's own on 200 further genes; Splat counts",
-    reference="Weinberger et al. 2022, github.com/Genentech/multiGroupVI; Zappia et al. 2017, Genome Biology 18:174",
+    paper="Weinberger et al. 2022, github.com/Genentech/multiGroupVI; Zappia et al. 2017, Genome Biology 18:174",
     fields=Fields(environment="group", content="cell_type"),
     simulate=simulate,
     sizes={"smoke": {"n_cells": 300, "n_genes": 100}, "paper": {"n_cells": 4000, "n_genes": 1800}},

@@ -1,12 +1,15 @@
 import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from bench.cli import main
 from methods import METHODS
 from metrics import METRICS
 from tasks import TASKS
@@ -25,6 +28,29 @@ def only_ours():
             registry.forget(name)
     for name in [name for name in sys.modules if name.startswith("bench_plugin_")]:
         del sys.modules[name]
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch):
+    """Run the command line as :func:`cli` does, in this process, which spares the start of another."""
+
+    def run(*arguments, **environment):
+        words = list(map(str, arguments))
+        stdout, stderr = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", ["bench", *words])
+            patch.setattr(sys, "orig_argv", [sys.executable, "-m", "bench", *words])
+            for name, value in process_environment(tmp_path, **environment).items():
+                patch.setenv(name, value)
+            try:
+                main()
+                code = 0
+            except SystemExit as end:
+                code = end.code or 0
+        return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
+
+    return run
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ RUN = ("run", "--methods", "pca", "--tasks", "reembedding/pancancer-sim", "--pre
         (("list", "metricks"), "'metricks' is not one of"),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_code_2(cli, tmp_path, arguments, message):
-    done = cli(*arguments)
+def test_a_mistake_is_one_message_and_exit_code_2(inside, tmp_path, arguments, message):
+    done = inside(*arguments)
     assert done.returncode == 2, done.stderr
     said = " ".join(done.stderr.replace("│", " ").split())
     assert message in said
@@ -32,9 +32,9 @@ def test_a_mistake_is_one_message_and_exit_code_2(cli, tmp_path, arguments, mess
     assert not (tmp_path / "runs" / "results.parquet").exists()
 
 
-def test_a_plugin_that_raises_shows_its_traceback_and_nothing_is_run(cli, plugin, tmp_path):
+def test_a_plugin_that_raises_shows_its_traceback_and_nothing_is_run(inside, plugin, tmp_path):
     file = plugin("x = 1\ny = x / 0\n")
-    done = cli(*RUN, "--plugin", file)
+    done = inside(*RUN, "--plugin", file)
     assert done.returncode == 2
     assert f'File "{file}", line 2' in done.stderr
     assert "ZeroDivisionError" in done.stderr
@@ -42,9 +42,9 @@ def test_a_plugin_that_raises_shows_its_traceback_and_nothing_is_run(cli, plugin
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_out_directory_that_cannot_be_written_is_said_at_once(cli, tmp_path):
+def test_an_out_directory_that_cannot_be_written_is_said_at_once(inside, tmp_path):
     (tmp_path / "file").write_text("")
-    done = cli(*RUN, "--out", "file/out")
+    done = inside(*RUN, "--out", "file/out")
     assert done.returncode == 2
     assert "not writable" in done.stderr
 

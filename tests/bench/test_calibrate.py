@@ -225,8 +225,8 @@ def test_every_ladder_of_a_task_has_all_doses(measured):
         }
 
 
-def test_the_command_from_end_to_end(cli, tmp_path):
-    done = cli("calibrate", "--tasks", PREDICTION, "--preset", "smoke", "--out", "out")
+def test_the_command_from_end_to_end(inside, tmp_path):
+    done = inside("calibrate", "--tasks", PREDICTION, "--preset", "smoke", "--out", "out")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2/2  unseen-cell-type/ifn-sim · draw0/type4 · seed 0" in done.stdout
     assert "too narrow to resolve methods: log_variance_error, correlation_error, legacy_r2_no_change" in done.stdout
@@ -236,12 +236,12 @@ def test_the_command_from_end_to_end(cli, tmp_path):
     assert f"Command: python -m bench calibrate --tasks {PREDICTION}" in page
 
 
-def test_an_absent_data_set_is_said_and_a_wrong_name_is_refused(cli, tmp_path):
-    absent = cli("calibrate", "--tasks", f"{PREDICTION},unseen-cell-type/kang", "--preset", "smoke", "--out", "out",
+def test_an_absent_data_set_is_said_and_a_wrong_name_is_refused(inside, tmp_path):
+    absent = inside("calibrate", "--tasks", f"{PREDICTION},unseen-cell-type/kang", "--preset", "smoke", "--out", "out",
                  BENCH_CACHE_DIR=str(tmp_path / "cache"))  # fmt: skip
     assert absent.returncode == 0
     assert "skipped  unseen-cell-type/kang" in absent.stdout
-    wrong = cli("calibrate", "--tasks", "unseen-job-typ/ifn-sim", "--out", "out2")
+    wrong = inside("calibrate", "--tasks", "unseen-job-typ/ifn-sim", "--out", "out2")
     assert wrong.returncode == 2
     assert "unseen-cell-type/ifn-sim" in wrong.stderr
     assert not (tmp_path / "out2").exists()

@@ -90,7 +90,7 @@ def test_the_command_that_a_run_prints_last_works_there(shell, tmp_path):
         start_new_session=True,
     )
     try:
-        assert ui.stdout.readline() == f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+        assert ui.stdout.readline().startswith(f"MLflow UI (Ctrl-C ends it): http://127.0.0.1:{port}/#/experiments/")
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(ui.pid, signal.SIGKILL)

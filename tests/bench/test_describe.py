@@ -2,6 +2,7 @@ import pytest
 
 from bench.describe import config_sources, list_of, show
 from methods import METHODS
+from methods.external import recipes
 from metrics import METRICS, UnknownName
 from tasks import DATASETS, TASKS, benchmark_names
 
@@ -9,7 +10,7 @@ from tasks import DATASETS, TASKS, benchmark_names
 def test_sources_are_the_comments_at_the_defaults():
     sources = config_sources(METHODS["beta-vae"])
     assert sources["beta"].startswith("Higgins et al. 2017")
-    assert sources["learning_rate"].startswith("Adam's default")
+    assert sources["learning_rate"].startswith("the largest; ours")
     assert config_sources(METHODS["ridge-shift"])["strengths"].startswith("decades")
 
 
@@ -26,6 +27,6 @@ def test_what_is_unknown_is_answered_with_the_nearest():
 
 
 def test_lists_hold_everything():
-    assert [row[0] for row in list_of("methods")[1]] == list(METHODS)
+    assert [row[0] for row in list_of("methods")[1]] == [*METHODS, *recipes()]
     assert [row[0] for row in list_of("tasks")[1]] == benchmark_names()
     assert [row[0] for row in list_of("metrics")[1]] == list(METRICS)

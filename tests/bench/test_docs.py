@@ -15,10 +15,10 @@ def example(page):
     return re.match(r"# (\w+\.py)\n", text).group(1), text
 
 
-def test_the_examples_make_rows(cli, plugin, tmp_path):
+def test_the_examples_make_rows(inside, plugin, tmp_path):
     method, task, metric = (plugin(text, name) for name, text in map(example, PAGES))
     task.write_text(task.read_text().replace("secondary = ()", 'secondary = ("median_error",)'))
-    done = cli(
+    done = inside(
         "run", "--methods", f"{method}:GeneMean,pca", "--plugin", metric, "--plugin", task,
         "--tasks", "unseen-reconstruction", "--preset", "smoke", "--out", "out",
     )  # fmt: skip

@@ -211,7 +211,7 @@ def test_copies_in_a_users_file_are_counted_and_never_on_both_sides(tmp_path, cl
     both = ad.concat([data, more])
     both.obs_names_make_unique()
     task = cls(read(written(both, tmp_path)), "smoke")
-    assert task.notes()[0].startswith(f"{more.n_obs} of {both.n_obs} cells are exact copies of another one")
+    assert task.notes()[0].startswith(f"{more.n_obs} of {both.n_obs} cells are exact copies of another cell")
     copies = copies_of(task.data)
     for unit in task.units():
         seen = task.data.obs_names.isin(task.training_data(unit, 0).obs_names)
@@ -260,14 +260,14 @@ def normalised(data, log):
     return data
 
 
-def test_what_x_was_taken_for_is_printed_and_in_every_row(cli, tmp_path):
+def test_what_x_was_taken_for_is_printed_and_in_every_row(inside, tmp_path):
     file = written(cells(), tmp_path)
     command = ("--methods", "mean-shift,umap", *PREDICT, "--preset", "smoke", "--executor", "inline", "--out", "out")
-    done = cli("run", *command, "--data", file)
+    done = inside("run", *command, "--data", file)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "mine: X was taken for counts\n" in done.stdout
     log = written(normalised(cells(), log=True), tmp_path, "log")
-    done = cli("run", *command, "--data", log)
+    done = inside("run", *command, "--data", log)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pd.read_parquet(tmp_path / "out" / "results.parquet").groupby("task")["x_taken_for"].unique()
     high = float(normalised(cells(), log=True).X.max())
@@ -293,9 +293,9 @@ def fractional(data, seed=0):
 
 
 @pytest.mark.parametrize("kind", [fractional, lambda data: normalised(data, log=False)], ids=["soupx", "cp10k"])
-def test_what_is_neither_counts_nor_on_a_log_scale_is_refused_before_any_fit(cli, tmp_path, kind):
+def test_what_is_neither_counts_nor_on_a_log_scale_is_refused_before_any_fit(inside, tmp_path, kind):
     data = kind(cells())
-    done = cli("run", "--methods", "mean-shift", *PREDICT, "--data", written(data, tmp_path), "--out", "out")
+    done = inside("run", "--methods", "mean-shift", *PREDICT, "--data", written(data, tmp_path), "--out", "out")
     assert done.returncode == 2
     assert f"mine.h5ad: X has values with decimals up to {data.X.max():g}" in done.stderr
     assert "x=counts" in done.stderr
@@ -304,7 +304,7 @@ def test_what_is_neither_counts_nor_on_a_log_scale_is_refused_before_any_fit(cli
     assert not list((tmp_path / "out").glob("jobs/*"))
 
 
-def test_counts_with_decimals_are_rounded_where_the_user_says_that_they_are_counts(cli, tmp_path):
+def test_counts_with_decimals_are_rounded_where_the_user_says_that_they_are_counts(inside, tmp_path):
     data = fractional(cells())
     file = written(data, tmp_path)
     taken = read(file, x="counts").load()
@@ -316,12 +316,12 @@ def test_counts_with_decimals_are_rounded_where_the_user_says_that_they_are_coun
     assert not as_it_is.layers
     assert len({read(file, x=x).digest() for x in ("auto", "counts", "log")}) == 3
     command = ("--methods", "mean-shift", *PREDICT, "--data", file, "--preset", "smoke", "--executor", "inline")
-    done = cli("run", *command, "--columns", "x=counts", "--out", "out")
+    done = inside("run", *command, "--columns", "x=counts", "--out", "out")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "mine: X was taken for counts, rounded to whole numbers\n" in done.stdout
     rows = pd.read_parquet(tmp_path / "out" / "results.parquet")
     assert all(",x=counts " in replay for replay in rows["replay"])
-    done = cli("run", "--methods", "pca", "--tasks", "ood", "--columns", "x=counts")
+    done = inside("run", "--methods", "pca", "--tasks", "ood", "--columns", "x=counts")
     assert done.returncode == 2
     assert "--columns describes --data, which is not given" in done.stderr
 
@@ -441,8 +441,8 @@ def test_files_of_old_versions_are_read(tmp_path, whole):
 # --- sentences
 
 
-def test_genes_as_rows_are_named(cli, tmp_path):
-    done = cli("run", "--methods", "pca", *PREDICT, "--data", written(cells().T, tmp_path), "--out", "out")
+def test_genes_as_rows_are_named(inside, tmp_path):
+    done = inside("run", "--methods", "pca", *PREDICT, "--data", written(cells().T, tmp_path), "--out", "out")
     assert done.returncode == 2
     assert "mine.h5ad: obs has no column 'arm'" in done.stderr
     assert "cells and genes look exchanged" in done.stderr
@@ -468,11 +468,11 @@ def test_an_unused_layer_is_offered_and_taken(tmp_path):
 
 
 @pytest.mark.parametrize("label", ["", "  ", None])
-def test_cells_without_a_label_are_no_condition_of_their_own(cli, tmp_path, label):
+def test_cells_without_a_label_are_no_condition_of_their_own(inside, tmp_path, label):
     data = cells()
     data.obs["arm"] = data.obs["arm"].astype(object).where(data.obs["arm"] != "ctrl", label)
     arguments = ("--tasks", "reembedding", "--unit", "type", "--environment", "arm")
-    done = cli("run", "--methods", "pca", *arguments, "--data", written(data, tmp_path), "--out", "out")
+    done = inside("run", "--methods", "pca", *arguments, "--data", written(data, tmp_path), "--out", "out")
     assert done.returncode == 2
     assert "mine.h5ad: obs['arm'] is empty for 96 of 192 cells" in done.stderr
 

@@ -106,7 +106,7 @@ values = st.sampled_from(["1", "0", "-1", "1e999", "nan", "inf", "true", "null",
 changes = st.builds(
     "{}.{}={}".format,
     st.sampled_from(["pca", "vae", "trvae", "no-change"]) | words,
-    st.sampled_from(["n_latent", "beta", "hidden", "learning_rate", "likelihood", "max_epochs"]) | words,
+    st.sampled_from(["n_latent", "beta", "hidden", "learning_rate", "likelihood", "steps"]) | words,
     values | words,
 )
 

@@ -1,6 +1,7 @@
 """What a run does around its cells grows with their number; measured at 10,000 in tests/faults/test_scale.py."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -30,7 +31,7 @@ class Nothing:
     def log(self, result):
         pass
 
-    def finish(self, status, files, tags):
+    def finish(self, status, files, tags, board):
         pass
 
 
@@ -45,7 +46,8 @@ def counted(monkeypatch):
 
 def counting(function, counts):
     def counted(*arguments, **options):
-        counts[function.__name__] += 1
+        what_runs_now = any(isinstance(one, Path) and one.name == "now.json" for one in arguments)
+        counts[function.__name__] += not what_runs_now  # it is no result
         return function(*arguments, **options)
 
     return counted

@@ -1,4 +1,3 @@
-import ast
 import os
 import subprocess
 import sys
@@ -8,33 +7,7 @@ import pytest
 from tests.bench.conftest import ROOT, cpu_seconds
 
 PACKAGES = ("bench", "methods", "tasks", "metrics", "leaderboard")
-ALLOWED = {
-    "metrics": {"metrics"},
-    "leaderboard": {"leaderboard"},
-    "methods": {"methods", "metrics"},
-    "tasks": {"tasks", "metrics"},
-    "bench": set(PACKAGES),
-}
 HEAVY = ("torch", "jax", "umap", "mlflow", "anndata", "sklearn", "pandas", "scipy", "submitit")
-
-
-def imported_packages(file):
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_imports_point_one_way(package):
-    wrong = [
-        f"{file.relative_to(ROOT)} imports {name}"
-        for file in (ROOT / package).rglob("*.py")
-        for name in imported_packages(file)
-        if name in PACKAGES and name not in ALLOWED[package]
-    ]
-    assert wrong == []
 
 
 def test_listing_imports_no_heavy_library():

@@ -25,8 +25,8 @@ def strict(text):
 
 
 @pytest.mark.parametrize("kind", ["methods", "tasks", "metrics"])
-def test_list(cli, kind):
-    done = cli("list", kind, "--json")
+def test_list(inside, kind):
+    done = inside("list", kind, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     entries = strict(done.stdout)
     assert [entry["name"] for entry in entries] == [entry["name"] for entry in listed(kind)]
@@ -48,23 +48,23 @@ def test_show_has_the_documented_keys(heading, names):
     assert [document["name"] for document in found] == list(names)
 
 
-def test_show_prints_it(cli):
-    done = cli("show", "energy_distance", "--json")
+def test_show_prints_it(inside):
+    done = inside("show", "energy_distance", "--json")
     assert strict(done.stdout)["high"] is None  # an infinity
 
 
-def test_status_and_leaderboard(cli, tmp_path):
-    ran = cli(
+def test_status_and_leaderboard(inside, tmp_path):
+    ran = inside(
         "run", "--methods", "random-projection", "--tasks", "reembedding/pancancer-sim", "--preset", "smoke",
         "--out", "out",
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout
-    status = strict(cli("status", "--out", "out", "--json").stdout)
+    status = strict(inside("status", "--out", "out", "--json").stdout)
     assert set(status) == documented("status")
     assert status["counts"]["ok"] == status["tasks"][0]["ok"] == 10
     assert not status["at_work"]
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
-    done = cli("leaderboard", "--out", "out", "--tasks", "reembedding", "--json")
+    done = inside("leaderboard", "--out", "out", "--tasks", "reembedding", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     board = strict(done.stdout)
     assert set(board) == documented("leaderboard")
@@ -77,6 +77,6 @@ def test_status_and_leaderboard(cli, tmp_path):
     }
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()} == before
     for wrong in (("leaderboard", "--format", "md"), ("leaderboard", "--into", "x"), ("status", "--watch")):
-        refused = cli(*wrong, "--out", "out", "--json")
+        refused = inside(*wrong, "--out", "out", "--json")
         assert refused.returncode == 2
         assert "--json" in refused.stderr

@@ -94,20 +94,22 @@ def server(tmp_path):
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
-def test_a_run_is_logged_to_a_server_over_http(store, request, server, cli, tmp_path):
+def test_a_run_is_logged_to_a_server_over_http(store, request, server, inside, tmp_path):
     address = server(request.getfixturevalue(store))
-    done = cli("run", *ARGUMENTS, "--out", "out", "--mlflow-uri", address)
+    done = inside("run", *ARGUMENTS, "--out", "out", "--mlflow-uri", address)
     assert done.returncode == 0, done.stdout + done.stderr
     client, children, (parent,) = runs(tmp_path, address)
     assert set(children) == set(results(tmp_path))
     assert parent.info.status == "FINISHED"
     names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
     assert names >= {"leaderboard.md", "leaderboard.csv", "results.parquet"}
-    of_pca = client.search_runs([parent.info.experiment_id], "tags.method = 'pca' and tags.task = 'reembedding'")
+    of_pca = client.search_runs(
+        [parent.info.experiment_id], "tags.kind = 'job' and tags.method = 'pca' and tags.task = 'reembedding'"
+    )
     assert {run.info.run_id for run in of_pca} == {
         run.info.run_id for run in children.values() if run.data.tags["method"] == "pca"
     }
-    assert all("displacement" in run.data.metrics for run in of_pca)
+    assert all("secondary.displacement" in run.data.metrics for run in of_pca)
     # the same command again finds all of it there
-    assert cli("run", *ARGUMENTS, "--out", "out", "--mlflow-uri", address).returncode == 0
+    assert inside("run", *ARGUMENTS, "--out", "out", "--mlflow-uri", address).returncode == 0
     assert len(runs(tmp_path, address)[1]) == len(children)

@@ -27,11 +27,11 @@ def commands(page):
     return [shlex.split(line) for line in re.findall(r"^    python -m bench (.*)$", opening, re.MULTILINE)]
 
 
-def test_the_docs_commands_lead_from_nothing_to_a_row(cli, tmp_path):
+def test_the_docs_commands_lead_from_nothing_to_a_row(inside, tmp_path):
     asked = commands("adding_a_method.md")
     assert [command[0] for command in asked] == ["new", "check", "run"]
     for command in asked:
-        done = cli(*command)
+        done = inside(*command)
         assert done.returncode == 0, done.stdout + done.stderr
     found = results(tmp_path / "runs")
     assert {result["job"]["method"] for result in found} >= {"my-vae", "vae", "pca"}
@@ -45,14 +45,14 @@ def test_the_docs_commands_lead_from_nothing_to_a_row(cli, tmp_path):
     assert scores["my-vae"] != scores["vae"]
 
 
-def test_a_new_task_with_a_new_metric_runs(cli, tmp_path):
+def test_a_new_task_with_a_new_metric_runs(inside, tmp_path):
     for kind in ("task", "metric"):
-        done = cli("new", kind, f"my_{kind}")
+        done = inside("new", kind, f"my_{kind}")
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"my_{kind}.py: change it, then")
     task = tmp_path / "my_task.py"
     task.write_text(task.read_text().replace("secondary = ()", 'secondary = ("my_metric",)'))
-    done = cli(
+    done = inside(
         "run", "--plugin", "my_metric.py", "--plugin", task, "--methods", "pca", "--tasks", "my-task",
         "--preset", "smoke",
     )  # fmt: skip
@@ -64,9 +64,9 @@ def test_a_new_task_with_a_new_metric_runs(cli, tmp_path):
 
 
 @pytest.mark.parametrize("page", ["adding_a_task.md", "adding_a_metric.md"])
-def test_the_other_pages_begin_with_a_command_that_works(page, cli, tmp_path):
+def test_the_other_pages_begin_with_a_command_that_works(page, inside, tmp_path):
     (command,) = re.findall(r"`python -m bench (new .*)`", (DOCS / page).read_text())
-    assert cli(*command.split()).returncode == 0
+    assert inside(*command.split()).returncode == 0
     assert (tmp_path / f"{command.split()[-1]}.py").exists()
 
 
@@ -113,9 +113,9 @@ def test_a_name_that_cannot_be_is_refused(kind, name, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_file_is_left_as_it_is(cli, tmp_path):
+def test_an_existing_file_is_left_as_it_is(inside, tmp_path):
     (tmp_path / "mine.py").write_text("precious")
-    done = cli("new", "method", "mine")
+    done = inside("new", "method", "mine")
     assert done.returncode == 2
     assert done.stderr.strip() == (
         "error: mine.py exists already, and is left as it is: choose another name, or move it away"

@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 
-from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.options import Options, read_budget
+from bench.plan import choose_methods, choose_tasks, make_plan, with_budgets
 from bench.plan.choose import choose
 from bench.plan.plugins import PluginError
 from bench.records import WHOLE, PlanError
@@ -198,3 +199,40 @@ def test_a_file_without_the_method_is_refused(plugin, tmp_path, monkeypatch, tex
         plugin(text)
     with pytest.raises(PlanError, match=message):
         choose_methods(address, "smoke", [])
+
+
+def test_a_budget_makes_a_row_of_each_network_for_each_multiple_of_its_steps():
+    specs, _ = choose_methods("vae,lord,pca", "default", [])
+    found = with_budgets(specs, "default", (0.1, 1.0, 3.0))
+    assert [spec.label for spec in found] == [
+        "pca",
+        "vae@steps=100",
+        "vae",
+        "vae@steps=3000",
+        "lord@passes=20@steps=200",
+        "lord",
+        "lord@passes=600@steps=6000",
+    ]
+    with pytest.raises(PlanError, match=r"--budget: none of pca is trained by steps"):
+        with_budgets(choose_methods("pca", "default", [])[0], "default", (0.1,))
+    with pytest.raises(PlanError, match=r"--budget: the steps of vae@steps=50 are set already"):
+        with_budgets(choose_methods("vae@steps=50", "default", [])[0], "default", (0.1,))
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "a", "0.1,,3", "inf", "nan"])
+def test_a_budget_that_is_no_multiple_is_refused(text):
+    with pytest.raises(PlanError, match=r"--budget .*: numbers above 0, such as 0.1,0.3,1,3, are needed"):
+        read_budget(text)
+
+
+def test_a_budget_is_part_of_a_request():
+    options = Options(methods="vae,pca", tasks="unseen-cell-type/ifn-sim", budget=read_budget("0.5,1"))
+    assert [spec.label for spec in options.chosen.methods] == ["pca", "vae@steps=500", "vae"]
+
+
+def test_a_method_that_cannot_compose_is_not_fitted_for_combinations():
+    specs, _ = choose_methods("vae,trvae", "smoke", [])
+    jobs = make_plan(specs, choose_tasks("unseen-perturbation/doubles-sim"), "smoke", 1, (), {}).jobs
+    skipped = {job.skip for job in jobs if job.name == "trvae"}
+    assert skipped == {"trvae cannot predict combinations of environments, which unseen-perturbation needs"}
+    assert {job.skip for job in jobs if job.name == "vae"} == {""}

@@ -9,7 +9,7 @@ import pytest
 from bench.jobs.job import result_of
 from bench.keep.store import Store, gather
 from bench.plan import choose_methods, choose_tasks, make_plan
-from bench.plan.cost import AROUND, BETWEEN, GUESSED, MEASURED, PREFLIGHT, TRIED, Estimate, tried
+from bench.plan.cost import AROUND, BETWEEN, GUESSED, KNOWN, MEASURED, PREFLIGHT, TRIED, Estimate, tried
 from bench.records import Status
 from bench.studies.preflight import PRESET, first_jobs, shortened
 from tests.bench.test_run import PLUGIN
@@ -33,15 +33,15 @@ def test_each_method_and_control_is_tried_once_on_a_task():
 
 
 def test_what_makes_a_run_long_is_not_taken_over_from_the_command():
-    specs, _ = choose_methods("vae,pca", "default", ["vae.max_epochs=3000", "vae.n_latent=3"])
+    specs, _ = choose_methods("vae,pca", "default", ["vae.steps=3000", "vae.n_latent=3"])
     short = {one.name: one for one in shortened(specs)}
     assert short["vae"].changes == {"n_latent": 3}
-    assert short["vae"].label == "vae@max_epochs=3000@n_latent=3", "so that its time is found again"
+    assert short["vae"].label == "vae@n_latent=3@steps=3000", "so that its time is found again"
     made = make_plan(list(short.values()), choose_tasks(TASK), PRESET, 1, (), {})
-    assert {job.config["max_epochs"] for job in made.jobs if job.name == "vae"} == {5}
+    assert {job.config["steps"] for job in made.jobs if job.name == "vae"} == {40}
 
 
-def test_a_preflight_finds_what_fails_and_gives_its_times_to_the_run(cli, plugin, tmp_path):
+def test_a_preflight_finds_what_fails_and_gives_its_times_to_the_run(inside, plugin, tmp_path):
     selection = (
         "--methods",
         "planted,vae,no-change",
@@ -52,7 +52,7 @@ def test_a_preflight_finds_what_fails_and_gives_its_times_to_the_run(cli, plugin
     )
     limits = ("--resources", "memory=1.5", "--jobs", 2)
     environment = {"PID_FILE": str(tmp_path / "pids"), "SLEEP": "0", "BENCH_CACHE_DIR": str(tmp_path / "cache")}
-    done = cli("preflight", *selection, *limits, "--out", "out", **environment)
+    done = inside("preflight", *selection, *limits, "--out", "out", **environment)
     assert done.returncode == 1, done.stdout + done.stderr
     lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
     said = {(line[0], line[1].rstrip(":")): line[2] for line in lines if len(line) == 3}
@@ -70,9 +70,9 @@ def test_a_preflight_finds_what_fails_and_gives_its_times_to_the_run(cli, plugin
     assert list((tmp_path / "out" / "jobs").iterdir()) == [], "no result of a preflight is one of the run"
     assert not (tmp_path / "out" / PREFLIGHT / "mlflow.db").exists()
 
-    dry = cli("run", "--methods", "vae", "--tasks", TASK, "--out", "out", "--dry-run")
-    assert TRIED in dry.stdout
-    other = cli("run", "--methods", "vae,pca", "--tasks", TASK, "--out", "out", "--dry-run")
+    dry = inside("run", "--methods", "vae", "--tasks", TASK, "--out", "out", "--dry-run")
+    assert KNOWN in dry.stdout, "the times of a whole run say more than those of a preflight"
+    other = inside("run", "--methods", "vae@n_latent=3,pca", "--tasks", TASK, "--out", "out", "--dry-run")
     assert GUESSED in other.stdout
 
 
@@ -96,15 +96,15 @@ def job_of(made, name):
     return dataclasses.replace(next(job for job in made.jobs if job.name == name), stack=())
 
 
-def test_a_fit_is_scaled_by_values_and_epochs_and_an_evaluation_is_not(smoke):
+def test_a_fit_is_scaled_by_values_and_steps_and_an_evaluation_is_not(smoke):
     made = plan()
     estimate = Estimate(NONE, {TASK: 1.0}, smoke)
     vae = job_of(made, "vae")
-    assert vae.config["max_epochs"] == 400
-    assert estimate.seconds(vae) == pytest.approx(1.0 + 0.3 + 1.7 * 5 * 0.5 * 80)
+    assert vae.config["steps"] == 1000
+    assert estimate.seconds(vae) == pytest.approx(1.0 + 0.3 + 1.7 * 5 * 25)
     assert estimate.seconds(job_of(made, "pca")) == 1.0
-    longer = dataclasses.replace(vae, config={**vae.config, "max_epochs": 800})
-    assert estimate.seconds(longer) == pytest.approx(1.0 + 0.3 + 1.7 * 5 * 0.5 * 160)
+    longer = dataclasses.replace(vae, config={**vae.config, "steps": 2000})
+    assert estimate.seconds(longer) == pytest.approx(1.0 + 0.3 + 1.7 * 5 * 50)
 
 
 def test_a_job_as_small_as_the_preflights_takes_as_long(smoke):

@@ -8,10 +8,12 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.jobs.job import run_job
+from bench.keep.archive import results as archived
 from bench.keep.files import write_sealed
 from bench.keep.store import Store, StoreError
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.studies.replay import CLOSE, DIFFERENT, SAME, compare, find, replay
+from tasks import load_task
 from tests.bench.test_run import PLUGIN
 
 
@@ -105,7 +107,7 @@ def test_another_library_or_machine_is_said(store):
 
 def test_a_setting_that_was_changed_is_said(store):
     result = stored(store, "vae")
-    job = replace(result.job, config={**result.job.config, "max_epochs": 1})
+    job = replace(result.job, config={**result.job.config, "steps": 8})
     done = replay(replace(result, job=job))
     assert len(done.changes) == 1
     assert "of something else" in done.changes[0]
@@ -122,14 +124,62 @@ def test_a_job_that_failed_fails_again_with_its_traceback(store):
 
 def test_the_job_is_found_by_the_beginning_of_its_id(store):
     ids = [result.job.id for result in store.results()]
-    assert find(store, ids[0]).job.id == ids[0]
+    assert find(store.results(), ids[0]).job.id == ids[0]
     again = store.read(ids[0])
-    store.write(replace(again, job=replace(again.job, id=ids[0][:8] + "00000000")))
-    with pytest.raises(StoreError, match=f"2 ids start so .*{ids[0]}.*give more of it"):
-        find(store, ids[0][:8])
+    store.write(replace(again, job=replace(again.job, id=ids[0][:8] + "00000000", seed=7)))
+    with pytest.raises(StoreError, match=f"2 results are called so; give more of one:(.|\n)*{ids[0]}"):
+        find(store.results(), ids[0][:8])
     for prefix in ("", "xyz", "../jobs"):
-        with pytest.raises(StoreError, match="is called so"):
-            find(store, prefix)
+        with pytest.raises(StoreError, match="no result is called so; give METHOD/TASK/DATASET/UNIT/SEED"):
+            find(store.results(), prefix)
+
+
+def test_the_job_is_found_by_its_names(store):
+    result = stored(store, "vae")
+    names = "vae/reembedding/pancancer-sim/draw0/cancer0/0"
+    for asked in (names, names.removesuffix("/0"), "vae"):
+        assert find(store.results(), asked).job.id == result.job.id
+    later = replace(result, job=replace(result.job, id="f" * 16), finished="2100-01-01T00:00:00+00:00")
+    store.write(later)  # the code has changed: the same place in the cross
+    assert find(store.results(), names).job.id == "f" * 16
+    assert find(store.results(), result.job.id).job.id == result.job.id
+    store.write(replace(later, job=replace(later.job, id="e" * 16, preset="default")))
+    with pytest.raises(StoreError, match=rf"{names} \(default, eeee(.|\n)*{names} \(smoke, ffff"):
+        find(store.results(), names)
+    with pytest.raises(StoreError, match="no result is called so"):
+        find(store.results(), "va/reembedding")  # names are whole
+
+
+def test_three_rows_are_replayed_from_the_parquet_file_alone(store, tmp_path):
+    alone = tmp_path / "table.parquet"
+    store.gather()
+    shutil.move(store.parquet, alone)
+    shutil.rmtree(store.out)
+    for method in ("vae", "floor", "baseline"):
+        done = CliRunner().invoke(
+            app, ["replay", f"{method}/reembedding/pancancer-sim/draw0/cancer0", "--out", str(alone)]
+        )
+        assert done.exit_code == 0, done.output
+        assert "not as it was" not in done.output
+        assert done.output.rstrip().endswith("agrees")
+
+
+def test_the_table_knows_plugins_and_files_of_users(store, tmp_path):
+    """Where either lies is no part of a job's id, and the table must say it."""
+    store.gather()
+    raised = next(result for result in archived(store.parquet) if result.job.method == "raises")
+    assert raised.job == stored(store, "raises").job
+    data = load_task("reembedding/pancancer-sim", "smoke").data.copy()
+    fields = data.uns.pop("fields")
+    data.write_h5ad(tmp_path / "my.h5ad")
+    columns = f"unit={fields['content']},environment={fields['environment']}"
+    given = ["--tasks", "reembedding", "--data", str(tmp_path / "my.h5ad"), "--columns", columns, "--methods", "pca"]
+    given += ["--preset", "smoke", "--seeds", "1", "--executor", "inline", "--out", str(tmp_path / "own")]
+    assert CliRunner().invoke(app, ["run", *given]).exit_code == 0
+    table = tmp_path / "own" / "results.parquet"
+    done = CliRunner().invoke(app, ["replay", "pca/reembedding/my/cancer0", "--out", str(table)])
+    assert done.exit_code == 0, done.output
+    assert done.output.rstrip().endswith("agrees")
 
 
 def test_a_job_of_another_version_or_without_its_data_is_refused(store):
@@ -139,5 +189,5 @@ def test_a_job_of_another_version_or_without_its_data_is_refused(store):
     content = result.to_json()
     for other in ({"format": 0}, {"job": {**content["job"], "colour": "red"}}):
         write_sealed({**content, **other}, store.file(result.job.id))
-        with pytest.raises(StoreError, match="not a readable result"):
-            find(store, result.job.id)
+        with pytest.raises(StoreError, match="no result is called so"):
+            find(store.results(), result.job.id)

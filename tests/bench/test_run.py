@@ -1,4 +1,4 @@
-"""The program from end to end, in processes of its own, as a user runs it."""
+"""The program from end to end, mostly in processes of its own, as a user runs it."""
 
 import json
 import os
@@ -103,10 +103,13 @@ def runs(tmp_path, uri=None):
     client = MlflowClient(uri or f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("bench")
     found = client.search_runs([experiment.experiment_id], max_results=1000)
-    children = {run.data.tags["job_id"]: run for run in found if "job_id" in run.data.tags}
-    parents = [run for run in found if "invocation" in run.data.tags]
-    assert len(children) + len(parents) == len(found), "a cell was logged twice"
-    return client, children, parents
+    kinds = {kind: [run for run in found if run.data.tags["kind"] == kind] for kind in ("job", "command", "summary")}
+    jobs = {run.data.tags["job_id"]: run for run in kinds["job"]}
+    assert len(jobs) == len(kinds["job"]), "a job was logged twice"
+    summaries = {tuple(run.data.tags[name] for name in ("benchmark", "preset", "method")) for run in kinds["summary"]}
+    assert len(summaries) == len(kinds["summary"]), "a summary was logged twice"
+    assert not any("mlflow.parentRunId" in run.data.tags for run in found), "the list is flat"
+    return client, jobs, kinds["command"]
 
 
 def results(tmp_path):
@@ -128,7 +131,7 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
     assert set(ok[ok["method"] == "baseline"]["detail"]) == {"pca"}
     assert (ok["peak_memory_mb"] > 50).all()
     assert (ok[ok["method"] == "vae"]["fit_seconds"] > 0).all()
-    assert "stopped by max_epochs=5" in set(ok["warnings"])
+    assert "still improved at the end of its steps" in set(ok["warnings"])
     pca, n1 = (ok[ok["method"] == name].set_index(["unit", "seed", "metric"])["value"] for name in ("pca", "baseline"))
     pd.testing.assert_series_equal(pca.sort_index(), n1.sort_index(), check_names=False)
 
@@ -147,12 +150,14 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
     assert artifacts == {*tables, "results.parquet"}
     vae = next(run for run in children.values() if run.data.tags["method"] == "vae")
     result = results(tmp_path)[vae.data.tags["job_id"]]
-    assert vae.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert vae.data.tags["invocation"] == parent.data.tags["invocation"]
     assert vae.data.tags.items() >= {"task": "reembedding", "dataset": "pancancer-sim", "status": "ok"}.items()
-    assert vae.data.metrics["displacement"] == result["scores"]["displacement"]
-    assert vae.data.params["max_epochs"] == "5"
-    assert vae.data.tags["log"] == "training stopped: max_epochs=5"
-    assert [m.step for m in client.get_metric_history(vae.info.run_id, "curve/kl")] == [0, 1, 2, 3, 4]
+    assert vae.data.metrics["secondary.displacement"] == result["scores"]["displacement"]
+    assert vae.data.params["steps"] == "40"
+    assert vae.data.tags["log"] == "training stopped: the end of its steps"
+    passes = list(range(len(client.get_metric_history(vae.info.run_id, "curve/gaussian/kl"))))
+    assert [m.step for m in client.get_metric_history(vae.info.run_id, "curve/gaussian/kl")] == passes
+    assert len(passes) > 1
     (dataset_input,) = vae.inputs.dataset_inputs
     assert dataset_input.dataset.name == "pancancer-sim"
     assert vae.data.tags["data_sha256"] == result["job"]["data_digest"]
@@ -291,7 +296,7 @@ def test_an_interrupt_ends_the_jobs_and_says_how_to_go_on(start, plugin, tmp_pat
     wait_for(lambda: not os.path.exists(f"/proc/{worker}"), 20)
 
 
-def test_a_ten_line_file_gets_a_row(cli, plugin, tmp_path):
+def test_a_ten_line_file_gets_a_row(inside, plugin, tmp_path):
     file = plugin(
         """import numpy as np
 from methods.base import Method
@@ -307,7 +312,7 @@ class GeneMean(Method):
         return np.asarray(data.X).mean(axis=1, keepdims=True)
 """
     )
-    done = cli("run", "--methods", f"{file}:GeneMean", *TINY)
+    done = inside("run", "--methods", f"{file}:GeneMean", *TINY)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| gene-mean" in (tmp_path / "out" / "leaderboard.md").read_text()
 
@@ -341,8 +346,8 @@ class Locked(Method):
     assert not list((tmp_path / "out" / "logs").iterdir())
 
 
-def test_a_dry_run_says_all_and_runs_nothing(cli, tmp_path):
-    done = cli("run", "--methods", "all", "--tasks", "ood", "--preset", "smoke", "--out", "out", "--dry-run",
+def test_a_dry_run_says_all_and_runs_nothing(inside, tmp_path):
+    done = inside("run", "--methods", "all", "--tasks", "ood", "--preset", "smoke", "--out", "out", "--dry-run",
                BENCH_CACHE_DIR=str(tmp_path / "cache"))  # fmt: skip
     assert done.returncode == 0
     assert "python -m bench data fetch tcga-paired" in done.stdout
@@ -352,24 +357,24 @@ def test_a_dry_run_says_all_and_runs_nothing(cli, tmp_path):
     assert not (tmp_path / "out" / "mlflow.db").exists()
 
 
-def test_inline_and_local_give_the_same_scores(cli, tmp_path):
+def test_inline_and_local_give_the_same_scores(inside, tmp_path):
     scores = {}
     for executor, jobs in (("inline", 1), ("local", 2)):
-        done = cli("run", "--methods", "vae,pca", *TINY[:-1], executor, "--executor", executor, "--jobs", jobs)
+        done = inside("run", "--methods", "vae,pca", *TINY[:-1], executor, "--executor", executor, "--jobs", jobs)
         assert done.returncode == 0, done.stdout + done.stderr
         rows = pd.read_parquet(tmp_path / executor / "results.parquet")
         scores[executor] = rows.set_index(["method", "unit", "seed", "metric"])["value"].sort_index()
     pd.testing.assert_series_equal(scores["inline"], scores["local"], check_exact=True)
 
 
-def test_an_mlflow_server_that_is_down_costs_no_result(cli, tmp_path):
+def test_an_mlflow_server_that_is_down_costs_no_result(inside, tmp_path):
     arguments = ("run", "--methods", "pca", *TINY)
     environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
-    done = cli(*arguments, "--mlflow-uri", "http://127.0.0.1:9", **environment)
+    done = inside(*arguments, "--mlflow-uri", "http://127.0.0.1:9", **environment)
     assert done.returncode == 1
     assert "results are safe" in " ".join(done.stdout.split())
     assert {result["status"] for result in results(tmp_path).values()} == {"ok"}
-    assert cli(*arguments).returncode == 0
+    assert inside(*arguments).returncode == 0
     assert len(runs(tmp_path)[1]) == len(results(tmp_path))
 
 

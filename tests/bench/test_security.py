@@ -1,6 +1,7 @@
 """Names are data wherever they go, and nothing that is read from disk is run."""
 
 import ast
+import os
 import shlex
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from bench.jobs.job import readable
 from bench.keep.store import Store, replay_command
+from bench.keep.tracking import _key, quiet_environment
 from bench.plan import choose_methods, choose_tasks, make_plan
 from tests.bench.conftest import ROOT
 from tests.bench.test_imports import PACKAGES
@@ -84,8 +86,8 @@ def test_what_is_looked_for_is_found(code):
     assert list(calls_that_run_what_they_read(ast.parse(code)))
 
 
-def test_names_are_text_everywhere(cli, plugin, tmp_path):
-    done = cli("run", "--methods", "odd", "--plugin", plugin(PLUGIN), *TINY, "--executor", "inline")
+def test_names_are_text_everywhere(inside, plugin, tmp_path):
+    done = inside("run", "--methods", "odd", "--plugin", plugin(PLUGIN), *TINY, "--executor", "inline")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     for name in NAMES:
@@ -108,14 +110,17 @@ def test_names_are_text_everywhere(cli, plugin, tmp_path):
     assert {run.data.tags["method"] for run in children.values()} >= set(NAMES)
     assert len(children) == rows["job_id"].nunique()
     (one, *_) = (run for run in children.values() if run.data.tags["method"] == NAMES[0])
-    assert {name for name in one.data.metrics if name.startswith("curve")} == {"curve/_b_loss__b__.._x", "curve/_"}
+    assert {name for name in one.data.metrics if name.startswith("curve")} == {
+        f"curve/{_key(NAMES[0])}/_b_loss__b__.._x",
+        f"curve/{_key(NAMES[0])}/_",
+    }
 
     replay = next(iter(rows.loc[rows["method"] == NAMES[2], "replay"]))
     shown = subprocess.run(["sh", "-c", f"set -- {replay}; printf '%s\\0' \"$@\""], cwd=tmp_path, capture_output=True)
     words = shown.stdout.decode().split("\0")
     assert words[words.index("--methods") + 1] == NAMES[2]
     assert not list(tmp_path.rglob("pwned"))
-    again = cli(*shlex.split(replay)[3:], "--dry-run")
+    again = inside(*shlex.split(replay)[3:], "--dry-run")
     assert again.returncode == 0, again.stderr
     assert not (tmp_path / "pwned").exists()
 
@@ -150,7 +155,11 @@ def test_the_ui_binds_to_loopback(tmp_path, monkeypatch):
     Store(tmp_path)
     seen = []
     monkeypatch.setattr("os.execv", lambda program, command: seen.append(command))
+    monkeypatch.setattr("bench.keep.ui.has_browser", lambda: False)
+    for name in quiet_environment():
+        monkeypatch.delenv(name, raising=False)
     bench.cli.ui(out=tmp_path, mlflow_uri=None, port=5000)
     (command,) = seen
     assert command[0] == sys.executable
     assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"

@@ -13,6 +13,7 @@ from methods import METHODS
 from metrics import METRICS
 from tasks import DATASETS, TASKS
 from tests.bench.conftest import ROOT
+from tests.waiting import wait_for
 
 DOCS = ROOT / "docs"
 #: Tags and the attributes by which a browser loads something for a page.
@@ -93,6 +94,18 @@ def test_a_page_works_in_a_browser_without_a_network(site, browser):
             wider = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
             assert wider <= 0, (page, width)
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_search_finds_a_page_without_a_server(site, browser):
+    browser.get((site / "concepts.html").as_uri())
+    browser.execute_script(
+        "const field = document.querySelector('input.md-search__input');"
+        "field.focus(); field.value = 'gamma-vae'; field.dispatchEvent(new Event('keyup'))"
+    )
+    found = "return [...document.querySelectorAll('.md-search-result__link')].map(link => link.href)"
+    wait_for(lambda: browser.execute_script(found))
+    pages = [re.split("[?#]", link)[0] for link in browser.execute_script(found)]
+    assert (site / "methods" / "gamma-vae.html").as_uri() in pages
 
 
 def templates():

@@ -116,17 +116,17 @@ def test_one_job_again_takes_part_in_the_same_pass(made):
     assert len(list(store.fits.glob("*.safetensors"))) == kept == 9
 
 
-def test_processes_and_threads_give_the_same_bits_and_a_lost_result_comes_back(cli, tmp_path):
+def test_processes_and_threads_give_the_same_bits_and_a_lost_result_comes_back(inside, tmp_path):
     run = ("run", "--methods", "trvae,pca", "--tasks", TASK, "--preset", "smoke", "--seeds", "2")
-    assert cli(*run, "--out", "a", "--executor", "inline").returncode == 0
-    assert cli(*run, "--out", "b", "--jobs", "2").returncode == 0
+    assert inside(*run, "--out", "a", "--executor", "inline").returncode == 0
+    assert inside(*run, "--out", "b", "--jobs", "2").returncode == 0
     first, second = (rows_of(tmp_path / name) for name in "ab")
     pd.testing.assert_series_equal(first["value"], second["value"])
     lost = first[(first["method"] == "trvae") & (first["seed"] == 1)].index.get_level_values("job_id")[0]
     (tmp_path / "b" / "jobs" / f"{lost}.json").unlink()
     for file in (tmp_path / "b" / "fits").glob("*.safetensors"):
         file.unlink()
-    done = cli(*run, "--out", "b", "--jobs", "2")
+    done = inside(*run, "--out", "b", "--jobs", "2")
     assert done.returncode == 0, done.stdout
     pd.testing.assert_series_equal(rows_of(tmp_path / "b")["value"], first["value"])
 
@@ -135,19 +135,21 @@ def rows_of(directory):
     return pd.read_parquet(directory / "results.parquet").set_index(["job_id", "metric"]).sort_index()
 
 
-def test_a_failed_replica_fails_its_own_job(cli, tmp_path, plugin):
+def test_a_failed_replica_fails_its_own_job(inside, tmp_path, plugin):
     file = plugin(TOGETHER)
-    done = cli("run", "--methods", f"{file}:Fine", "--tasks", TASK, "--preset", "smoke", "--seeds", "3", "--out", "out")
+    done = inside(
+        "run", "--methods", f"{file}:Fine", "--tasks", TASK, "--preset", "smoke", "--seeds", "3", "--out", "out"
+    )
     assert done.returncode == 1
     rows = rows_of(tmp_path / "out").query("method == 'fine'").drop_duplicates(["unit", "seed"])
     assert rows.groupby("seed")["status"].unique().map(list).to_dict() == {0: ["ok"], 1: ["ok"], 2: ["failed"]}
     assert set(rows.query("seed == 2")["reason"]) == {"FloatingPointError: planted"}
 
 
-def test_when_the_process_of_a_pass_dies_each_job_is_run_alone(cli, tmp_path, plugin):
+def test_when_the_process_of_a_pass_dies_each_job_is_run_alone(inside, tmp_path, plugin):
     file = plugin(TOGETHER)
     run = ("run", "--methods", f"{file}:Fine", "--tasks", TASK, "--preset", "smoke", "--seeds", "2", "--out", "out")
-    done = cli(*run, FATAL="1")
+    done = inside(*run, FATAL="1")
     assert done.returncode == 1
     rows = rows_of(tmp_path / "out").query("method == 'fine'").drop_duplicates(["unit", "seed"])
     assert rows.groupby("seed")["status"].unique().map(list).to_dict() == {0: ["ok"], 1: ["failed"]}

@@ -4,16 +4,19 @@ import io
 import threading
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.jobs.job import result_of
-from bench.keep.status import FAILURES, Looker, render, summary, watch
+from bench.jobs.progress import RunProgress
+from bench.keep.status import FAILURES, Looker, duration, render, summary, watch
 from bench.keep.store import Store
 from bench.keep.tracking import Ledger, default_uri
 from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.plan.cost import Estimate
 from bench.records import Status
 from tests.waiting import wait_for
 
@@ -132,6 +135,29 @@ def test_watch_ends_when_no_run_is_at_work(store, jobs, terminal):
     assert not watching.is_alive()
     assert "killed: " in console.file.getvalue()
     assert "no run is at work here" in console.file.getvalue()
+
+
+def test_what_runs_now_and_the_time_left_are_shown_while_a_run_is_at_work(store, jobs):
+    lock = store.lock()
+    store.write_plan(jobs[:3], RUN)
+    guess = Estimate(pd.DataFrame(columns=["status", "job_id", "started", "finished"]), {TASK: 100.0})
+    progress = RunProgress(jobs[:3], 1, guess, store, Console(quiet=True))
+    progress.start(jobs[0])
+    status = Looker(store).look()
+    assert [job["job"] for job in status.running] == [jobs[0].id]
+    assert status.seconds_left == pytest.approx(guess.left(jobs[:3], 1), abs=3)
+    assert f"\n  {jobs[0].title}, for 0 s (job {jobs[0].id})" in printed(status)
+    assert summary(status) == f"3 to run; about {duration(status.seconds_left)} left"
+    result = result_of(jobs[0], Status.OK, "")
+    store.write(result)
+    progress.done(result)
+    assert Looker(store).look().running == []
+
+    progress.start(jobs[1])
+    lock.release()  # as when the head is killed: nothing runs, nor does it for the next head until it says so
+    assert Looker(store).look().running == []
+    with store.lock():
+        assert (Looker(store).look().running, Looker(store).look().seconds_left) == ([], None)
 
 
 def test_looking_does_not_keep_a_run_from_starting(store):

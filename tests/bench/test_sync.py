@@ -16,8 +16,8 @@ DOWN = "http://127.0.0.1:9"
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
 
 
-def test_a_server_that_was_down_gets_all_of_it_later_and_once(cli, tmp_path, monkeypatch):
-    run = cli("run", "--methods", "pca", *TINY, "--mlflow-uri", DOWN, **IMPATIENT)
+def test_a_server_that_was_down_gets_all_of_it_later_and_once(inside, tmp_path, monkeypatch):
+    run = inside("run", "--methods", "pca", *TINY, "--mlflow-uri", DOWN, **IMPATIENT)
     assert run.returncode == 1
     assert "python -m bench sync --out out --mlflow-uri" in " ".join(run.stdout.split())
     kept = results(tmp_path)
@@ -37,13 +37,13 @@ def test_a_server_that_was_down_gets_all_of_it_later_and_once(cli, tmp_path, mon
     assert set(children) == set(kept)
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["command"].startswith("python -m bench run --methods pca")
-    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
+    assert {run.data.tags["invocation"] for run in children.values()} == {parent.data.tags["invocation"]}
     artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
     assert {"leaderboard.md", "results.parquet"} <= artifacts
 
     second = CliRunner().invoke(app, ["sync", "--out", "out"])
     assert second.output.startswith(f"0 logged now, {len(kept)} in all")
-    again = cli("run", "--methods", "pca", *TINY)
+    again = inside("run", "--methods", "pca", *TINY)
     assert again.returncode == 0
     assert "nothing to run" in again.stdout
     assert set(runs(tmp_path)[1]) == set(kept)
@@ -61,7 +61,7 @@ def store(tmp_path):
     return store
 
 
-def test_results_that_came_from_elsewhere_have_a_parent_of_their_own(store, tmp_path):
+def test_results_that_came_from_elsewhere_have_a_command_of_their_own(store, tmp_path):
     done = sync(store, default_uri(store.out))
     assert (done.logged, done.total, done.left, done.error) == (3, 3, 0, "")
     _, children, (parent,) = runs(tmp_path)

@@ -5,11 +5,15 @@ from dataclasses import replace
 import pytest
 
 from bench.jobs.job import result_of
-from bench.keep.store import Store
+from bench.keep.boards import board_of
+from bench.keep.store import Store, gather
 from bench.keep.tracking import BATCH, Tracker, default_uri
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.records import Status
 from tests.bench.test_run import runs
+
+#: The primary metrics of the task.
+PRIMARY = ("knn_recall", "neighbour_agreement")
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def log(tmp_path, results):
     tracker = Tracker(default_uri(tmp_path / "out"), Store(tmp_path / "out"), "invocation", "name", "command")
     for result in results:
         tracker.log(result)
-    tracker.finish("FINISHED", [], {})
+    tracker.finish("FINISHED", [], {}, board_of([gather(results)]))
     return tracker
 
 
@@ -57,7 +61,7 @@ def test_an_empty_double_is_removed_and_the_filled_one_stays(tmp_path, results):
     tracker._adopt()
     _, left, (parent,) = runs(tmp_path)
     assert left[job_id].info.run_id == children[job_id].info.run_id
-    assert parent.info.run_id == tracker._parent
+    assert parent.info.run_id == tracker._command
 
 
 def test_whatever_a_result_holds_is_taken(tmp_path, results):
@@ -68,5 +72,92 @@ def test_whatever_a_result_holds_is_taken(tmp_path, results):
     assert not tracker.error
     client, children, _ = runs(tmp_path)
     run = children[odd.job.id]
-    assert len(client.get_metric_history(run.info.run_id, "curve/_b__.._x")) == BATCH + 300
-    assert run.data.metrics["curve/_"] == 2.0
+    assert len(client.get_metric_history(run.info.run_id, "curve/pca/_b__.._x")) == BATCH + 300
+    assert run.data.metrics["curve/pca/_"] == 2.0
+
+
+@pytest.fixture
+def board_results():
+    """Two units of three methods and the references, with known errors."""
+    specs, plugins = choose_methods("pca,vae,svae-plus", "smoke", [])
+    jobs = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {}).jobs
+    errors = {
+        "floor": 4.0,
+        "baseline": 1.0,
+        "ceiling": 0.1,
+        "structure": 0.2,
+        "pca": 0.5,
+        "vae": 2.0,
+        "svae-plus": 0.25,
+    }
+    return [
+        result_of(
+            job,
+            Status.OK,
+            "",
+            scores=dict.fromkeys(PRIMARY, 1 - 0.2 * errors[job.method]),
+            curves={"validation": [2.0, 1.0]} if job.name in ("vae", "svae-plus") else {},
+            fit_seconds=3.0,
+        )
+        for job in jobs
+    ]
+
+
+def summaries(tmp_path):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(default_uri(tmp_path / "out"))
+    found = client.search_runs(["1"], "tags.kind = 'summary'", max_results=1000)
+    return {run.data.tags["method"]: run for run in found}
+
+
+def test_jobs_and_summaries_have_their_errors_relative_to_the_baseline(tmp_path, board_results):
+    assert not log(tmp_path, board_results).error
+    client, jobs, _ = runs(tmp_path)
+    for result in board_results:
+        run = jobs[result.job.id]
+        expected = {"pca": 0.5, "vae": 2.0, "svae-plus": 0.25}.get(result.job.method)
+        assert run.data.metrics.get("relative_error") == (None if expected is None else pytest.approx(expected))
+        assert run.data.metrics["cost.fit_seconds"] == 3.0
+        assert run.data.metrics["primary.knn_recall"] == result.scores["knn_recall"]
+        assert run.data.tags["replay"].split()[3:5] == ["replay", result.job.id]
+    found = summaries(tmp_path)
+    assert found["vae"].data.metrics["relative_error"] == pytest.approx(2.0)
+    assert found["vae"].data.metrics["primary.knn_recall"] == pytest.approx(0.6)
+    assert found["vae"].data.metrics["cost.fit_seconds"] == 3.0
+    assert found["floor"].data.tags["role"] == "reference"
+    assert all(run.info.status == "FINISHED" for run in found.values())
+    flat = client.search_runs(["1"], "tags.method = 'vae' and tags.kind = 'job'")
+    assert len(flat) == 2
+    assert all("curve/gaussian/validation" in run.data.metrics for run in flat)
+    (other, *_) = client.search_runs(["1"], "tags.method = 'svae-plus' and tags.kind = 'job'")
+    assert "curve/svae-plus on pancancer-sim/validation" in other.data.metrics, "another likelihood, another axis"
+
+
+def test_summaries_follow_the_board(tmp_path, board_results):
+    log(tmp_path, board_results)
+    before = summaries(tmp_path)
+    changed = [
+        replace(one, scores=dict.fromkeys(PRIMARY, 0.9), finished="2100-01-01T00:00:00+00:00")
+        if one.job.method == "vae"
+        else one
+        for one in board_results
+    ]
+    log(tmp_path, changed)
+    after = summaries(tmp_path)
+    assert {name: run.info.run_id for name, run in after.items()} == {n: run.info.run_id for n, run in before.items()}
+    assert after["vae"].data.metrics["relative_error"] == pytest.approx(0.5)
+    jobs = runs(tmp_path)[1]
+    of_vae = [jobs[one.job.id].data.metrics["relative_error"] for one in changed if one.job.method == "vae"]
+    assert of_vae == pytest.approx([0.5, 0.5])
+
+
+def test_the_link_of_the_ui_asks_for_the_summaries_as_charts(tmp_path, results):
+    from urllib.parse import parse_qs
+
+    from bench.keep.ui import link
+
+    log(tmp_path, results)
+    asked = parse_qs(link(default_uri(tmp_path / "out"), "http://127.0.0.1:1").partition("?")[2])
+    assert asked["searchFilter"] == ["tags.kind = 'summary' and tags.role = 'method'"]
+    assert asked["compareRunsMode"] == ["CHART"]

@@ -127,8 +127,8 @@ def test_the_best_on_the_inner_units_is_chosen_with_the_same_budget_for_all(shif
     assert all("RuntimeError: planted" in trial.user_attrs["failed"] for trial in lost)
 
 
-def test_what_was_chosen_becomes_rows_and_the_oracle_is_no_method(cli, shift, tmp_path):
-    done = cli("tune", "--methods", "shift,fixed", "--plugin", shift, "--tasks", TASK, "--preset", "smoke",
+def test_what_was_chosen_becomes_rows_and_the_oracle_is_no_method(inside, shift, tmp_path):
+    done = inside("tune", "--methods", "shift,fixed", "--plugin", shift, "--tasks", TASK, "--preset", "smoke",
                "--trials", 6, "--out", "out")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "not tuned  fixed: nothing to tune" in done.stdout
@@ -149,9 +149,9 @@ def test_what_was_chosen_becomes_rows_and_the_oracle_is_no_method(cli, shift, tm
     strength = json.loads(rows[rows["method"] == "shift@tuned"]["config"].iloc[0])["strength"]
     assert f"--set shift.strength={strength}" in rows[rows["method"] == "shift@tuned"]["replay"].iloc[0]
     job = rows[rows["method"] == "shift@tuned"]["job_id"].iloc[0]
-    assert "agrees" in cli("replay", job, "--out", "out").stdout
+    assert "agrees" in inside("replay", job, "--out", "out").stdout
 
-    again = cli("tune", "--methods", "shift,fixed", "--plugin", shift, "--tasks", TASK, "--preset", "smoke",
+    again = inside("tune", "--methods", "shift,fixed", "--plugin", shift, "--tasks", TASK, "--preset", "smoke",
                 "--trials", 6, "--out", "out")  # fmt: skip
     assert "nothing to run: every job has its result" in again.stdout
     assert "trial 1 of" not in again.stdout
@@ -277,27 +277,27 @@ def test_search_spaces_hold_the_default_and_nothing_that_is_refused(name):
             cls.configure(**{key: type(value)(end)})
 
 
-def test_bad_input_is_one_message(cli, tmp_path):
-    done = cli("tune", "--methods", "pca", "--tasks", TASK, "--out", "out")
+def test_bad_input_is_one_message(inside, tmp_path):
+    done = inside("tune", "--methods", "pca", "--tasks", TASK, "--out", "out")
     assert done.returncode == 2
     assert "not tuned  pca: nothing to tune" in done.stdout
     assert "error: nothing can be tuned here" in done.stderr
-    done = cli("tune", "--methods", "vae", "--tasks", "latent-recovery", "--preset", "smoke", "--out", "out")
+    done = inside("tune", "--methods", "vae", "--tasks", "latent-recovery", "--preset", "smoke", "--out", "out")
     assert done.returncode == 2
     assert "latent-recovery cannot be nested" in done.stdout
-    assert cli("tune", "--methods", "vae", "--tasks", TASK, "--trials", 0, "--out", "out").returncode == 2
-    dry = cli("tune", "--methods", "vae", "--tasks", TASK, "--trials", 7, "--preset", "smoke", "--out", "out",
+    assert inside("tune", "--methods", "vae", "--tasks", TASK, "--trials", 0, "--out", "out").returncode == 2
+    dry = inside("tune", "--methods", "vae", "--tasks", TASK, "--trials", 7, "--preset", "smoke", "--out", "out",
               "--dry-run")  # fmt: skip
     assert dry.returncode == 0
     assert "2 studies of 7 trials" in dry.stdout
     assert not list((tmp_path / "out" / "jobs").iterdir())
 
 
-def test_own_data_can_be_tuned_on(cli, shift, tmp_path):
+def test_own_data_can_be_tuned_on(inside, shift, tmp_path):
     data = IFN.make("smoke")
     data.X, data.uns = data.layers.pop("counts"), {}
     data.write_h5ad(tmp_path / "mine.h5ad")
-    done = cli("tune", "--methods", "shift", "--plugin", shift, "--tasks", "unseen-cell-type", "--data", "mine.h5ad",
+    done = inside("tune", "--methods", "shift", "--plugin", shift, "--tasks", "unseen-cell-type", "--data", "mine.h5ad",
                "--condition", "condition", "--cell-type", "cell_type", "--control", "control", "--trials", 3,
                "--folds", 1, "--preset", "smoke", "--out", "out")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

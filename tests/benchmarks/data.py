@@ -39,6 +39,11 @@ def expression(n_cells, n_genes, seed=0, n_environments=2, n_latent=10):
     return _data(x, environment.astype(str), np.full(n_cells, "one"))
 
 
+def in_steps(epochs, n_cells, minibatch=128):
+    """The gradient steps of so many passes over the cells."""
+    return epochs * -(-int(n_cells) // minibatch)
+
+
 def dense(data):
     """The same with X and counts as arrays, which is what methods are handed."""
     data = data.copy()

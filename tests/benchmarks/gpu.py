@@ -30,7 +30,8 @@ import torch  # noqa: E402 - after the threads are limited
 
 from methods import METHODS  # noqa: E402
 from methods.nn import graphs, training  # noqa: E402
-from tests.benchmarks.data import dense, expression, sparse_counts  # noqa: E402
+from tests.benchmarks.data import dense, expression, in_steps, sparse_counts  # noqa: E402
+from tests.contract.test_methods import OWN_LOOP  # noqa: E402
 
 #: Seconds that all of it may take.
 BUDGET = 265
@@ -38,7 +39,7 @@ BEGUN = time.monotonic()
 N_CELLS, N_GENES = 6000, 2000
 #: What is measured: a method, with data that have counts where a likelihood is named.
 CASES = {
-    **{name: (name, {}) for name, cls in METHODS.items() if cls.uses_gpu and cls.__module__ != "methods.scvi"},
+    **{name: (name, {}) for name, cls in METHODS.items() if cls.uses_gpu and cls.__module__ not in OWN_LOOP},
     "vae, NB": ("vae", {"likelihood": "negative-binomial"}),
     "vae, sparse X": ("vae", {"sparse": True}),
     "svae-plus, NB": ("svae-plus", {"likelihood": "negative-binomial"}),
@@ -184,7 +185,7 @@ def steps_of(names):
 
 def steps_by(way, method, data, settings):
     cls, epochs = METHODS[method], EPOCHS[way]
-    few = {"validation": 0.0, "max_epochs": epochs, "patience": epochs}
+    few = {"validation": 0.0, "steps": in_steps(epochs, data.n_obs)}
     with clocked(eager=way == "eager") as begun:
         fitted = cls(cls.configure(**few, **settings)).fit(data, 0)
     return milliseconds(begun, WARM[way]), fitted
@@ -192,7 +193,7 @@ def steps_by(way, method, data, settings):
 
 def warm_up():
     """Load the libraries, which the first fit would."""
-    METHODS["vae"](METHODS["vae"].configure(max_epochs=3)).fit(data_of("expression", 500, 50), 0)
+    METHODS["vae"](METHODS["vae"].configure(steps=24)).fit(data_of("expression", 500, 50), 0)
 
 
 # ---------------------------------------------------------------------------- stacked fits and processes
@@ -206,7 +207,7 @@ def stacked():
         ("trvae", 1000, 500, 40),
     ):
         data = data_of("expression", n_cells, n_genes)
-        settings = {"max_epochs": epochs, "patience": epochs}
+        settings = {"steps": in_steps(epochs, 0.9 * n_cells)}
         peak_mb(anew=True)
         seconds, step = {}, {}
         for way in ("together", "one after another"):
@@ -276,7 +277,7 @@ def worker(place, n, way, number):
     while not Path(place, "go").exists():
         time.sleep(0.005)
     first = int(number) * int(n)
-    fits_of("vae", data, range(first, first + int(n)), way, {"max_epochs": 40, "patience": 40})
+    fits_of("vae", data, range(first, first + int(n)), way, {"steps": 320})
     Path(place, f"done{number}").write_text(str(time.perf_counter()))
 
 

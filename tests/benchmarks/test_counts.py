@@ -6,7 +6,7 @@ from methods.neural import seeded
 from methods.nn.training import train
 from methods.vaes import VAE
 from tests.benchmarks.conftest import ROUNDS
-from tests.benchmarks.data import dense, sparse_counts
+from tests.benchmarks.data import dense, in_steps, sparse_counts
 from tests.benchmarks.scvi_network import (
     HIDDEN,
     MINIBATCH,
@@ -35,7 +35,7 @@ def test_negative_binomial_step(line):
     assert 0.89 < 1 - data.layers["counts"].nnz / (N_CELLS * 2000) < 0.91
     handed = dense(data)
     scvi.model.SCVI.setup_anndata(data, layer="counts")
-    config = CountVAE.configure(likelihood="negative-binomial", max_epochs=EPOCHS, **OURS)
+    config = CountVAE.configure(likelihood="negative-binomial", steps=in_steps(EPOCHS, N_CELLS), **OURS)
 
     def prepared(seed):
         method = CountVAE(config)

@@ -18,7 +18,7 @@ def test_gamma_vae_step(line, n_genes, at_most, n_latent):
     data = expression(MINIBATCH * STEPS, n_genes)
 
     def fit(**weights):
-        settings = {"n_latent": n_latent, "minibatch": MINIBATCH, "max_epochs": 1, "validation": 0.0, **weights}
+        settings = {"n_latent": n_latent, "minibatch": MINIBATCH, "steps": STEPS, "validation": 0.0, **weights}
         method = GammaVAE(GammaVAE.configure(**settings))
         method.prepare(data)
         tensors = method.tensors(data)

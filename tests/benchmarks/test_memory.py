@@ -36,7 +36,7 @@ from methods.vaes import VAE
 from tests.benchmarks.data import sparse_counts
 
 data = sparse_counts(100_000, 2000)
-VAE(VAE.configure(likelihood="negative-binomial", max_epochs=1)).fit(data, 0)
+VAE(VAE.configure(likelihood="negative-binomial", steps=704)).fit(data, 0)
 print(json.dumps([{PEAK_MB}, *data.shape]))
 """
 

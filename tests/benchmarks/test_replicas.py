@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from methods.vaes import VAE
-from tests.benchmarks.data import expression
+from tests.benchmarks.data import expression, in_steps
 
 N_CELLS, N_REPLICAS, EPOCHS = 1000, 5, 20
 
@@ -25,7 +25,7 @@ def test_five_seeds_of_the_default_model_cost_no_more(line, n_genes):
 
 def compare(line, n_genes, **settings):
     data = expression(N_CELLS, n_genes)
-    config = VAE.configure(max_epochs=EPOCHS, patience=EPOCHS, **settings)
+    config = VAE.configure(steps=in_steps(EPOCHS, 0.9 * N_CELLS, settings["minibatch"]), **settings)
     firsts = itertools.count(step=N_REPLICAS), itertools.count(step=N_REPLICAS)
 
     def seeds(which):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from methods.sparse_shift_vae import SVAEPlus
 from tasks.simulate.sparse_shift import SPARSE_SHIFT_PUBLISHED
+from tests.benchmarks.data import in_steps
 from tests.benchmarks.scvi_network import HIDDEN, N_LATENT, OURS, THEIRS, ScviNetwork, negative_elbo, start_as_ours
 
 EPOCHS = 4
@@ -117,7 +118,9 @@ def test_svae_plus_epoch(line, simulation):
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     published = {"shift_learning_rate": 1e-3, "shift_start": 1.0, "sparsity": 0.4}
-    config = OurSVAEPlus.configure(likelihood="negative-binomial", max_epochs=EPOCHS, warmup=0, **published, **OURS)
+    config = OurSVAEPlus.configure(
+        likelihood="negative-binomial", steps=in_steps(EPOCHS, 25_000), warmup=0.0, **published, **OURS
+    )
     untrained = OurSVAEPlus(config)
     untrained.prepare(simulation)
     cells = simulation.copy()

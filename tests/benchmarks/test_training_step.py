@@ -30,7 +30,7 @@ def matrix_products(network, steps):
 def test_gaussian_vae_step(line):
     line.describe("Gaussian VAE step, 2,000 genes, 2×128, minibatch 512, against its matrix products", at_most=1.5)
     data = expression(MINIBATCH * STEPS, 2000)
-    method = VAE(VAE.configure(minibatch=MINIBATCH, max_epochs=1, validation=0.0))
+    method = VAE(VAE.configure(minibatch=MINIBATCH, steps=STEPS, validation=0.0))
     method.prepare(data)
     tensors = method.tensors(data)
 

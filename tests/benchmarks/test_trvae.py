@@ -7,7 +7,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from methods.cvae import TrVAE
 from methods.nn.penalties import TRVAE_WIDTHS
-from tests.benchmarks.data import expression
+from tests.benchmarks.data import expression, in_steps
+from tests.benchmarks.scvi_network import Constant
 
 N_CELLS, EPOCHS = 6000, 10
 
@@ -23,6 +24,13 @@ def usual_mmd(x, y):
     return kernel(x, x) + kernel(y, y) - 2 * kernel(x, y)
 
 
+class ConstantTrVAE(TrVAE):
+    stackable = True
+
+    def schedule(self):
+        return Constant(**vars(super().schedule()))
+
+
 def usual_fit(method, data, seed):
     """Train ``method``'s network as is usual, and return the method."""
     torch.manual_seed(seed)
@@ -33,7 +41,7 @@ def usual_fit(method, data, seed):
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     unit = network["observation"].scaler.std ** 2
     network.train()
-    for _ in range(config.max_epochs):
+    for _ in range(EPOCHS):
         for x, environment in loader:
             mean, log_variance = network["encoder"](torch.cat([x, environment], 1))
             z = torch.distributions.Normal(mean, torch.exp(log_variance / 2)).rsample()
@@ -54,16 +62,16 @@ def usual_fit(method, data, seed):
 def test_trvae_epoch(line):
     line.describe("trVAE epoch, 6,000 × 2,000, against DataLoader and unfused Adam", faster=3)
     data = expression(N_CELLS, 2000)
-    config = TrVAE.configure(max_epochs=EPOCHS, validation=0.0)
+    config = ConstantTrVAE.configure(steps=in_steps(EPOCHS, N_CELLS), learning_rate=1e-3, validation=0.0)
     seeds = itertools.count(), itertools.count()
 
     def loss(method):
         with torch.no_grad():
-            return float(sum(method.loss_terms(method.network, method.tensors(data), EPOCHS).values()))
+            return float(sum(method.loss_terms(method.network, method.tensors(data), 1.0).values()))
 
     fits, usual_fits = line.alternate(
-        lambda: TrVAE(config).fit(data, next(seeds[0])),
-        lambda: usual_fit(TrVAE(config), data, next(seeds[1])),
+        lambda: ConstantTrVAE(config).fit(data, next(seeds[0])),
+        lambda: usual_fit(ConstantTrVAE(config), data, next(seeds[1])),
         steps=EPOCHS,
         unit="epoch",
     )

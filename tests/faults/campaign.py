@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
+from bench.records import FORMAT
 from tests.bench.conftest import process_environment
 from tests.waiting import wait_for
 
@@ -190,16 +192,18 @@ class Bench:
             token = page.token
             if not token:
                 break
-        children = {run.data.tags["job_id"]: run for run in runs if "job_id" in run.data.tags}
-        parents = [run for run in runs if "invocation" in run.data.tags]
-        assert len(children) + len(parents) == len(runs), "a cell is in MLflow twice"
+        children = {run.data.tags["job_id"]: run for run in runs if run.data.tags["kind"] == "job"}
+        parents = [run for run in runs if run.data.tags["kind"] == "command"]
+        summaries = {tuple(sorted(run.data.tags.items())) for run in runs if run.data.tags["kind"] == "summary"}
+        assert len(children) + len(parents) + len(summaries) == len(runs), "a job or a summary is in MLflow twice"
         assert [run.info.status for run in parents] == ["FINISHED"]
         assert set(children) == set(rows["job_id"])
         for job_id, group in rows.groupby("job_id"):
             run = children[job_id]
             assert run.info.status == "FINISHED"
             scores = group.dropna(subset="value").set_index("metric")["value"].to_dict()
-            assert {name: run.data.metrics[name] for name in scores} == scores
+            logged = {name.partition(".")[2]: value for name, value in run.data.metrics.items()}
+            assert {name: logged[name] for name in scores} == scores
 
 
 def assert_same(rows: pd.DataFrame, undisturbed: pd.DataFrame) -> None:
@@ -321,7 +325,7 @@ def _noise(file, rng):
 
 
 def _other(file, rng):
-    file.write_text('{"format": 3, "job": {"id": 1}, "status": "ok", "tasks": [], "state": {}}')
+    file.write_text(json.dumps({"format": FORMAT, "job": {"id": 1}, "status": "ok", "tasks": [], "state": {}}))
 
 
 def _flipped(file, rng):

@@ -21,7 +21,7 @@ def test_a_draw_is_not_the_one_that_the_board_shows(task):
 
 
 def test_fits_are_those_that_a_method_makes_alone_and_equal_ones_are_made_once(task):
-    data, changes = task.training_data(task.units()[0], 0), {"max_epochs": 2, "n_latent": 3}
+    data, changes = task.training_data(task.units()[0], 0), {"steps": 16, "n_latent": 3}
     label = "ivae@" + ",".join(f"{key}={value}" for key, value in changes.items())
     fitted, _ = fit_all(label, task, [data, data, data], [0, 0, 1])
     assert fitted[0] is fitted[1]
@@ -31,7 +31,7 @@ def test_fits_are_those_that_a_method_makes_alone_and_equal_ones_are_made_once(t
 
 
 def test_a_table_has_scores_and_says_who_refused(task, capsys):
-    methods = ["ivae@max_epochs=1", "mean-shift", "no-change"]
+    methods = ["ivae@steps=8", "mean-shift", "no-change"]
     sparse_shift.show("unseen-perturbation/doubles-sim", methods, [1000], [0])
     rows = capsys.readouterr().out.splitlines()[-3:]
     assert "refused: no content label was trained in both 'control' and" in rows[1]

@@ -1,9 +1,11 @@
 """The report in a headless Chromium: it opens, sorts, filters, shows and switches without an error."""
 
+import json
 import time
 
 import pytest
 
+from leaderboard import to_json
 from leaderboard.files import write
 from leaderboard.table import build
 from tests.leaderboard.test_report import extras, many  # noqa: F401 - fixtures
@@ -69,7 +71,7 @@ def test_a_table_is_sorted_and_filtered(opened, many):  # noqa: F811
 def test_a_task_opens_and_its_figures_are_drawn_and_answer_the_pointer(opened):
     from selenium.webdriver.common.action_chains import ActionChains
 
-    assert not drawn(opened, "task-1-intervals")
+    assert not drawn(opened, "task-1-intervals")  # closed, so that it waits
     summary = opened.find_element("css selector", "#task-1 summary")
     opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", summary)
     summary.click()
@@ -96,7 +98,7 @@ def test_the_theme_is_switched_with_the_keyboard(opened):
         )
 
     wait_for(lambda: drawn(opened, "suite-default"))
-    wait_for(lambda: opened.execute_script("return document.querySelector('.js-plotly-plot').layout.font?.color"))
+    wait_for(lambda: opened.execute_script("return document.querySelector('.js-plotly-plot').layout?.font?.color"))
     before = colours()
     button = opened.find_element("id", "theme")
     button.send_keys("\ue007")  # Enter
@@ -123,3 +125,63 @@ def test_a_link_to_a_task_opens_it(opened, address):
     opened.get(address + "#task-2")
     opened.refresh()
     wait_for(lambda: opened.find_element("id", "task-2").get_attribute("open"))
+
+
+def choose(browser, name, value):
+    from selenium.webdriver.support.ui import Select
+
+    Select(browser.find_element("id", name)).select_by_value(value)
+
+
+def test_a_task_and_a_metric_are_chosen(opened, many):  # noqa: F811
+    assert opened.find_element("id", "board-suite-default").is_displayed()
+    choose(opened, "choose-board", "task-2")
+    wait_for(lambda: opened.find_element("id", "board-task-2").is_displayed())
+    assert not opened.find_element("id", "board-suite-default").is_displayed()
+    table = build(many).tasks[1]
+    for metric, ascending in (("mcc", False), ("error", True)):  # a secondary metric, then a primary one
+        choose(opened, "choose-metric", metric)
+        order = table.means[metric].dropna().sort_values(ascending=ascending)
+        wait_for(lambda order=order: methods_shown(opened, "board-task-2")[: len(order)] == list(order.index))
+    headers = [cell.text for cell in opened.find_elements("css selector", "#board-task-2 th")]
+    assert not any(header.startswith("mcc") for header in headers), "it has made way again"
+    opened.execute_script("document.getElementById('task-1').open = true")
+    link = opened.find_element("css selector", "#task-1 a.to-board")
+    opened.execute_script("arguments[0].click()", link)
+    wait_for(lambda: opened.find_element("id", "board-task-1").is_displayed())
+
+
+def test_two_methods_are_compared_on_all_tasks_both_ways(opened, many):  # noqa: F811
+    def rows():
+        return [
+            [cell.text for cell in row.find_elements("css selector", "td")]
+            for row in opened.find_elements("css selector", "#pair-table tbody tr")
+        ]
+
+    board = build(many)
+    wait_for(lambda: len(rows()) == 1 + len(board.tasks))
+    choose(opened, "pair-first", "m1")
+    choose(opened, "pair-second", "m4")
+    forth = rows()
+    pairs = board.tasks[0].comparison.pairs
+    pair = pairs[(pairs["method"] == "m4") & (pairs["other"] == "m1")].iloc[0]
+    assert forth[1][1] == f"{1 / pair['ratio']:.2f} [{1 / pair['high']:.2f}, {1 / pair['low']:.2f}]"
+    assert forth[1][3] == {"better": "worse"}.get(pair["verdict"], pair["verdict"])
+    choose(opened, "pair-first", "m4")
+    choose(opened, "pair-second", "m1")
+    back = rows()
+    assert back[1][1] == f"{pair['ratio']:.2f} [{pair['low']:.2f}, {pair['high']:.2f}]"
+    assert [row[0] for row in forth] == [row[0] for row in back] == ["All 2 tasks", "t0/sim0", "t1/sim1"]
+
+
+def test_the_tables_are_downloaded_by_one_click(opened, many):  # noqa: F811
+    links = wait_for(lambda: opened.find_elements("css selector", "#downloads a"))
+    assert [link.text for link in links] == ["leaderboard.csv", "leaderboard_suite.csv", "leaderboard.json"]
+    read = "fetch(arguments[0]).then((file) => file.text()).then(arguments[1])"
+    found = json.loads(opened.execute_async_script(read, links[2].get_attribute("href")))
+    assert found["answers"] == json.loads(to_json(build(many)))["answers"]
+
+
+def test_a_figure_of_the_first_screen_is_drawn_for_a_print_without_scrolling(opened):
+    for name in ("suite-default", "suite-default-wins", "disentanglement"):
+        wait_for(lambda name=name: drawn(opened, name))

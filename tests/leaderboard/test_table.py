@@ -280,3 +280,12 @@ def test_rows_are_left_as_they_were(sim):
     before = rows.copy()
     build(rows)
     pd.testing.assert_frame_equal(rows, before)
+
+
+def test_fits_that_still_improved_are_counted(sim):
+    rows = sim.rows()
+    cut = (rows["method"] == "vae") & (rows["unit"] == rows["unit"].iloc[0])
+    rows["warnings"] = np.where(cut, "still improved", "")
+    vae = rows[rows["method"] == "vae"].drop_duplicates("job_id")
+    said = f"their training ended, or warned otherwise: vae ({(vae['warnings'] != '').sum()} of {len(vae)})"
+    assert has_note(only(build(rows)), said)

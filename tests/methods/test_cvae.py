@@ -13,8 +13,8 @@ from methods.nn.penalties import TRVAE_WIDTHS
 from methods.variational import Forward
 
 CONDITIONAL = ["cvae", "mmd-cvae", "trvae"]
-TINY = {"n_latent": 3, "hidden": (16,), "max_epochs": 3}
-TRAINED = {"n_latent": 3, "hidden": (32,), "max_epochs": 80, "learning_rate": 5e-3, "dropout": 0.0}
+TINY = {"n_latent": 3, "hidden": (16,), "steps": 24}
+TRAINED = {"n_latent": 3, "hidden": (32,), "steps": 640, "learning_rate": 5e-3, "dropout": 0.0}
 
 
 def fitted(name, data, seed=0, **changes):
@@ -148,7 +148,7 @@ def test_the_content_outlives_the_matching_of_thirty_environments(name, labelled
     varying = content @ rng.standard_normal((3, 25))
     x = 8 + varying + 2 * rng.standard_normal((30, 25))[number] + 0.2 * rng.standard_normal((600, 25))
     data = labelled(x, np.array(["control", *(f"e{i:02d}" for i in range(29))])[number])
-    predicted = fitted(name, data, **{**TRAINED, "max_epochs": 25}).predict(data, "control")
+    predicted = fitted(name, data, **{**TRAINED, "steps": 200}).predict(data, "control")
     left = np.square(predicted - predicted.mean(axis=0) - varying).sum() / np.square(varying).sum()
     # measured .11 and .15, with other seeds .13 and .15; the sum leaves 1
     assert left < 0.5
@@ -159,7 +159,7 @@ def test_the_content_outlives_the_matching_of_thirty_environments(name, labelled
 
 def test_without_mmd_it_is_the_cvae_bit_for_bit(shifted):
     data, _ = shifted
-    network = {"activation": "relu", "dropout": 0.2, "max_epochs": 6}
+    network = {"activation": "relu", "dropout": 0.2, "steps": 48}
     plain, matched = fitted("cvae", data, 3, **network), fitted("mmd-cvae", data, 3, **network, mmd=0.0)
     assert plain.history == matched.history
     first, second = plain.state(), matched.state()
@@ -192,7 +192,7 @@ def test_a_larger_mmd_brings_the_codes_of_environments_together(labelled):
     kind = (rng.uniform(size=300) < np.where(condition == 0, 0.2, 0.8)).astype(float)
     x = 5 + np.outer(kind, 2 * rng.standard_normal(15)) + np.outer(condition, rng.standard_normal(15))
     data = labelled(x + 0.3 * rng.standard_normal((300, 15)), np.array(["control", "A"])[condition])
-    network = {**TRAINED, "n_latent": 2, "max_epochs": 60}
+    network = {**TRAINED, "n_latent": 2, "steps": 480}
     apart = {
         weight: [
             mmd_by_hand(fitted("mmd-cvae", data, seed, **network, mmd=weight).embed(data), condition, (1.0,))
@@ -213,7 +213,7 @@ def matched(shifted):
     """A trVAE with a network that has learned its scale only, and 60 cells of its three conditions."""
     data, _ = shifted
     weights = {"reconstruction": 3.0, "kl": 0.6, "mmd": 7.0}
-    method = fitted("trvae", data, max_epochs=1, dropout=0.5, hidden=(16, 12), **weights)
+    method = fitted("trvae", data, steps=8, dropout=0.5, hidden=(16, 12), **weights)
     return method, data[:60].copy()
 
 
@@ -296,14 +296,14 @@ def test_the_squared_error_is_in_units_of_x(shifted):
     data, _ = shifted
     larger = data.copy()
     larger.X = data.X * np.float32(16)
-    small, large = (fitted("trvae", cells, max_epochs=1, kl=0.0, mmd=0.0) for cells in (data, larger))
+    small, large = (fitted("trvae", cells, steps=8, kl=0.0, mmd=0.0) for cells in (data, larger))
     assert large.history["reconstruction"][0] == pytest.approx(256 * small.history["reconstruction"][0], rel=1e-3)
 
 
 def test_every_minibatch_holds_every_condition_in_its_share(labelled):
-    names = np.array(["control"] * 160 + ["A"] * 32 + ["B"] * 8)
-    data = labelled(np.random.default_rng(0).standard_normal((200, 6)), names)
-    method = METHODS["trvae"](METHODS["trvae"].configure(**TINY, minibatch=50, validation=0.0))
+    names = np.array(["control"] * 320 + ["A"] * 64 + ["B"] * 16)
+    data = labelled(np.random.default_rng(0).standard_normal((400, 6)), names)
+    method = METHODS["trvae"](METHODS["trvae"].configure(**{**TINY, "steps": 16}, minibatch=50, validation=0.0))
     seen, original = [], method.penalties
 
     def noting(forward):
@@ -312,7 +312,7 @@ def test_every_minibatch_holds_every_condition_in_its_share(labelled):
 
     method.penalties = noting
     method.fit(data, 0)
-    assert len(seen) == 12
+    assert len(seen) == 16
     assert all(counts == [8, 2, 40] for counts in seen)
 
 
@@ -320,7 +320,7 @@ def test_a_larger_mmd_brings_the_first_decoder_layers_together(shifted):
     data, _ = shifted
     apart = []
     for weight in (0.0, 1500.0, 15000.0):
-        method = fitted("trvae", data, **{**TRAINED, "max_epochs": 40}, mmd=weight)
+        method = fitted("trvae", data, **{**TRAINED, "steps": 320}, mmd=weight)
         minibatch = method.tensors(data)
         with torch.no_grad():
             codes = method.posterior(method.network, minibatch)[0]

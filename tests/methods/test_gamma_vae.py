@@ -14,7 +14,7 @@ from methods.variational import Forward
 from metrics import METRICS
 
 NONE = {"parameter_effects": 0.0, "extrinsic": 0.0, "metric_scale": 0.0}
-SMALL = {"n_latent": 2, "hidden": (24, 16), "max_epochs": 5, "warmup": 0, "learning_rate": 5e-3}
+SMALL = {"n_latent": 2, "hidden": (24, 16), "steps": 40, "warmup": 0.0, "learning_rate": 5e-3}
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def untrained(n_genes=30, **changes):
     return method, method.build(n_genes)
 
 
-def penalties(method, network, z, epoch=10**6):
-    return method.penalties(Forward(network, {}, epoch, torch.zeros_like(z), torch.zeros_like(z), z, z, z))
+def penalties(method, network, z, progress=1.0):
+    return method.penalties(Forward(network, {}, progress, torch.zeros_like(z), torch.zeros_like(z), z, z, z))
 
 
 # --- without the terms
@@ -113,19 +113,17 @@ def test_of_every_eight_cells_one_is_a_point_and_one_is_mixed(monkeypatch):
 
 
 def test_weights_rise_over_the_warm_up_and_count_in_full_in_validation():
-    method, network = untrained(metric_scale=4.0, warmup=10, max_epochs=20)
+    method, network = untrained(metric_scale=4.0, warmup=0.5)
     z = torch.randn(50, 2)
     values = []
-    for epoch in (0, 4, 9, 400):
+    for progress in (0.05, 0.25, 0.5, 1.0):
         torch.manual_seed(1)
-        values.append(penalties(method, network, z, epoch)["metric_scale"].item())
+        values.append(penalties(method, network, z, progress)["metric_scale"].item())
     assert values[0] == pytest.approx(values[2] / 10)
     assert values[1] == pytest.approx(values[2] / 2)
     assert values[2] == values[3] > 0
-    short = untrained(metric_scale=4.0, warmup=10, max_epochs=5)[0]
-    assert short.schedule().warmup == 4  # of 5 epochs, so that some weights can be the best
-    assert [short.risen(epoch) for epoch in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert untrained(warmup=10)[0].schedule().warmup == 0
+    # without penalties nothing rises
+    assert untrained(warmup=0.5)[0].schedule().warmup == 0.0
 
 
 def test_a_decoder_without_second_derivatives_is_refused():
@@ -149,8 +147,9 @@ def test_a_decoder_without_second_derivatives_is_refused():
 def test_a_larger_weight_leaves_less_of_its_curvature(curved, term):
     metric = METRICS[{"extrinsic": "extrinsic_curvature"}.get(term, "parameter_effects_curvature")]
     found = []
-    for weight in (0.0, 0.3, 30.0):
-        method = fitted(curved, max_epochs=60, **{term: weight})
+    # the cells lie on a sphere: small weights leave the curvature that the data have. Extrinsic: .92, .28 and .014
+    for weight in (0.0, 3.0, 100.0):
+        method = fitted(curved, steps=800, **{term: weight})
         found.append(metric(method.derivative_gram(method.embed(curved)), 2))
     assert found[0] > 2 * found[1]
     assert found[1] > 2 * found[2]
@@ -159,14 +158,14 @@ def test_a_larger_weight_leaves_less_of_its_curvature(curved, term):
 def test_metric_scale_evens_out_the_metric(curved):
     spread = []
     for weight in (0.0, 30.0):
-        method = fitted(curved, max_epochs=60, metric_scale=weight)
+        method = fitted(curved, steps=480, metric_scale=weight)
         metric = method.derivative_gram(method.embed(curved))[:, :2, :2]
         spread.append(np.square(metric - metric.mean(0)).sum((1, 2)).mean() / np.square(metric.mean(0)).sum())
     assert spread[1] < spread[0] / 4
 
 
 def test_derivative_gram_is_of_decode_in_units_of_the_total_variance(curved):
-    method = fitted(curved, max_epochs=20)
+    method = fitted(curved, steps=160)
     codes = np.random.default_rng(0).standard_normal((7, 2))
     gram = method.derivative_gram(codes)
     assert gram.shape == (7, 5, 5)

@@ -10,12 +10,13 @@ from methods import CannotFit
 from methods.lord import LORD, _Encoders, _Latents
 from methods.vaes import VAE
 
-TINY = {"n_latent": 3, "n_class": 2, "hidden": (16,), "max_epochs": 3}
+TINY = {"n_latent": 3, "n_class": 2, "hidden": (16,), "steps": 24, "passes": 1}
 #: With as few cells as here the default steps do not get codes far enough from their start.
 TRAINED = {
     "n_latent": 5,
     "hidden": (48,),
-    "max_epochs": 150,
+    "steps": 1200,
+    "passes": 1,
     "minibatch": 32,
     "learning_rate": 1e-3,
     "encoder_learning_rate": 1e-3,
@@ -159,12 +160,12 @@ def test_stage_two_matches_codes_and_embeddings_that_stay():
 def test_what_stage_two_matches_are_the_codes_of_stage_one(strong, monkeypatch):
     seen, original = [], _Encoders.loss_terms
 
-    def noting(self, network, minibatch, epoch):
+    def noting(self, network, minibatch, progress):
         seen.append((minibatch["x"], minibatch["content"]))
-        return original(self, network, minibatch, epoch)
+        return original(self, network, minibatch, progress)
 
     monkeypatch.setattr(_Encoders, "loss_terms", noting)
-    method = fitted(strong[0], **{**TRAINED, "max_epochs": 15})
+    method = fitted(strong[0], **{**TRAINED, "steps": 160})
     cells, codes = (torch.cat([pair[i] for pair in seen[-15:]]) for i in (0, 1))
     # stage 1 keeps the codes of its best epoch, which is its last or nearly
     assert float(codes.square().sum(1).mean()) == pytest.approx(squared_norm(method, 30, TRAINED["decay"]), rel=0.15)
@@ -186,7 +187,7 @@ def squared_norm(method, n_genes, decay):
 
 def test_the_decay_shrinks_the_codes(strong):
     data = strong[0]
-    network = {**TRAINED, "max_epochs": 30}
+    network = {**TRAINED, "steps": 240}
     found = [squared_norm(fitted(data, **{**network, "decay": decay}), 30, decay) for decay in (1e-5, 1e-2, 0.3)]
     # measured 3.4, 2.1, .0005
     assert found[0] > 1.3 * found[1] > 20 * found[2]
@@ -195,7 +196,7 @@ def test_the_decay_shrinks_the_codes(strong):
 def test_codes_start_small(strong):
     """What is left of a random start, in the few steps that a code has, no encoder can learn."""
     data = strong[0]
-    method = fitted(data, max_epochs=1, latent_learning_rate=1e-9, decay=1e-2)
+    method = fitted(data, steps=8, latent_learning_rate=1e-9, decay=1e-2)
     assert squared_norm(method, 30, 1e-2) < 0.01
     assert squared_norm(method, 30, 1e-2) > 1e-4
 
@@ -207,7 +208,7 @@ def test_classes_start_as_small_as_codes():
     assert 0 < float(start.abs().max()) <= 0.05
 
 
-def test_both_stages_end_at_the_final_rate_and_stage_two_has_its_own(strong, monkeypatch):
+def test_stage_two_has_a_rate_of_its_own_and_codes_get_their_passes(strong, monkeypatch):
     import methods.nn.training
 
     schedules, original = [], methods.nn.training.train
@@ -217,21 +218,21 @@ def test_both_stages_end_at_the_final_rate_and_stage_two_has_its_own(strong, mon
         return original(model, network, tensors, schedule, *rest)
 
     monkeypatch.setattr(methods.nn.training, "train", noting)
-    fitted(strong[0], max_epochs=2)
+    fitted(strong[0], steps=16)
     assert [schedule.learning_rate for schedule in schedules] == [3e-4, 1e-4]
-    assert [schedule.final_learning_rate for schedule in schedules] == [1e-5, 1e-5]
-    assert [schedule.patience for schedule in schedules] == [2, 2]
+    assert [schedule.steps for schedule in schedules] == [16, 16]
+    fitted(strong[0], steps=16, passes=7)
+    assert schedules[-1].steps == 7 * schedules[-1].minibatches(len(strong[0]))
 
 
 def test_stages_that_were_cut_short_say_so(strong, trained):
     # measured 1.57
     assert "stage 1" not in trained.unconverged
     # measured .05
-    early = fitted(strong[0], n_latent=5, hidden=(128, 128), max_epochs=20)
+    early = fitted(strong[0], n_latent=5, hidden=(128, 128), steps=160)
     reasons = early.unconverged.split("; ")
     assert reasons[0].startswith("stage 1 left codes near their start (standard deviation 0.")
-    rate = {"encoder_learning_rate": 1e-9, "final_learning_rate": 1e-10}
-    blind = fitted(strong[0], **{**TRAINED, "max_epochs": 60, **rate})
+    blind = fitted(strong[0], **{**TRAINED, "steps": 480, "encoder_learning_rate": 1e-9})
     assert "stage 2 left encoders that miss" in blind.unconverged
 
 
@@ -245,7 +246,7 @@ def leakage(codes, labels):
 
 def test_the_content_leaks_less_of_the_class_than_codes_of_a_vae(trained, strong):
     data, _, _ = strong
-    shared = {key: TRAINED[key] for key in ("n_latent", "hidden", "max_epochs")}
+    shared = {key: TRAINED[key] for key in ("n_latent", "hidden", "steps")}
     vae = VAE(VAE.configure(**shared, learning_rate=5e-3)).fit(data, 0)
     blocks = trained.embed_blocks(data)
     # measured 1, .29 and 1; chance is .33
@@ -329,7 +330,7 @@ def test_counts_are_predicted_in_another_class(labelled):
     x = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
     data = labelled(x, np.array(["control", "A"])[number])
     data.layers["counts"] = counts
-    method = fitted(data, **{**TRAINED, "n_latent": 2, "max_epochs": 25}, likelihood="auto")
+    method = fitted(data, **{**TRAINED, "n_latent": 2, "steps": 200}, likelihood="auto")
     assert method.likelihood == "negative-binomial"
     control, truth = data[number == 0].copy(), x[number == 1].mean(axis=0)
     # measured .20 and 1.7

@@ -10,7 +10,7 @@ from methods.latent_arithmetic import LatentArithmetic
 from tasks.datasets.memory import digest
 
 NAMES = [name for name in METHODS if "adapt" in METHODS[name].abilities()]
-FAST = {"n_latent": 4, "hidden": (32,), "max_epochs": 3}
+FAST = {"n_latent": 4, "hidden": (32,), "steps": 24}
 SHIFTS = {"control": np.zeros(6), "A": np.array([2.0, 0, 0, 1, 0, 0]), "B": np.array([0, 3.0, 0, 1, 0, -1])}
 NEW = np.array([0, 0, 4.0, 0, 1, 0])
 

@@ -10,7 +10,7 @@ from methods import METHODS, CannotFit
 from methods.errors import ConfigError
 from methods.vaes import VAE
 
-SMALL = {"n_latent": 3, "hidden": (16,), "max_epochs": 2}
+SMALL = {"n_latent": 3, "hidden": (16,), "steps": 16}
 
 
 class Posterior(torch.nn.Module):
@@ -74,12 +74,15 @@ def test_likelihood_is_finite_one_number_a_cell_and_leaves_random_state_alone(na
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if "warmup" in METHODS[name].Config.__dataclass_fields__])
-def test_a_warm_up_that_is_longer_than_the_fit_still_ends_with_the_whole_weight(name):
-    method = METHODS[name](METHODS[name].configure(max_epochs=60, warmup=400))
-    method.groups, method.n_cells = ["a", "b"], 100  # what multiGroupVI's minibatches depend on
-    assert method.schedule().warmup == 59
-    assert method.risen(29) == pytest.approx(30 / 59)
-    assert method.risen(59) == method.risen(60) == 1.0
+def test_a_weight_rises_to_the_whole_within_its_share_of_the_steps(name):
+    method = METHODS[name](METHODS[name].configure(warmup=0.4))
+    method.groups = ["a", "b"]  # what the minibatches of multiGroupVI depend on
+    method.environments = ["a"]  # what the steps of sparse shifts depend on
+    assert method.schedule().warmup == 0.4
+    assert [method.risen(progress) for progress in (0.1, 0.4, 0.41, 1.0)] == [pytest.approx(0.25), 1.0, 1.0, 1.0]
+    assert METHODS[name](METHODS[name].configure(warmup=0.0)).risen(0.01) == 1.0
+    with pytest.raises(ConfigError, match=r"warmup=1\.0: must be .*below 1"):
+        METHODS[name].configure(warmup=1.0)
 
 
 def test_a_minibatch_of_one_cell_needs_a_network_without_batch_norm(structured):
@@ -99,13 +102,13 @@ def test_an_environment_of_one_cell_is_trained_on(seed, structured, monkeypatch)
     seen = set()
     terms = METHODS["cvae"].loss_terms
 
-    def watched(self, network, minibatch, epoch):
+    def watched(self, network, minibatch, progress):
         if network.training:
             seen.update(minibatch["environment"].argmax(1).tolist())
-        return terms(self, network, minibatch, epoch)
+        return terms(self, network, minibatch, progress)
 
     monkeypatch.setattr(METHODS["cvae"], "loss_terms", watched)
-    METHODS["cvae"](METHODS["cvae"].configure(**{**SMALL, "max_epochs": 1})).fit(data, seed)
+    METHODS["cvae"](METHODS["cvae"].configure(**{**SMALL, "steps": 8})).fit(data, seed)
     assert seen == {0, 1, 2}
 
 
@@ -162,7 +165,7 @@ def test_sparse_expression_is_dense_expression(labelled, likelihood):
     dense.layers["counts"] = counts
     sparse = dense.copy()
     sparse.X, sparse.layers["counts"] = csr_matrix(dense.X), csr_matrix(counts)
-    config = METHODS["vae"].configure(n_latent=3, hidden=(8,), max_epochs=4, likelihood=likelihood)
+    config = METHODS["vae"].configure(n_latent=3, hidden=(8,), steps=32, likelihood=likelihood)
     of_dense, of_sparse = (METHODS["vae"](config).fit(data, 0) for data in (dense, sparse))
     np.testing.assert_allclose(of_sparse.embed(sparse), of_dense.embed(dense), atol=1e-4)
     np.testing.assert_allclose(of_sparse.embed(dense), of_dense.embed(dense), atol=1e-4)
@@ -172,7 +175,7 @@ def test_sparse_expression_is_dense_expression(labelled, likelihood):
 
 def test_many_cells_are_embedded_in_blocks(labelled, monkeypatch):
     data = labelled(np.random.default_rng(0).normal(size=(50, 6)), ["a", "control"] * 25)
-    method = METHODS["vae"](METHODS["vae"].configure(n_latent=2, hidden=(8,), max_epochs=2)).fit(data, 0)
+    method = METHODS["vae"](METHODS["vae"].configure(n_latent=2, hidden=(8,), steps=16)).fit(data, 0)
     whole = method.embed(data)
     monkeypatch.setattr("methods.neural.BLOCK", 16)
     np.testing.assert_allclose(method.embed(data), whole, atol=1e-6)

@@ -79,7 +79,7 @@ def test_every_member_is_found_by_its_name():
 
 
 def test_a_metric_without_annotations_is_taken_as_it_is():
-    @metric(better="lower", low=0, high=1, reference="here")
+    @metric(better="lower", low=0, high=1, paper="here")
     def same(x):
         return x
 

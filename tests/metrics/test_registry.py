@@ -22,7 +22,7 @@ def test_every_metric_says_what_it_is(name):
         "energy_distance",
         "likelihood_gain",
     )
-    assert info.reference.strip()
+    assert info.paper.strip()
     summary, blank, *_ = inspect.getdoc(function).splitlines()
     assert summary.endswith(".")
     assert not blank

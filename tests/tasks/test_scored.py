@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from metrics import METRICS, metric
+from tasks import DATASETS
 from tasks.base import scored
+from tasks.factors import Factors
 
 RNG = np.random.default_rng(0)
 CODES, FACTORS = RNG.normal(size=(60, 3)), RNG.integers(0, 3, (60, 2))
@@ -21,6 +23,14 @@ def test_arguments_are_found_by_the_names_of_parameters():
 
 def test_a_metric_without_its_arguments_is_left_out():
     assert scored(["mig", "mcc"], codes=CODES, factors=FACTORS).keys() == {"mig"}
+
+
+def test_an_array_that_no_metric_of_the_task_takes_is_misspelt():
+    task = Factors(DATASETS["factor-expression"], "smoke", primary_only=True)
+    with pytest.raises(TypeError, match=r"factors: no metric of the task takes factrs; their parameters are .*factors"):
+        task.scores(codes=CODES, factrs=FACTORS)
+    # what a secondary metric takes may be handed over where the primary ones alone are asked for
+    assert task.scores(codes=CODES, factors=FACTORS, seed=0).keys() <= set(task.primary)
 
 
 def test_a_family_is_computed_once_and_gives_what_is_asked_for(monkeypatch):
@@ -40,7 +50,7 @@ def test_a_family_is_computed_once_and_gives_what_is_asked_for(monkeypatch):
 
 
 def test_a_metric_of_a_plugin_needs_no_annotations():
-    @metric(better="higher", low=0, high=1, reference="here")
+    @metric(better="higher", low=0, high=1, paper="here")
     def of_plugin(x, scale=2.0):
         return float(x.sum() * scale)
 

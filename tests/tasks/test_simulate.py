@@ -29,6 +29,7 @@ SMALL = {
     "factor-expression": {"n_cells": 60, "n_genes": 40},
     "factor-images": {"n_cells": 60},
     "fate-sim": {"n_clones": 60, "n_genes": 40},
+    "rnamix-sim": {"n_wells": 2, "n_genes": 40},
     "splatter-groups": {"n_cells": 120, "n_genes": 80},
 }
 

@@ -165,7 +165,7 @@ def test_scores_are_the_means_over_the_conditions(two):
 def test_a_control_must_be_named():
     data = simulated()
     Fields("condition", "cell_type").attach(data)
-    with pytest.raises(DataError, match=r"x: the control is not named; give its value in obs\['condition'\]"):
+    with pytest.raises(DataError, match=r"x: the control is not named; with --data, add control=… to --columns"):
         UnseenCellType(Memory(data, "x")).units()
 
 

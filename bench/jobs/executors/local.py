@@ -33,19 +33,19 @@ from bench.records import Job, Result, Status
 PRELOAD = "BENCH_PRELOAD"
 #: Processes that share a GPU at most: they take turns on it, and 15 took a minute for fits of a few seconds.
 MOST_ON_A_GPU = 6
-#: How often a job's process is tried to be started.
+#: How many times the start of a job's process is tried.
 ATTEMPTS = 5
 
 
 @dataclass
 class _Running:
-    """A process of one job, or of jobs that go together, and why it was ended if it was."""
+    """A process of one job, or of jobs that share a process; ``ended`` says why it was killed, if it was."""
 
     jobs: list[Job]
     process: BaseProcess
     deadline: float
     device: str | None
-    #: Processes that the kernel had ended for want of memory when this one started.
+    #: Processes that the kernel had killed for lack of memory when this one started.
     kernel_kills: int
     peak_mb: float = 0.0
     ended: tuple[Status, str] | None = field(default=None)
@@ -91,31 +91,31 @@ class LocalExecutor:
                     stack, device = chosen
                     waiting.remove(stack)
                     running.append(self._start(context, stack, device, store, on_start))
-                # after the next jobs have started, as this takes longer than a start
-                for one in ended:
-                    waiting[:0] = self._settle(one, store, on_done)
+                # after the next jobs have started: this takes longer than a start
+                for worker in ended:
+                    waiting[:0] = self._settle(worker, store, on_done)
                 if running:
-                    wait([one.process.sentinel for one in running], timeout=0.25)
-                for one in running:
-                    self._watch(one)
-                ended = [one for one in running if one.process.exitcode is not None]
-                for one in ended:
-                    _end_group(one.process)  # what the job started, or the job itself if the fork server died
-                    running.remove(one)
-                    turns.done(one.jobs)
+                    wait([worker.process.sentinel for worker in running], timeout=0.25)
+                for worker in running:
+                    self._watch(worker)
+                ended = [worker for worker in running if worker.process.exitcode is not None]
+                for worker in ended:
+                    _end_group(worker.process)  # what the job started, or the job itself if the fork server died
+                    running.remove(worker)
+                    turns.done(worker.jobs)
         finally:
-            for one in running:
-                _kill(one.process)
+            for worker in running:
+                _kill(worker.process)
 
     def _choose(
         self, waiting: Sequence[list[Job]], running: Sequence[_Running], turns: Turns
     ) -> tuple[list[Job], str | None] | None:
         """Return the next jobs that can start now and the GPU that they get, "" for none."""
-        at_work = [one.jobs for one in running]
+        at_work = [worker.jobs for worker in running]
         if self.devices is None:
             jobs = turns.next(waiting, at_work)
             return (jobs, None) if jobs else None
-        taken = Counter(one.device for one in running)
+        taken = Counter(worker.device for worker in running)
         freest = min(self.devices, key=lambda device: taken[device])
         if taken[freest] >= MOST_ON_A_GPU:
             waiting = [jobs for jobs in waiting if not uses_gpu(jobs[0])]
@@ -123,7 +123,7 @@ class LocalExecutor:
         return (jobs, freest if uses_gpu(jobs[0]) else "") if jobs else None
 
     def _start(self, context: Any, jobs: list[Job], device: str | None, store: Store, on_start: OnStart) -> _Running:
-        # what an earlier attempt left must not be taken for this one's result
+        # a result of an earlier attempt must not be taken for this one's
         for job in jobs:
             store.file(job.id).unlink(missing_ok=True)
         kernel_kills = _kernel_kills()
@@ -133,49 +133,52 @@ class LocalExecutor:
         limit = self.time_limit * max(len(jobs), len(jobs[0].stack))
         return _Running(jobs, process, time.monotonic() + limit, device, kernel_kills)
 
-    def _watch(self, one: _Running) -> None:
+    def _watch(self, worker: _Running) -> None:
         """End a process that has outrun its time or outgrown its memory."""
-        if one.process.exitcode is not None or one.ended:
+        if worker.process.exitcode is not None or worker.ended:
             return
-        held = _memory_mb(one.process.pid)
-        one.peak_mb = max(one.peak_mb, held)
-        if time.monotonic() > one.deadline:
-            one.ended = Status.TIMEOUT, f"ran longer than {self.time_limit:g} s (--resources minutes=…)"
+        held = _memory_mb(worker.process.pid)
+        worker.peak_mb = max(worker.peak_mb, held)
+        if time.monotonic() > worker.deadline:
+            worker.ended = Status.TIMEOUT, f"ran longer than {self.time_limit:g} s (--resources minutes=…)"
         elif held > self.memory_limit_mb:
-            one.ended = (
+            worker.ended = (
                 Status.OUT_OF_MEMORY,
                 f"held {held:.0f} MB, more than {self.memory_limit_mb:.0f} MB (--resources memory=…)",
             )
-        if one.ended:
-            _kill(one.process)
+        if worker.ended:
+            _kill(worker.process)
 
-    def _settle(self, one: _Running, store: Store, on_done: OnDone) -> list[list[Job]]:
-        """Hand over what the process wrote, or a result that says how it ended without writing one.
+    def _settle(self, worker: _Running, store: Store, on_done: OnDone) -> list[list[Job]]:
+        """Report the results that the process wrote, or a result that says how the process ended.
 
-        Of several jobs those without a result are returned, to be run alone: one of them may have ended the process.
+        Where jobs shared the process, those without a result are returned, to be run alone: one may have killed it.
         """
-        log, again = _log(store.out, one.jobs[0]), list[list[Job]]()
-        for job in one.jobs:
+        log, again = _log(store.out, worker.jobs[0]), list[list[Job]]()
+        for job in worker.jobs:
             result = store.read(job.id)
             if result is not None:
                 if log.exists() and not log.stat().st_size:
                     log.unlink()
-            elif job.stack or len(one.jobs) > 1:
+            elif job.stack or len(worker.jobs) > 1:
                 again.append([replace(job, stack=())])
                 continue
             else:
-                result = self._ended(one, job, log)
+                result = self._ended(worker, job, log)
                 store.write(result)
             on_done(result)
         return again
 
-    def _ended(self, one: _Running, job: Job, log: Path) -> Result:
+    def _ended(self, worker: _Running, job: Job, log: Path) -> Result:
         """Return a result that says how the process ended without one."""
-        code = one.process.exitcode or 0
-        if one.ended:
-            status, reason = one.ended
-        elif code == -signal.SIGKILL and _kernel_kills() > one.kernel_kills:
-            status, reason = Status.OUT_OF_MEMORY, f"the kernel ended the process, which last held {one.peak_mb:.0f} MB"
+        code = worker.process.exitcode or 0
+        if worker.ended:
+            status, reason = worker.ended
+        elif code == -signal.SIGKILL and _kernel_kills() > worker.kernel_kills:
+            status, reason = (
+                Status.OUT_OF_MEMORY,
+                f"the kernel ended the process, which last held {worker.peak_mb:.0f} MB",
+            )
         elif code < 0:
             status, reason = (
                 Status.KILLED,
@@ -183,11 +186,11 @@ class LocalExecutor:
             )
         else:
             status, reason = Status.FAILED, f"the process ended with code {code} and no result; it printed to {log}"
-        return result_of(job, status, reason, peak_memory_mb=one.peak_mb)
+        return result_of(job, status, reason, peak_memory_mb=worker.peak_mb)
 
 
 def _fork(context: Any, jobs: list[Job], device: str | None, store: Store) -> BaseProcess:
-    """Start a process of jobs; a fork server that something has ended is started anew."""
+    """Start a process of jobs; a fork server that was killed is started again."""
     for _ in range(ATTEMPTS):
         process = context.Process(target=_work, args=(jobs, device, store.out, dict(os.environ)), name=jobs[0].title)
         try:
@@ -215,9 +218,9 @@ def _no_main() -> Iterator[None]:
 
 
 def _work(jobs: list[Job], device: str | None, out: Path, environment: dict[str, str]) -> None:
-    """Run jobs in this process, which is their own; what it prints goes to a file of the first one's name."""
+    """Run jobs in this process, which was started for them; its output goes to a file named after the first job."""
     os.setsid()  # so that the job's own children can be ended with it
-    # the fork server has that of the first run of its program, which may have changed since
+    # the fork server has the environment of the first run, which may have changed
     os.environ.clear()
     os.environ.update(environment)
     if device is not None:
@@ -233,7 +236,7 @@ def _work(jobs: list[Job], device: str | None, out: Path, environment: dict[str,
     store = Store(out)
     for result in run_stack(jobs, store.fits):
         store.write(result)
-    # otherwise multiprocessing's tracker of semaphores does this at the end of the run, with a complaint
+    # otherwise multiprocessing's tracker of semaphores does this at the end of the run, with a warning
     util._run_finalizers()  # type: ignore[attr-defined]  # the stubs lack it
     # tearing the interpreter down would take as long as starting a job
     sys.stdout.flush()
@@ -242,7 +245,7 @@ def _work(jobs: list[Job], device: str | None, out: Path, environment: dict[str,
 
 
 def _kernel_kills() -> int:
-    """Return how many processes of this machine the kernel has ended for want of memory; 0 where it does not say.
+    """Return how many processes of this machine the kernel has killed for lack of memory; 0 where it does not say.
 
     If somebody kills a job just when the kernel ends another process, the job is taken for one that the kernel ended.
     """
@@ -264,7 +267,7 @@ def _die_with_head() -> None:
 
 
 def _is_ours(name: str) -> bool:
-    """Tell a method of the suite, or a wrapped one of an installed package, from one that a plugin brought."""
+    """Return whether a method is of the suite or of an installed package, and not of a user's file."""
     from methods import METHODS
 
     return name in METHODS and METHODS[name].__module__.startswith("methods.")
@@ -275,9 +278,9 @@ def _memory_mb(pid: int | None) -> float:
     total = 0
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        for one in (process, *process.children(recursive=True)):
+        for member in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
-                total += one.memory_info().rss
+                total += member.memory_info().rss
     return total / 2**20
 
 
@@ -291,7 +294,7 @@ def _kill(process: BaseProcess) -> None:
 
 
 def _end_group(process: BaseProcess) -> None:
-    """End all of a job's process group; until the child has made it, and when it has ended, there is none."""
+    """End a job's process group; before the child has made it, and after it has ended, there is none."""
     if process.pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""Imported by the fork server alone: what every job needs is imported, and compiled, once for all of them.
+"""Imported by the fork server alone, so that packages are imported, and functions compiled, once for all jobs.
 
-Nothing here may ask PyTorch for a GPU: no process that is forked after that question can use one.
+Nothing here may ask PyTorch for a GPU: a process that is forked after that cannot use one.
 """
 
 import contextlib

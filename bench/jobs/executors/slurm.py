@@ -58,7 +58,7 @@ class Task:
 
     slurm_id: str
     jobs: list[str]
-    #: It had ended when SLURM was last asked; judged at the next look, when what it wrote last must be visible.
+    #: Whether it had ended when SLURM was last asked. It is judged at the next look, when its last files are visible.
     ended: bool = False
 
 
@@ -163,12 +163,12 @@ class SlurmExecutor:
         self.say = say
 
     def run(self, jobs: Sequence[Job], store: Store, on_start: OnStart, on_done: OnDone) -> None:
-        """Submit what is not with SLURM yet, and wait for all; on an interrupt they go on without this head."""
+        """Submit the jobs that SLURM does not have yet and wait for all; an interrupt ends this head, not the jobs."""
         self.store, self.on_start, self.on_done = store, on_start, on_done
         self.jobs = {job.id: job for job in jobs}
         self.state = State(store.out / "slurm")
         self.started: set[str] = set()
-        #: Results that more memory or time may mend, of jobs that have been submitted again.
+        #: Results of jobs that have been submitted again with more memory or time.
         self.mended: dict[str, Result] = {}
         try:
             left = self._take_up()
@@ -195,7 +195,7 @@ class SlurmExecutor:
             raise
 
     def _given(self, needs: Resources) -> Resources:
-        """Return what a job that has such needs gets at first."""
+        """Return the resources of a job's first attempt, given its needs."""
         return replace(needs, gpu=needs.gpu and self.gpus > 0, minutes=min(needs.minutes, self.time_limit))
 
     def _left(self) -> set[str]:
@@ -221,7 +221,7 @@ class SlurmExecutor:
         return left
 
     def _ended(self) -> dict[str, Ended | None]:
-        """Ask SLURM for its jobs that have jobs left; while it does not answer nothing is known of them."""
+        """Ask SLURM about its jobs that have jobs left; without an answer their state stays unknown."""
         try:
             ended = ask_slurm([task.slurm_id for _, task in self.state.tasks()])
         except subprocess.CalledProcessError as error:
@@ -233,7 +233,7 @@ class SlurmExecutor:
         return ended
 
     def _submit(self, wanted: Mapping[str, Resources]) -> None:
-        """Submit jobs with the resources that each is to have; what was begun before gets a SLURM job of its own."""
+        """Submit jobs, each with its resources; a job that was begun before gets a SLURM job for itself."""
         begun = {job_id for job_id in wanted if attempts(self.store.out, job_id)}
         for resources, bundles in bundle(wanted, begun, min(BUNDLE_MINUTES, self.longest)).items():
             for first in range(0, len(bundles), ARRAY):
@@ -282,7 +282,7 @@ class SlurmExecutor:
         )
 
     def _refused(self, jobs: Sequence[str], reason: str) -> None:
-        """Let the results stand that more memory or time might have mended."""
+        """Accept results of jobs that more memory or time might have saved."""
         for job_id in jobs:
             if job_id not in self.mended:
                 raise ExecutorError(f"{reason}; change --resources")
@@ -311,7 +311,7 @@ class SlurmExecutor:
         return again
 
     def _judge(self) -> dict[str, Resources]:
-        """Settle the jobs whose SLURM jobs have ended without a result of theirs; return those to submit again."""
+        """Settle the jobs whose SLURM jobs have ended and left no result; return those to submit again."""
         ended = self._ended()
         again: dict[str, Resources] = {}
         for submission, task in self.state.tasks():
@@ -325,7 +325,7 @@ class SlurmExecutor:
     def _close(self, resources: Resources, task: Task, status: str, reason: str) -> dict[str, Resources]:
         """Settle the jobs that a SLURM job has left without a result.
 
-        It is put down to those that had begun, and the others of its bundle are submitted again. Where none had begun
+        The failure is theirs that had begun; the others of the bundle are submitted again. Where none had begun
         it is put down to all of them, so that nothing goes round for ever.
         """
         again: dict[str, Resources] = {}
@@ -348,7 +348,7 @@ class SlurmExecutor:
         return again
 
     def _settle(self, task: Task, job_id: str, resources: Resources, result: Result) -> dict[str, Resources]:
-        """Report a job's result, unless more memory or time may mend it: then return what it is to have."""
+        """Report a job's result, unless more memory or time may save the job: then return its new resources."""
         task.jobs.remove(job_id)
         (self.state.attempts / job_id).unlink(missing_ok=True)
         status, doubled = result.status, self.state.doubled.get(job_id, 0)

@@ -46,7 +46,7 @@ def require(holds: bool, sentence: str) -> None:
 
 
 def about(subject: Subject) -> str:
-    """A name, a docstring of its own, a reference, and tags that keep what they say."""
+    """A name, a docstring, a paper, and tags that agree with its abilities."""
     cls = subject.cls
     require(cls.name == subject.name, f"it is registered as {subject.name!r} and calls itself {cls.name!r}")
     known = ", ".join(ABILITIES)
@@ -71,8 +71,8 @@ def about(subject: Subject) -> str:
             f"such methods are found: {'add' if able else 'remove'} the tag",
         )
     require(
-        bool(cls.reference.strip()) or "baseline" in tags,
-        "reference is empty: name the paper (or, for a baseline, add the tag 'baseline')",
+        bool(cls.paper.strip()) or "baseline" in tags,
+        "paper is empty: name what to cite (or, for a baseline, add the tag 'baseline')",
     )
     return ", ".join(sorted(abilities))
 
@@ -166,7 +166,7 @@ def presets(subject: Subject) -> str:
 def fit(subject: Subject) -> str:
     """Ordinary data can be fitted, and fit returns the method."""
     try:
-        # now, before anything else is fitted: what is compared with it later must owe nothing to other cells
+        # now, before any other fit: later fits are compared with this one, which must not depend on other cells
         subject.found  # noqa: B018
     except (CannotFit, ConfigError) as refusal:
         shape = "{} cells of {} genes, log-normalised and with counts".format(*cells().data.shape)
@@ -285,7 +285,7 @@ def another_seed(subject: Subject) -> str:
     other = outputs(subject.fit(seed=1))
     compared = [key for key in ("embed", "predict") if key in other]
     same = [key for key in compared if np.abs(subject.found[key] - other[key]).max() <= 1e-3 * np.abs(other[key]).max()]
-    trained = "vae" in subject.cls.tags or bool(subject.fitted.history) or "max_epochs" in subject.keys
+    trained = "vae" in subject.cls.tags or bool(subject.fitted.history) or bool(subject.trained_for(1))
     if len(same) == len(compared) and not trained:
         raise NotApplicable("seeds 0 and 1 give the same: right for a method without chance")
     require(
@@ -383,8 +383,8 @@ def predictions(subject: Subject, longer: int = LONGER) -> str:
         return 0.75 < ratio < 1.33 and r > 0.7
 
     found = measured(subject.fitted)
-    if not sound(*found) and longer and "max_epochs" in subject.keys:
-        found = measured(subject.fit(max_epochs=longer))
+    if not sound(*found) and longer and subject.trained_for(longer):
+        found = measured(subject.fit(**subject.trained_for(longer)))
     ratio, r = found
     require(
         sound(ratio, r),
@@ -439,8 +439,8 @@ def decoding(subject: Subject, least: float = 0.95, longer: int = LONGER) -> str
 
     # three epochs are no fit, yet the gene means are about right from the start
     r = measured(subject.fitted)
-    if not r > least and longer and "max_epochs" in subject.keys:
-        r = measured(subject.fit(max_epochs=longer))
+    if not r > least and longer and subject.trained_for(longer):
+        r = measured(subject.fit(**subject.trained_for(longer)))
     require(
         r > least,
         f"gene means of decoded training cells correlate with the cells' own at {r:.2f} (above {least} is right): "
@@ -547,7 +547,7 @@ def no_leak(subject: Subject) -> str:
     from bench.jobs.executors.local import PRELOAD
 
     expected = subject.found
-    # a fresh process: in this one the first fit was made without the held-out cells, and may be what is remembered
+    # a fresh process: in this one a method may remember its first fit, which was made without the held-out cells
     os.environ.setdefault(PRELOAD, "vae")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["bench.jobs.executors.preload"])
@@ -640,7 +640,7 @@ def capture(subject: Subject, refuse: bool = False) -> str:
     from methods.nn import graphs
 
     with graphs.checking() as found:
-        subject.fit(**({"max_epochs": 1} if "max_epochs" in subject.keys else {}))
+        subject.fit(**subject.trained_for(1))
     if not found:
         raise NotApplicable("it is not trained by the suite's loop")
     obstacles = list(dict.fromkeys(filter(None, found)))
@@ -660,7 +660,7 @@ def _seconds_of(name: str) -> float:
 
 def _seconds(subject: Subject) -> float:
     """Return the shortest of some fits' times."""
-    changes = {"max_epochs": TIMED} if "max_epochs" in subject.keys else {}
+    changes = subject.trained_for(TIMED)
     times = []
     for _ in range(REPEATS):
         data, clock = subject.data, time.perf_counter()

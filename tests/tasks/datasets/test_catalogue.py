@@ -608,7 +608,7 @@ def test_every_entry_is_complete():
             continue
         assert len(dataset.digest()) == 64
         assert dataset.summary
-        assert dataset.reference
+        assert dataset.paper
         assert dataset.licence
         places = [source.path for source in dataset.sources]
         assert len(set(places)) == len(places)

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +14,7 @@ from scipy.io import mmwrite
 from scipy.sparse import coo_matrix, csr_matrix
 
 from tasks.command_line import command
-from tasks.datasets import DATASETS, haber, kang, larry, morpho, norman, replogle, toil
+from tasks.datasets import DATASETS, haber, kang, larry, morpho, norman, toil
 from tasks.datasets.base import DataError, Fields
 from tasks.datasets.reading import of_genes
 
@@ -473,89 +472,6 @@ def test_norman_bad(tmp_path):
     assert "norman.h5ad: X has values below zero" in message
     message = refusal(norman.build, [norman_file(tmp_path, log, column="guide")])
     assert "norman.h5ad: has no column 'perturbation_name', expected it among 'guide', 'gemgroup'" in message
-
-
-# --- Replogle
-
-
-def replogle_file(tmp_path: Path, form: str, scale: float = 1) -> tuple[Path, np.ndarray, np.ndarray]:
-    """Write 100 cells; ``form``: "dense" or "sparse" as anndata does today, or "old" as it did in 2022."""
-    genes = np.array(["non-targeting", "INTS1", "INTS2", "GATA1", "AAAS"])[np.arange(100) % 5]
-    counts = (RNG.poisson(1, (100, 9)) * scale).astype(np.float32)
-    obs = pd.DataFrame(
-        {"gem_group": 1, "gene": pd.Categorical(genes)},
-        index=pd.Index([f"c{i}" for i in range(100)], name="cell_barcode"),
-    )
-    var = pd.DataFrame({"gene_name": [f"G{i}" for i in range(9)]}, index=[f"ENSG{i}" for i in range(9)])
-    file = tmp_path / f"K562_{form}.h5ad"
-    AnnData(csr_matrix(counts) if form == "sparse" else counts, obs=obs, var=var).write_h5ad(file)
-    if form == "old":
-        with h5py.File(file, "r+") as stored:
-            for key in list(stored.attrs):
-                del stored.attrs[key]
-            group = stored["obs"]
-            codes, levels = group["gene/codes"][:], group["gene/categories"][:]
-            del group["gene"]
-            group["gene"] = codes
-            group["__categories/gene"] = levels
-            group["gene"].attrs["categories"] = group["__categories/gene"].ref
-            group.attrs["encoding-version"] = "0.1.0"
-    return file, counts, genes
-
-
-@pytest.mark.parametrize("form", ["dense", "sparse", "old"])
-def test_replogle(tmp_path, monkeypatch, form, caplog):
-    monkeypatch.setattr(replogle, "_BLOCK", 7)
-    monkeypatch.setattr(replogle, "PERTURBATIONS", ("INTS1", "GATA1", "KLF1"))
-    monkeypatch.setattr(replogle, "MAX_CONTROLS", 20)
-    file, counts, genes = replogle_file(tmp_path, form)
-    with caplog.at_level(logging.INFO):
-        data = loaded("replogle", [file])
-    kept = np.flatnonzero(np.isin(genes, ["INTS1", "GATA1", "non-targeting"]))
-    assert list(data.obs_names) == [f"c{i}" for i in kept]
-    np.testing.assert_array_equal(data.layers["counts"], counts[kept])
-    assert list(data.obs["perturbation"]) == list(genes[kept])
-    assert list(data.obs["perturbation"].cat.categories) == ["GATA1", "INTS1", "non-targeting"]
-    assert list(data.var["gene_name"]) == [f"G{i}" for i in range(9)]
-    assert dict(data.uns["dropped"]) == {
-        "cells of perturbations that are not listed": 40,
-        "listed perturbations without a cell": 1,
-    }
-    assert "replogle: left out 40 x cells of perturbations that are not listed" in caplog.text
-
-
-def test_replogle_reads_only_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(replogle, "_BLOCK", 10)
-    file, _, _ = replogle_file(tmp_path, "dense")
-    sizes = []
-    original = h5py.Dataset.__getitem__
-
-    def watched(self, key, *rest, **options):
-        found = original(self, key, *rest, **options)
-        if self.ndim == 2:
-            sizes.append(len(found))
-        return found
-
-    monkeypatch.setattr(h5py.Dataset, "__getitem__", watched)
-    data = replogle.read_perturbations(file, ["GATA1"], max_controls=5)
-    assert sizes
-    assert max(sizes) == 10
-    assert dict(data.obs["perturbation"].value_counts()) == {"GATA1": 20, "non-targeting": 5}
-    assert list(data.obs_names[data.obs["perturbation"] == "non-targeting"]) == ["c0", "c20", "c45", "c70", "c95"]
-
-
-def test_replogle_bad(tmp_path):
-    file, _, _ = replogle_file(tmp_path, "dense")
-    assert "cut_K562_dense.h5ad: cannot be read" in refusal(replogle.build, [cut(file)])
-    message = refusal(replogle.read_perturbations, file, ["INTS99"])
-    assert f"{file}: column 'gene' has no cells of a listed perturbation" in message
-    assert "'AAAS'" in message
-    file, _, _ = replogle_file(tmp_path, "dense", scale=0.5)
-    assert "not whole numbers" in refusal(replogle.build, [file])
-    shipped = anndata.read_h5ad(file)
-    shipped.obs = shipped.obs.rename(columns={"gene": "target"})
-    shipped.write_h5ad(file)
-    assert f"{file}: has no column 'gene', expected it among 'gem_group', 'target'" in refusal(replogle.build, [file])
 
 
 # --- Morpho-MNIST

@@ -9,7 +9,7 @@ import pytest
 import rdata
 from scipy.sparse import issparse
 
-from tasks.datasets import DATASETS
+from tasks.datasets import DATASETS, rnamix
 from tasks.datasets.base import DataError, Fields
 from tasks.datasets.catalogue import Source
 from tasks.datasets.tcga import TCGA_MIRNA, read_factors
@@ -19,16 +19,18 @@ pytestmark = pytest.mark.data
 EXPECTED = {
     "tcga-paired": "tcga_paired_tumor_normal.h5ad",
     "tcga-mirna": "tcga_mirna_counts.h5ad",
-    "gtex": "gtex_26tissues_tfs.h5ad",
     "kang": "kang_scgen_valid.h5ad",
     "norman-mini": "perturbench_norman19_mcfaline23.h5ad",
     "marques": "marques_oligodendrocytes.h5ad",
     "pbmc-3tech": "pbmc_3tech_symphony.h5ad",
     "larry-mini": "larry_cospar_test.h5ad",
-    "paul15": "paul15_myeloid.h5ad",
 }
-COUNTS = {"tcga-mirna": 1e6, "kang": None, "marques": 1e4, "paul15": 1e4}  # and the sum that X was scaled to
-COLLECTED = {"gtex": "gtex-tf"}  # named differently in the collection
+COUNTS = {
+    "tcga-mirna": 1e6,
+    "kang": None,
+    "marques": 1e4,
+    "rnamix": 1e4,
+}  # and the sum that X was scaled to
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +58,6 @@ def test_built_equals_the_reference(name, real_data):
     got = anndata.read_h5ad(dataset.build())
     expected = anndata.read_h5ad(real_data / file)
     assert list(got.obs_names) == list(expected.obs_names)
-    if name == "gtex":
-        # The collection took symbols for 289 of the 467 genes from a table that is not among the original files.
-        symbols = ~expected.var_names.str.startswith("ENTREZ")
-        assert symbols.sum() == 289
-        assert list(got.var_names) == [f"ENTREZ{number}" for number in expected.var["entrez"]]
-        assert list(got.var_names[~symbols]) == list(expected.var_names[~symbols])
-        expected.var_names = got.var_names
     assert list(got.var_names) == list(expected.var_names)
     np.testing.assert_array_equal(dense(got.X), dense(expected.X))
     assert got.X.dtype == expected.X.dtype
@@ -77,7 +72,7 @@ def test_built_equals_the_reference(name, real_data):
     assert dict(got.uns) == dict(expected.uns)
 
 
-@pytest.mark.parametrize("name", [*EXPECTED, "morpho-mnist-global"])
+@pytest.mark.parametrize("name", [*EXPECTED, "morpho-mnist-global", "rnamix"])
 def test_loaded_is_canonical(name):
     dataset = DATASETS[name]
     if reason := dataset.missing():
@@ -100,30 +95,71 @@ def test_loaded_is_canonical(name):
     np.testing.assert_allclose(data.X, np.log1p(scaled), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in EXPECTED if name != "paul15"])
+@pytest.mark.parametrize("name", [*EXPECTED, "rnamix"])
 def test_sources_are_those_of_the_collection(name, real_data):
     if not (real_data / "SOURCES.csv").is_file():
         pytest.skip(f"{real_data} has no SOURCES.csv to compare with")
-    listed, collected = pd.read_csv(real_data / "SOURCES.csv").set_index("data_set"), COLLECTED.get(name, name)
-    if collected not in listed.index:
-        pytest.skip(f"{real_data / 'SOURCES.csv'} does not list {collected}")
-    listed = listed.loc[[collected]]
+    listed = pd.read_csv(real_data / "SOURCES.csv").set_index("data_set")
+    if name not in listed.index:
+        pytest.skip(f"{real_data / 'SOURCES.csv'} does not list {name}")
+    listed = listed.loc[[name]]
     got = list(DATASETS[name].sources)
     assert got == [
         Source.github(row.repository, row.commit, row.path, row.bytes, row.sha256) for row in listed.itertuples()
     ]
 
 
-def test_local_files_are_those_of_the_collection(real_data):
+def test_a_local_file_is_that_of_the_collection(real_data):
     if not (real_data / "SHA256SUMS").is_file():
         pytest.skip(f"{real_data} has no SHA256SUMS to compare with")
     sums = dict(reversed(line.split()) for line in (real_data / "SHA256SUMS").read_text().splitlines())
-    for name in ("paul15", "morpho-mnist-global"):
-        (source,) = DATASETS[name].sources
-        assert sums[source.path] == source.sha256
-        assert source.url == ""
-        if source.place.is_file():
-            assert source.place.stat().st_size == source.bytes
+    (source,) = DATASETS["morpho-mnist-global"].sources
+    assert sums[source.path] == source.sha256
+    assert source.url == ""
+    if source.place.is_file():
+        assert source.place.stat().st_size == source.bytes
+
+
+def test_rnamix_has_the_published_wells_and_knows_what_they_are_made_of():
+    """Facts of the original files: shape, sums, names, and each well's row of the metadata."""
+    dataset = DATASETS["rnamix"]
+    if reason := dataset.missing():
+        pytest.skip(reason)
+    data = dataset.load()
+    counts = data.layers["counts"]
+    assert data.shape == (636, 13_906)
+    assert (int(counts.sum(dtype=np.float64)), counts.nnz) == (24_067_261, 4_368_905)
+    assert float(np.square(counts.data.astype(float)).sum()) == 2_488_632_055
+    assert list(data.var_names[:3]) == ["ENSG00000072858", "ENSG00000125538", "ENSG00000276182"]
+    assert list(data.obs_names[[0, 1, 340]]) == ["celseq2-L19", "celseq2-A10", "sortseq-L19"]
+    library = np.asarray(counts.sum(axis=1)).ravel()
+    assert (library.min(), library.max()) == (6273, 128_353)
+    assert dict(data.obs["protocol"].value_counts()) == {"celseq2": 340, "sortseq": 296}
+    pure = ["100:0:0", "0:100:0", "0:0:100"]
+    assert set(data.obs["mixture"]) == {*pure, "68:16:16", "16:68:16", "16:16:68", "33:33:33"}
+    first = data.obsm["factors"][0]
+    np.testing.assert_allclose(first, [0.68, 0.16, 0.16, np.log2(30), 0], rtol=1e-6)
+    np.testing.assert_allclose(data.obsm["proportions"].sum(axis=1), 1, atol=0.011)  # .33 three times is .99
+    np.testing.assert_array_equal(data.obsm["z"], data.obsm["factors"])
+
+
+@pytest.mark.parametrize("damage", ["order", "column", "fraction"])
+def test_rnamix_refuses_files_that_do_not_belong_together(damage, tmp_path):
+    counts = pd.DataFrame([[1, 2], [3, 4]], index=["g1", "g2"], columns=["A1", "A2"])
+    known = {"H2228_prop": 1.0, "H1975_prop": 0.0, "HCC827_prop": 0.0, "mRNA_amount": 30.0}
+    about = pd.DataFrame([known, known], index=["A1", "A2"])
+    if damage == "order":
+        about = about.iloc[::-1]
+    elif damage == "column":
+        about = about.drop(columns="mRNA_amount")
+    else:
+        counts = counts + 0.5
+    files = [tmp_path / "counts.csv.gz", tmp_path / "metadata.csv.gz"]
+    counts.to_csv(files[0])
+    about.to_csv(files[1])
+    message = {"order": "in another order or others", "column": "no column 'mRNA_amount'", "fraction": "not whole"}
+    with pytest.raises(DataError, match=message[damage]):
+        rnamix.build([*files, *files])
 
 
 def test_morpho_mnist_global_equals_its_arrays(real_data):

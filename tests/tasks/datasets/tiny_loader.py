@@ -20,7 +20,7 @@ def dataset(server: str = "http://127.0.0.1:9", published: bool = True) -> RealD
     return RealDataset(
         name="tiny",
         summary="four cells",
-        reference="none",
+        paper="none",
         licence="none",
         fields=Fields(environment="condition", content="cell_type", control="control"),
         sources=tuple(

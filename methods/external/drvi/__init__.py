@@ -1,0 +1,1 @@
+"""DRVI, by drvi-py."""
