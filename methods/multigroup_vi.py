@@ -47,7 +47,7 @@ class MultiGroupVI(Variational):
     paper = "Weinberger, Lopez, Hütter, Regev 2022, bioRxiv 2022.12.13.520349 (multiGroupVI)"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **Variational.presets,
-        "paper": {**Variational.presets["paper"], "warmup": 0.8, "wasserstein": 1.0},
+        "paper": {**Variational.presets["paper"], "warmup": 0.8},
     }
     count_likelihood = "zero-inflated-negative-binomial"
 
@@ -58,12 +58,11 @@ class MultiGroupVI(Variational):
         likelihood: str = "auto"  # Weinberger et al. 2022: zero-inflated negative binomial
         hidden: tuple[int, ...] = (128,)  # Weinberger et al. 2022
         n_private: int = key(10, above=0)  # of each group; Weinberger et al. 2022
-        # λ; ours, decision 0030; Weinberger et al. 2022 have 1
-        wasserstein: float = searched(0.39, 0.1, 100.0, log=True, least=0)
+        wasserstein: float = searched(1.0, 0.1, 100.0, log=True, least=0)  # λ; Weinberger et al. 2022
         warmup: float = key(0.5, least=0, below=1)  # share of the steps; ours; scvi-tools: 400 of 500 epochs
         steps: int = 1500  # ours, decision 0028
-        dropout: float = searched(0.44, 0.0, 0.5)  # ours, decision 0030; scvi-tools has .1
-        learning_rate: float = searched(8.8e-3, 5e-4, 2e-2, log=True)  # ours, decision 0030
+        dropout: float = searched(0.1, 0.0, 0.5)  # scvi-tools
+        learning_rate: float = searched(5e-3, 5e-4, 2e-2, log=True)  # ours, decision 0028
 
     def settle(self, data: AnnData) -> None:
         """Keep the groups' mean private latents."""
