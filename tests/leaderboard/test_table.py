@@ -267,6 +267,15 @@ def test_a_method_absent_from_a_task_is_named(sim):
     assert any(note.startswith("fate/sim (default): not run here") for note in board.notes)
 
 
+def test_tasks_are_summed_up_once_two_of_them_have_errors(sim):
+    """A run that has only begun has results of some of its tasks."""
+    begun, other = sim.rows(), sim.rows(task="fate/sim")
+    without = other[other["method"] != "baseline"]
+    assert build(pd.concat([begun, without])).suites == []
+    (suite,) = build(pd.concat([begun, other])).suites
+    assert suite.tasks == ("reembedding/sim", "fate/sim")
+
+
 def test_no_rows():
     board = build(pd.DataFrame())
     assert board.tasks == []
