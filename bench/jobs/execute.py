@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -28,7 +28,10 @@ from bench.plan.known import known_seconds
 from bench.plan.resources import device_of_fits, devices, needs, share_mb, uses_gpu
 from bench.records import Job, Plan, Result, Status
 from methods import METHODS
+from tasks.command_line import command
 
+#: Tasks without data of which each is told what to do.
+MOST_EXPLAINED = 2
 #: Draws that a run of ``--minutes`` makes at most; the next ones are for development.
 MOST_DRAWS = 1000
 
@@ -203,6 +206,26 @@ def say_data(plan: Plan, own: Mapping[str, str] | None, console: Console) -> Non
         console.print(Text(line), soft_wrap=True)
 
 
+def _skips(jobs: Iterable[Job]) -> list[str]:
+    """Return why jobs are skipped: a sentence for all methods of which one thing is said, and its tasks."""
+    methods: dict[str, dict[str, None]] = {}
+    tasks: dict[str, dict[str, None]] = {}
+    for job in jobs:
+        if job.skip:
+            said = job.skip.removeprefix(job.name)
+            methods.setdefault(said, {})[job.name if said != job.skip else ""] = None
+            tasks.setdefault(said, {})[job.task] = None
+    return [f"{', '.join(methods[said])}{said} ({', '.join(tasks[said])})" for said in methods]
+
+
+def _absences(absent: Mapping[str, str]) -> list[str]:
+    """Return which tasks lack their data, and what to do; of many tasks in one sentence."""
+    if len(absent) <= MOST_EXPLAINED:
+        return [f"{task}: {reason}" for task, reason in absent.items()]
+    how = f"`{command('data', 'fetch', 'NAME')}` fetches what `{command('data', 'list')}` calls absent"
+    return [f"no data here for {', '.join(absent)}; {how}"]
+
+
 def say_plan(plan: Plan, todo: Sequence[Job], estimate: Estimate, options: Options, console: Console) -> None:
     """Print the cross, the skipped jobs with reasons, the device of fits, and an estimate of time."""
     table = Table("task", "methods", "references", "units", "seeds", "jobs", "to run", box=None, pad_edge=False)
@@ -223,12 +246,7 @@ def say_plan(plan: Plan, todo: Sequence[Job], estimate: Estimate, options: Optio
             str(left[task]),
         )
     console.print(table)
-    skips: dict[str, list[str]] = {}
-    for job in plan.jobs:
-        if job.skip:
-            skips.setdefault(job.skip, []).append(job.task)
-    lines = [f"{reason} ({', '.join(tasks)})" for reason, tasks in skips.items()]
-    for line in [*lines, *(f"{task}: {reason}" for task, reason in plan.absent.items())]:
+    for line in [*_skips(plan.jobs), *_absences(plan.absent)]:
         console.print(Text(f"skipped  {line}"), style="yellow", soft_wrap=True)
     if todo:
         if options.executor != "slurm" and any(uses_gpu(job) for job in todo):

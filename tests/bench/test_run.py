@@ -3,12 +3,10 @@
 import json
 import os
 import signal
-import sys
 
 import pandas as pd
 import pytest
 
-from tests.bench.conftest import cpu_seconds, process_environment
 from tests.waiting import wait_for
 
 TASK = "reembedding/pancancer-sim"
@@ -121,7 +119,7 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
     first = cli(*arguments)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "python -m bench ui --out out" in first.stdout
-    assert "skipped  no-change cannot embed, which reembedding needs" in first.stdout
+    assert "skipped  no-change cannot embed, which reembedding needs (reembedding/pancancer-sim)" in first.stdout
 
     rows = pd.read_parquet(tmp_path / "out" / "results.parquet")
     ok = rows[rows["status"] == "ok"]
@@ -163,11 +161,12 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
     assert vae.data.tags["data_sha256"] == result["job"]["data_digest"]
 
     before = results(tmp_path)
-    second = cli(*arguments)
+    second = cli(*arguments, PYTHONPROFILEIMPORTTIME="1")
     assert second.returncode == 0
     assert "nothing to run" in second.stdout
-    command = [sys.executable, "-m", "bench", *map(str, arguments)]
-    assert cpu_seconds(command, cwd=tmp_path, env=process_environment(tmp_path)) < 5
+    imported = {line.rpartition("|")[2].strip() for line in second.stderr.splitlines()}
+    assert "pandas" in imported
+    assert not imported & {"jax", "mlflow", "sklearn", "umap"}, "a run without jobs starts what jobs need"
     assert results(tmp_path) == before
     assert len(runs(tmp_path)[1]) == len(children)
 
@@ -350,11 +349,20 @@ def test_a_dry_run_says_all_and_runs_nothing(inside, tmp_path):
     done = inside("run", "--methods", "all", "--tasks", "ood", "--preset", "smoke", "--out", "out", "--dry-run",
                BENCH_CACHE_DIR=str(tmp_path / "cache"))  # fmt: skip
     assert done.returncode == 0
-    assert "python -m bench data fetch tcga-paired" in done.stdout
-    assert "umap cannot predict, which unseen-cell-type needs" in done.stdout
+    (absent,) = (line for line in done.stdout.splitlines() if line.startswith("skipped  no data here for "))
+    assert "unseen-cell-type/kang, " in absent
+    assert "python -m bench data fetch NAME" in absent
+    assert "umap cannot predict, which unseen-cell-type needs (unseen-cell-type/ifn-sim, " in done.stdout
     assert "jobs at a time (rough: not all of it has been measured here yet)" in done.stdout
     assert results(tmp_path) == {}
     assert not (tmp_path / "out" / "mlflow.db").exists()
+
+
+def test_one_task_without_data_says_which_files_and_the_command(inside):
+    done = inside("run", "--methods", "pca", "--tasks", "reembedding/tcga-paired,reembedding/pancancer-sim",
+               "--preset", "smoke", "--out", "out", "--dry-run")  # fmt: skip
+    assert "skipped  reembedding/tcga-paired: tcga-paired: 11 of 11 original files are not in" in done.stdout
+    assert "python -m bench data fetch tcga-paired`" in done.stdout
 
 
 def test_inline_and_local_give_the_same_scores(inside, tmp_path):

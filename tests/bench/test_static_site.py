@@ -20,7 +20,7 @@ MB = 1 << 20
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory):
-    """The rows of a run at one commit; and of another one with a second seed at another commit and a submitted method."""
+    """The rows of a run at one commit; and of one with a second seed at another commit and a submitted method."""
     rows = pd.read_parquet(ROOT / "leaderboard" / "RESULTS.parquet")
     rows = rows[rows["task"].isin(TASKS) & rows["method"].isin(METHODS)].assign(git_commit="a" * 40)
     again = rows[rows["task"] != TASKS[2]].assign(seed=1, git_commit="f" * 40, job_id=lambda r: r["job_id"] + "x")
