@@ -12,7 +12,11 @@ from importlib import import_module
 from methods.base import Method
 
 #: The class of each recipe.
-RECIPES = {"drvi": "methods.external.drvi.recipe:DRVI"}
+RECIPES = {
+    "drvi": "methods.external.drvi.recipe:DRVI",
+    "biolord": "methods.external.biolord.recipe:Biolord",
+    "trvae": "methods.external.trvae.recipe:TrVAE",
+}
 PREFIX = "external:"
 
 
