@@ -15,6 +15,7 @@ from methods.base import Method
 RECIPES = {
     "drvi": "methods.external.drvi.recipe:DRVI",
     "biolord": "methods.external.biolord.recipe:Biolord",
+    "scgen": "methods.external.scgen.recipe:ScGen",
     "trvae": "methods.external.trvae.recipe:TrVAE",
 }
 PREFIX = "external:"

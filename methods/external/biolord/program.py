@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -54,6 +55,7 @@ def fit(data: anndata.AnnData, config: dict, seed: int, model: Path) -> None:
     )
     fitted.train(
         max_epochs=config["max_epochs"],
+        batch_size=minibatch(data.n_obs),
         accelerator="cpu",
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -74,9 +76,17 @@ def predict(data: anndata.AnnData, environment: str, model: Path) -> np.ndarray:
     trained = anndata.AnnData(np.ones((len(labels), data.n_vars), dtype=np.float32), obs=labels, var=data.var[[]])
     biolord.Biolord.setup_anndata(trained, categorical_attributes_keys=list(labels.columns))
     fitted = biolord.Biolord.load(model / "biolord", adata=trained, accelerator="cpu")
-    cells = trained[data.obs_names].copy()
+    names = [*data.obs_names, data.obs_names[0]]  # the package fails at a minibatch of one cell
+    cells = trained[names].copy()
     cells.obs["environment"] = environment
-    return fitted.predict(cells)[0].X
+    return fitted.predict(cells, batch_size=len(names))[0].X[:-1]
+
+
+def minibatch(n_cells: int) -> int:
+    """Return the package's 128, or the next smaller size that leaves no minibatch of one or two cells."""
+    n_train = math.ceil(0.9 * n_cells)
+    sizes = (size for size in range(128, 2, -1) if n_train % size not in (1, 2) and (n_cells - n_train) % size != 1)
+    return next(sizes, 128)
 
 
 def refuse(why: str) -> None:
