@@ -19,8 +19,9 @@ class Biolord(External, Predicts):
     package's normal one of X, plus its squared error. ``predict`` keeps a cell's code and content and exchanges the
     environment, as the package does. Codes are parameters, as in LORD: the package has them of training cells alone,
     and no encoder. Other cells are not predicted, nor an environment that was not trained, and there is no embedding.
-    The epochs are the package's largest number; it takes fewer with more than 20,000 cells. The rest is as the package
-    has it, but that no checkpoints are written and that a minibatch of one or two cells is avoided by a smaller size. The fit is on the CPU.
+    The epochs are the package's largest number; it takes fewer with more than 20,000 cells. No checkpoints are written,
+    and a minibatch of one or two cells, at which the package fails, is avoided by a smaller size. The rest is as the
+    package has it. The fit is on the CPU.
     """
 
     name = "external:biolord"
