@@ -12,7 +12,12 @@ from importlib import import_module
 from methods.base import Method
 
 #: The class of each recipe.
-RECIPES = {"drvi": "methods.external.drvi.recipe:DRVI"}
+RECIPES = {
+    "drvi": "methods.external.drvi.recipe:DRVI",
+    "biolord": "methods.external.biolord.recipe:Biolord",
+    "scgen": "methods.external.scgen.recipe:ScGen",
+    "trvae": "methods.external.trvae.recipe:TrVAE",
+}
 PREFIX = "external:"
 
 

@@ -16,7 +16,6 @@ from methods import METHODS
 from methods.errors import CannotFit
 from methods.external import RECIPES, recipe, recipes
 from methods.external.environment import FAILED, External
-from methods.program import Embeds
 
 RECIPE = """
 from methods.external.environment import External
@@ -133,15 +132,47 @@ def test_listing_says_which_environments_are_made(monkeypatch, tmp_path):
     assert shown[-1].endswith("(a run makes its environment)")
 
 
-def test_drvi_gives_codes_that_do_not_depend_on_the_other_cells(labelled):
-    cls = recipe("drvi")
+def made(name):
+    """The class of a recipe whose environment is made here; else the test is skipped."""
+    cls = recipe(name)
     if not cls.is_made():
-        pytest.skip("the environment of external:drvi is not made here; bench run --methods external:drvi makes it")
+        pytest.skip(f"the environment of {cls.name} is not made here; bench run --methods {cls.name} makes it")
+    return cls
+
+
+@pytest.fixture
+def cells(labelled):
+    """Sixty cells of two environments, with counts."""
     counts = np.random.default_rng(0).poisson(3.0, (60, 40)).astype(np.float32)
-    cells = labelled(np.log1p(counts), np.repeat(["control", "other"], 30))
-    cells.layers["counts"] = counts
+    out = labelled(np.log1p(counts), np.repeat(["control", "other"], 30))
+    out.layers["counts"] = counts
+    return out
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if "embed" in recipe(name).abilities()])
+def test_codes_do_not_depend_on_the_other_cells(name, cells):
+    cls = made(name)
     method = cls(cls.configure("smoke", n_latent=4)).fit(cells, 0)
     codes = method.embed(cells)
     assert codes.shape == (cells.n_obs, 4)
     np.testing.assert_allclose(method.embed(cells[:10].copy()), codes[:10], atol=1e-4)
-    assert issubclass(cls, Embeds)
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if "predict" in recipe(name).abilities()])
+def test_predictions_depend_on_the_environment_and_one_that_was_not_trained_is_refused(name, cells):
+    cls = made(name)
+    method = cls(cls.configure("smoke", n_latent=4)).fit(cells, 0)
+    first = cells[:11].copy()
+    own, other = method.predict(first, "control"), method.predict(first, "other")
+    assert own.shape == other.shape == first.shape
+    assert not np.allclose(own, other)
+    np.testing.assert_allclose(method.predict(cells[:1].copy(), "other"), other[:1], atol=1e-4)
+    with pytest.raises(CannotFit, match="was not trained on environment 'unheard'"):
+        method.predict(first, "unheard")
+
+
+def test_biolord_predicts_training_cells_alone(cells):
+    cls = made("biolord")
+    method = cls(cls.configure("smoke", n_latent=4)).fit(cells[:50].copy(), 0)
+    with pytest.raises(CannotFit, match="has codes of its training cells alone"):
+        method.predict(cells[45:].copy(), "other")

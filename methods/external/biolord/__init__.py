@@ -1,0 +1,1 @@
+"""biolord, by its authors' package."""

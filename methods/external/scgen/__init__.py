@@ -1,0 +1,1 @@
+"""scGen, by its authors' package."""

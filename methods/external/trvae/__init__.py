@@ -1,0 +1,1 @@
+"""trVAE, by scArches."""
