@@ -364,6 +364,7 @@ def _duplicates(
     """Return for each method the first that gives the same errors, the baseline before all, and notes."""
     flat = np.concatenate([sample.values.reshape(len(names), -1) for sample in samples], axis=1)
     methods = [name for name in names if roles[name] == "method"]
+    floor = flat[names.index(FLOOR)] if FLOOR in names else np.nan
     same_as, notes = {}, []
     for name in methods:
         mine = flat[names.index(name)]
@@ -376,7 +377,13 @@ def _duplicates(
         )
         same_as[name] = next(equal, name)
         if same_as[name] != name:
-            notes.append(f"{name} gives the very errors of {same_as[name]}, and is compared as that one")
+            cut = np.allclose(mine, floor, rtol=0, atol=NO_DIFFERENCE, equal_nan=True)
+            why = (
+                f"errs as the floor or more, as {same_as[name]} does"
+                if cut
+                else f"gives the very errors of {same_as[name]}"
+            )
+            notes.append(f"{name} {why}, and is compared as that one")
     return same_as, notes
 
 

@@ -113,6 +113,12 @@ def test_duplicates_are_compared_as_the_first_and_are_not_paid_for():
     assert "simple gives the very errors of baseline, and is compared as that one" in found.notes
 
 
+def test_methods_that_are_both_cut_at_the_floor_are_not_said_to_be_the_same():
+    found = compared({"a": 0.5, "bad": 9.0, "worse": 12.0}, noise=0.01)
+    assert "worse errs as the floor or more, as bad does, and is compared as that one" in found.notes
+    assert "very errors" not in " ".join(found.notes)
+
+
 def test_an_oracle_has_a_relative_error_and_no_verdict():
     frame = compared({"a": 0.5, "a@oracle": 0.4}, roles={"a@oracle": "oracle"}).frame
     assert frame.loc["a@oracle", "relative_error"] == pytest.approx(0.4, rel=0.1)
