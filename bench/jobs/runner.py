@@ -13,7 +13,7 @@ from bench.jobs.job import result_of
 from bench.jobs.progress import RunProgress
 from bench.keep.store import Store
 from bench.plan.cost import Estimate
-from bench.plan.order import longest_first
+from bench.plan.order import in_order
 from bench.records import Job, Result, Status
 
 
@@ -68,7 +68,7 @@ def run_jobs(
 
     if todo:
         with Interruptible(), progress:
-            executor.run(longest_first(todo, estimated.costs(todo)), store, progress.start, done)
+            executor.run(in_order(todo, estimated.costs(todo)), store, progress.start, done)
     return results
 
 

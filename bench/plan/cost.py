@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.plan.order import longest_first, makespan, stacks
+from bench.plan.order import in_order, makespan, stacks
 from bench.plan.resources import uses_gpu
 from bench.records import Job, Result, Status
 
@@ -133,7 +133,7 @@ class Estimate:
         """Return the seconds until the last of ``n_workers`` processes ends, the longest jobs first."""
         jobs = list(jobs)
         costs = self.costs(jobs)
-        ordered = stacks(longest_first(jobs, costs))
+        ordered = stacks(in_order(jobs, costs))
         return makespan([self.between + sum(costs[job.id] for job in stack) for stack in ordered], n_workers)
 
     def total(self, jobs: Iterable[Job], n_workers: int) -> tuple[float, str]:

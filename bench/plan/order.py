@@ -1,4 +1,4 @@
-"""The order of jobs: the longest first, and jobs that need the same fit not at the same time."""
+"""The order of jobs: draw by draw, the longest first, and jobs that need the same fit not at the same time."""
 
 from __future__ import annotations
 
@@ -28,10 +28,17 @@ def _together(job: Job) -> tuple[object, ...]:
     return job.task, job.preset, job.role, job.method, config, unit, job.stack or job.seed
 
 
-def longest_first(jobs: Iterable[Job], seconds: Mapping[str, float]) -> list[Job]:
-    """Return jobs in the order of their stacks' seconds, the longest first; equal ones stay in their order."""
-    ordered = sorted(stacks(jobs), key=lambda stack: -sum(seconds[job.id] for job in stack))
-    return [job for stack in ordered for job in stack]
+def in_order(jobs: Iterable[Job], seconds: Mapping[str, float]) -> list[Job]:
+    """Return jobs draw by draw; of a draw the references first, then by the seconds of their stacks, the longest first.
+
+    So a run that is broken off has whole draws, with what methods are compared with. Equal ones stay in their order.
+    """
+
+    def place(stack: list[Job]) -> tuple[int, bool, float]:
+        first = stack[0]
+        return first.draw or 0, first.role != "reference", -sum(seconds[job.id] for job in stack)
+
+    return [job for stack in sorted(stacks(jobs), key=place) for job in stack]
 
 
 def makespan(seconds: Iterable[float], n_workers: int) -> float:

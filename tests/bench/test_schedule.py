@@ -9,7 +9,7 @@ from bench.jobs.job import result_of
 from bench.keep.store import gather
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.plan.cost import AROUND, BETWEEN, GUESSED, MEASURED, Estimate
-from bench.plan.order import Turns, longest_first, makespan, stacks
+from bench.plan.order import Turns, in_order, makespan, stacks
 from bench.records import Status
 
 TASK = "reembedding/pancancer-sim"
@@ -58,10 +58,10 @@ def test_two_workers_end_together_and_as_was_estimated(methods):
         seconds = 1.0 + (number // 9 * 7919 % 97) / 10
         estimate.learn(measured(job, seconds * max(1, len(job.stack))))
     costs = estimate.costs(jobs)
-    ordered = longest_first(jobs, costs)
-    shortest = min(sum(costs[job.id] for job in together) for together in stacks(jobs))
+    ordered = in_order(jobs, costs)
+    longest = max(sum(costs[job.id] for job in together) for together in stacks(jobs))
     first, second = ends_of_workers(ordered, costs, 2)
-    assert abs(first - second) <= shortest + 1e-9
+    assert abs(first - second) <= longest + 1e-9
     assert estimate.left(jobs, 2) == pytest.approx(max(first, second), rel=0.02)
     assert estimate.left(jobs, 1) == pytest.approx(sum(costs.values()))
     assert estimate.total(jobs, 1) == (pytest.approx(AROUND + sum(costs.values())), MEASURED)
@@ -74,17 +74,25 @@ def test_work_goes_to_whoever_is_free():
     assert makespan([], 2) == 0
 
 
-def test_the_longest_goes_first_and_equal_ones_keep_their_order():
+def test_draws_go_one_by_one_references_before_methods_and_the_longest_first():
     jobs = planned()
-    assert longest_first(jobs, dict.fromkeys([job.id for job in jobs], 1.0)) == jobs
+    methods = [job for job in jobs if job.role == "method"]
+    references = [job for job in jobs if job.role == "reference"]
+    one_draw = [job for job in methods if job.draw == 0]
+    assert in_order(one_draw, dict.fromkeys([job.id for job in jobs], 1.0)) == one_draw
     seconds = {job.id: float(number) for number, job in enumerate(jobs)}
-    assert longest_first(jobs, seconds) == jobs[::-1]
+    assert in_order(one_draw, seconds) == one_draw[::-1]
+    ordered = in_order(jobs, seconds)
+    assert [(job.draw, job.role) for job in ordered] == sorted(
+        [(job.draw, job.role) for job in jobs], key=lambda place: (place[0], place[1] == "method")
+    )
+    assert {job.draw for job in references} == {0, 1}
 
 
 def test_a_pass_stays_together_and_counts_whole():
     jobs = planned("vae,pca", seeds=3)
     seconds = {job.id: 2.0 if job.method == "pca" else 1.0 for job in jobs}
-    ordered = longest_first(jobs, seconds)
+    ordered = [job for job in in_order(jobs, seconds) if job.role == "method"]
     assert [(job.method, job.unit, job.seed) for job in ordered[:3]] == [("vae", "draw0/cancer0", i) for i in range(3)]
 
 
