@@ -27,8 +27,8 @@ from leaderboard.sentences import (
     answer,
     answers,
     common_question,
+    folded_skips,
     lines,
-    named,
     suite_title,
     task_title,
 )
@@ -157,7 +157,7 @@ def to_html(
         how_to_read_tuning=_plain(HOW_TO_READ_TUNING),
         related=_related_table(related) if answered else None,
         relation=association_sentence(related),
-        skipped=_folded_skips(leaderboard.skipped),
+        skipped=folded_skips(leaderboard.skipped).to_dict("records"),
         how_to_read=[_plain(line) for line in (*HOW_TO_READ, HOW_TO_READ_SUITE)],
         figures=figures,
         heights={name: int(figure.layout.height) for name, figure in figures.items()},
@@ -369,18 +369,6 @@ def _folded(failures: pd.DataFrame) -> list[dict[str, Any]]:
         first = {str(name): jobs[name].iloc[0] for name in ("unit", "seed", "replay")}
         folded.append({"method": method, "status": status, "reason": reason, "n": len(jobs), **first})
     return folded
-
-
-def _folded_skips(skipped: pd.DataFrame) -> list[dict[str, str]]:
-    """Skipped methods by reason: who, and on what."""
-    return [
-        {
-            "methods": ", ".join(dict.fromkeys(rows["method"])),
-            "tasks": named(list(dict.fromkeys(rows["task"]))),
-            "reason": str(reason),
-        }
-        for reason, rows in skipped.groupby("reason", sort=False)
-    ]
 
 
 def _bar(value: float, low: float, high: float, edges: tuple[float, float]) -> tuple[float, ...]:

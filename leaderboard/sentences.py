@@ -1,5 +1,6 @@
 """What a leaderboard says, in words. Tables and sentences take their verdicts from one place, the comparison."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -198,6 +199,30 @@ def what_is_told(power: Power) -> str:
     if power.detectable < LEAST_TOLD:
         return f"It cannot tell even a tenth of the error from the whole; {pairs}."
     return f"It tells a relative error of {power.detectable:.2f} or less from 1; {pairs}."
+
+
+def folded_skips(skipped: pd.DataFrame) -> pd.DataFrame:
+    """Return skipped jobs by their reason: columns methods, tasks, reason.
+
+    Reasons that differ by the method's own name, or by what they quote (as by the unit), are one: the first is said.
+    """
+    alike = [
+        re.sub("'[^']*'", "''", reason.removeprefix(method))
+        for method, reason in zip(skipped["method"], skipped["reason"], strict=True)
+    ]
+    rows = []
+    for _, group in skipped.groupby(alike, sort=False):
+        method, reason = group.iloc[0][["method", "reason"]]
+        own = reason.removeprefix(method).strip() if group["method"].nunique() > 1 else reason
+        more = group["reason"].map(lambda text: tuple(re.findall("'[^']*'", text))).nunique() - 1
+        rows.append(
+            {
+                "methods": ", ".join(dict.fromkeys(group["method"])),
+                "tasks": named(list(dict.fromkeys(group["task"]))),
+                "reason": f"{own} (and {more} like it)" if more else own,
+            }
+        )
+    return pd.DataFrame(rows, columns=["methods", "tasks", "reason"])
 
 
 def named(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from leaderboard import claims
 from leaderboard.comparison import BASELINE, CEILING, FLOOR, STRUCTURE, Power
 from leaderboard.formatting import ARROWS, DASH, fixed, p_value, probability, raw, spans, verdicts, with_interval
-from leaderboard.sentences import answers, replicates
+from leaderboard.sentences import answers, folded_skips, replicates
 from leaderboard.table import Leaderboard, SuiteTable, TaskTable
 from leaderboard.tuning import HOW_TO_READ_TUNING, tuning, tuning_sentence
 
@@ -57,7 +57,7 @@ def to_markdown(leaderboard: Leaderboard, title: str, header_lines: Sequence[str
         blocks += ["## What tuning buys", escape(tuning_sentence(tuned)), HOW_TO_READ_TUNING, _tuning_text(tuned)]
     for table in leaderboard.tasks:
         blocks += _task_blocks(table)
-    for heading, frame in (("Failed", leaderboard.failures), ("Skipped", leaderboard.skipped)):
+    for heading, frame in (("Failed", leaderboard.failures), ("Skipped", folded_skips(leaderboard.skipped))):
         if not frame.empty:
             text = frame.apply(lambda column: column.map(_code if column.name == "replay" else escape))
             blocks += [f"## {heading}", _pipe_table(text, ["left"] * text.shape[1])]

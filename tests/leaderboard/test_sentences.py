@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from leaderboard import build
-from leaderboard.sentences import SMOKE, answers
+from leaderboard.sentences import SMOKE, answers, folded_skips
 from leaderboard.sentences import answer as answer_of
 
 REFERENCES = {"floor": 4.0, "baseline": 1.0, "ceiling": 0.1}
@@ -81,3 +81,21 @@ def test_sentence_and_table_never_disagree(sim, seed):
     told = re.search(r"(\d+) of (\d+) pairs are told apart", said)
     if told:
         assert int(told[1]) == (table.comparison.pairs["p"] < 0.05).sum()
+
+
+def test_skips_that_differ_by_the_method_or_by_what_they_quote_are_folded():
+    rows = [
+        ("umap", "a/x", "umap cannot predict, which a needs"),
+        ("vae", "a/x", "vae cannot predict, which a needs"),
+        ("umap", "a/y", "umap cannot predict, which a needs"),
+        ("lord", "b/z", "no label in 'g0+g1'; trained: g0"),
+        ("lord", "b/z", "no label in 'g2+g3'; trained: g0"),
+        ("trvae", "b/z", "trvae is not installed"),
+    ]
+    skipped = pd.DataFrame(rows, columns=["method", "task", "reason"])
+    assert folded_skips(skipped).to_dict("records") == [
+        {"methods": "umap, vae", "tasks": "a/x and a/y", "reason": "cannot predict, which a needs"},
+        {"methods": "lord", "tasks": "b/z", "reason": "no label in 'g0+g1'; trained: g0 (and 1 like it)"},
+        {"methods": "trvae", "tasks": "b/z", "reason": "trvae is not installed"},
+    ]
+    assert folded_skips(skipped[:0]).empty
