@@ -729,14 +729,19 @@ def check(
 
 
 def main() -> None:
-    """Run the command line; a mistake in the request is one message and exit code 2, a full disk one and 1."""
+    """Run the command line; a mistake in the request is one message and exit code 2, a full disk one and 1.
+
+    A file without a task is a question, not a mistake: what the file can serve is the answer.
+    """
     from bench.jobs.executors import ExecutorError
     from bench.keep.store import StoreError
     from bench.plan.plugins import PluginError
-    from bench.records import PlanError
+    from bench.records import FileQuestion, PlanError
 
     try:
         app()
+    except FileQuestion as answer:
+        typer.echo(str(answer))
     except PluginError as error:
         traceback.print_exception(error.__cause__)
         _complain(str(error))

@@ -24,6 +24,10 @@ class PlanError(ValueError):
     """The request cannot be planned; the message says what was got and what is allowed."""
 
 
+class FileQuestion(PlanError):
+    """A file without a task: nothing is planned, and the message says what the file can serve."""
+
+
 class Status(StrEnum):
     """How a job ended."""
 

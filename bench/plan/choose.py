@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.plan.offers import offers
 from bench.plan.plugins import absolute, load_plugin
-from bench.records import MethodSpec, PlanError
+from bench.records import FileQuestion, MethodSpec, PlanError
 from methods import METHODS
 from methods.base import PLAIN, takes_any
 from methods.wrapping import is_address
@@ -177,13 +177,15 @@ def choose_own_tasks(
     ------
     UnknownName, PlanError
         A task that is not known, or a column that it needs and was not named, or does not know.
+    FileQuestion
+        No task is named; the message has what the file can serve.
     """
     path = Path(file).resolve()
     if not is_data_file(path):
         raise PlanError(f"--data {file!r}: there is no file {path}, and no .zarr directory")
     offered = {name: TASKS[name].columns for name in TASKS if TASKS[name].columns}
     if not spec:
-        raise PlanError(f"--data needs --tasks and --columns.\n{offers(file, list(offered))}")
+        raise FileQuestion(f"Nothing is run: --data needs --tasks and --columns.\n{offers(file, list(offered))}")
     chosen = choose("task", spec, list(offered), {name: TASKS[name].tags for name in offered})
     fields_of: dict[str, str] = {}
     for name in chosen:

@@ -147,7 +147,9 @@ def test_command(directory, monkeypatch, tmp_path, argv):
         argv += ["--minutes", "0.01"]
     done = invoke(monkeypatch, argv)
     if isinstance(done.exception, PlanError):  # of real data alone, which are not here; or a question to a file
-        assert str(done.exception).startswith(("no task could run\n", "--data needs --tasks and --columns.\n"))
+        assert str(done.exception).startswith(
+            ("no task could run\n", "Nothing is run: --data needs --tasks and --columns.\n")
+        )
         return
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception

@@ -95,6 +95,13 @@ def test_a_file_alone_is_answered_with_the_tasks_that_it_can_serve(monkeypatch, 
     assert any("condition=arm,cell_type=type,control=control,replicate=donor" in line for line in lines)
 
 
+def test_asking_what_a_file_can_serve_is_no_mistake(inside, file):
+    done = inside("run", "--data", file, "--out", "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Nothing is run: --data needs --tasks and --columns.\n")
+    assert not (file.parent / "out").exists()
+
+
 def test_a_task_that_a_file_cannot_serve_is_listed_with_the_reason(file):
     data = ad.read_h5ad(file)
     data.obs = data.obs[["type"]]
