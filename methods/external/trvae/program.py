@@ -37,8 +37,7 @@ def main() -> None:
             fit(data, json.loads(Path(asked.config).read_text()), int(asked.seed), model)
             return
         trvae, known = fitted(data, model)
-        own = np.asarray(environments(data, known))
-        codes = trvae.get_latent(dense(data), own, mean=True)
+        codes = encoded(trvae, data, environments(data, known))
     if asked.action == "embed":
         out = anndata.AnnData(obs=data.obs[[]], obsm={"codes": codes})
     else:
@@ -89,6 +88,13 @@ def fitted(data: anndata.AnnData, model: Path) -> tuple[TRVAE, dict]:
     trvae.model.load_state_dict(torch.load(model / "weights.pt"))
     trvae.model.eval()
     return trvae, known
+
+
+def encoded(trvae: TRVAE, data: anndata.AnnData, own: list[str]) -> np.ndarray:
+    """Return the mean codes of cells. The model's own function, as the package's fails at a last batch of one cell."""
+    numbers = torch.tensor([trvae.model.condition_encoder[name] for name in own])
+    with torch.no_grad():
+        return trvae.model.get_latent(torch.from_numpy(dense(data)), numbers, mean=True).numpy()
 
 
 def decoded(trvae: TRVAE, codes: np.ndarray, environment: str) -> np.ndarray:
