@@ -8,6 +8,8 @@ are known) and how much of its training cells it keeps. Two questions are kept a
 - *within* methods: does a fit that disentangles better than the same method usually does score better than usual?
   What remains of both after the means of the method and of the held-out unit are taken out, within each task.
 
+Tasks whose own score is one of these metrics are left out, as there it predicts itself.
+
 Both are correlations, and partial ones given the reconstruction error, since a method may be good or bad at both
 for keeping more or less of the data.
 """
@@ -58,8 +60,8 @@ def fit_scores(leaderboard: Leaderboard) -> pd.DataFrame:
 
     Returns
     -------
-    frame : task, preset, method, unit, draw, seed, job_id, score (the skill; NaN where the baseline has none), and a
-        column for each metric that any job has.
+    frame : task, preset, method, unit, draw, seed, job_id, score (the skill; NaN where the baseline has none, and where
+        the task's own score is one of :data:`DISENTANGLEMENT`), and a column for each metric that any job has.
     """
     rows = leaderboard.rows
     nothing = pd.DataFrame(columns=[*_KEY, "job_id", "draw", "score"])
@@ -76,7 +78,7 @@ def fit_scores(leaderboard: Leaderboard) -> pd.DataFrame:
 def _skills(table: TaskTable) -> pd.DataFrame:
     """The skill of each method's job of a task: the columns of a place in the cross, and score."""
     samples, names = table.comparison.samples, list(table.comparison.frame.index)
-    if samples is None:
+    if samples is None or set(table.primary) & set(DISENTANGLEMENT):
         return pd.DataFrame(columns=[*_KEY, "score"])
     places = pd.MultiIndex.from_product([names, table.units, table.seeds], names=["method", "unit", "seed"])
     frame = pd.DataFrame({"score": -samples.values.reshape(-1)}, index=places).reset_index()

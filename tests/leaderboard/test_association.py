@@ -148,6 +148,15 @@ def test_the_skills_of_fits_add_up_to_the_relative_error_of_the_table(sim):
     assert fit_scores(build(rows[rows["role"] == "reference"])).empty
 
 
+def test_a_metric_is_not_related_to_a_score_that_is_made_of_it(sim):
+    """Latent recovery scores mcc itself, on the fits that are asked for mcc elsewhere, too."""
+    codes = sim.rows(task="latent-recovery/sim", noise=0.3).replace({"metric": {"skill": "mcc"}})
+    jobs = fit_scores(build(pd.concat([sim.rows(noise=0.3), codes]))).set_index("task")
+    assert jobs.loc["reembedding/sim", "score"].notna().all()
+    assert jobs.loc["latent-recovery/sim", "mcc"].notna().all()
+    assert jobs.loc["latent-recovery/sim", "score"].isna().all()
+
+
 def test_within_methods_draws_are_resampled_where_there_are_several(sim):
     jobs = fit_scores(build(sim.rows(n_units=12, n_draws=6, noise=0.3)))
     jobs["mcc"] = np.random.default_rng(0).random(len(jobs))
