@@ -85,7 +85,7 @@ def fitted(data: anndata.AnnData, model: Path) -> tuple[TRVAE, dict]:
     """Return the trained model and what it knows."""
     known = json.loads((model / "known.json").read_text())
     trvae = built(data, known)
-    trvae.model.load_state_dict(torch.load(model / "weights.pt"))
+    trvae.model.load_state_dict(torch.load(model / "weights.pt", weights_only=True))
     trvae.model.eval()
     return trvae, known
 
