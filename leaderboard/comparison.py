@@ -378,12 +378,8 @@ def _duplicates(
         same_as[name] = next(equal, name)
         if same_as[name] != name:
             cut = np.allclose(mine, floor, rtol=0, atol=NO_DIFFERENCE, equal_nan=True)
-            why = (
-                f"errs as the floor or more, as {same_as[name]} does"
-                if cut
-                else f"gives the very errors of {same_as[name]}"
-            )
-            notes.append(f"{name} {why}, and is compared as that one")
+            why = "errs as the floor or more, as {} does" if cut else "gives the very errors of {}"
+            notes.append(f"{name} {why.format(same_as[name])}, and is compared as that one")
     return same_as, notes
 
 

@@ -131,9 +131,11 @@ def build(rows: pd.DataFrame) -> Leaderboard:
     rows = pd.concat(kept) if kept else pd.DataFrame(columns=_JOB_COLUMNS)
     jobs = rows.drop_duplicates("job_id")
     failed = ~jobs["status"].isin(["ok", "skipped"])
-    presets = {preset: [table for table in tasks if table.preset == preset] for preset in [t.preset for t in tasks]}
-    together = [_suite_table(preset, tables) for preset, tables in presets.items() if len(tables) > 1]
-    suites = [suite for suite in together if len(suite.tasks) > 1]  # of a run that has only begun few tasks have errors
+    suites = []
+    for preset in dict.fromkeys(table.preset for table in tasks):
+        suite = _suite_table(preset, [table for table in tasks if table.preset == preset])
+        if len(suite.tasks) > 1:  # of a run that has only begun few tasks have errors
+            suites.append(suite)
     return Leaderboard(
         rows=rows,
         tasks=tasks,
