@@ -3,10 +3,13 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 
+from tests.bench.conftest import process_environment
 from tests.waiting import wait_for
 
 TASK = "reembedding/pancancer-sim"
@@ -293,6 +296,40 @@ def test_an_interrupt_ends_the_jobs_and_says_how_to_go_on(start, plugin, tmp_pat
     assert head.returncode == 130
     assert "run the same command again to go on" in printed
     wait_for(lambda: not os.path.exists(f"/proc/{worker}"), 20)
+
+
+#: An interrupt comes just after a job's process has started; prints the names of the processes that are left.
+INTERRUPTED = """
+import multiprocessing
+from pathlib import Path
+from bench.jobs.executors.local import LocalExecutor
+from bench.keep.store import Store
+from bench.plan import choose_methods, choose_tasks, make_plan
+
+specs, plugins = choose_methods("pca", "smoke", [])
+jobs = make_plan(specs, choose_tasks("reembedding/pancancer-sim"), "smoke", 1, plugins, {}).jobs
+
+def interrupted(job):
+    raise KeyboardInterrupt
+
+try:
+    LocalExecutor(2, 60, 8000).run(jobs, Store(Path("out")), interrupted, lambda result: None)
+except KeyboardInterrupt:
+    print([process.name for process in multiprocessing.active_children()])
+"""
+
+
+def test_an_interrupt_just_after_a_job_started_ends_it_too(tmp_path):
+    """The run would wait for a process that is not on its list, for as long as the job takes."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=tmp_path,
+        env=process_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
 def test_a_ten_line_file_gets_a_row(inside, plugin, tmp_path):

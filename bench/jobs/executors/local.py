@@ -90,7 +90,11 @@ class LocalExecutor:
                 while len(running) < self.n_workers and (chosen := self._choose(waiting, running, turns)):
                     stack, device = chosen
                     waiting.remove(stack)
-                    running.append(self._start(context, stack, device, store, on_start))
+                    # in the list before it starts: an interrupt in between would leave a process that no one ends
+                    running.append(self._prepare(context, stack, device, store))
+                    _start(running[-1].process)
+                    for job in stack:
+                        on_start(job)
                 # after the next jobs have started: this takes longer than a start
                 for worker in ended:
                     waiting[:0] = self._settle(worker, store, on_done)
@@ -122,16 +126,14 @@ class LocalExecutor:
         jobs = turns.next(waiting, at_work)
         return (jobs, freest if uses_gpu(jobs[0]) else "") if jobs else None
 
-    def _start(self, context: Any, jobs: list[Job], device: str | None, store: Store, on_start: OnStart) -> _Running:
+    def _prepare(self, context: Any, jobs: list[Job], device: str | None, store: Store) -> _Running:
+        """Return a process of jobs that has not started."""
         # a result of an earlier attempt must not be taken for this one's
         for job in jobs:
             store.file(job.id).unlink(missing_ok=True)
-        kernel_kills = _kernel_kills()
-        process = _fork(context, jobs, device, store)
-        for job in jobs:
-            on_start(job)
+        process = context.Process(target=_work, args=(jobs, device, store.out, dict(os.environ)), name=jobs[0].title)
         limit = self.time_limit * max(len(jobs), len(jobs[0].stack))
-        return _Running(jobs, process, time.monotonic() + limit, device, kernel_kills)
+        return _Running(jobs, process, time.monotonic() + limit, device, _kernel_kills())
 
     def _watch(self, worker: _Running) -> None:
         """End a process that has outrun its time or outgrown its memory."""
@@ -189,14 +191,13 @@ class LocalExecutor:
         return result_of(job, status, reason, peak_memory_mb=worker.peak_mb)
 
 
-def _fork(context: Any, jobs: list[Job], device: str | None, store: Store) -> BaseProcess:
+def _start(process: BaseProcess) -> None:
     """Start a process of jobs; a fork server that was killed is started again."""
     for _ in range(ATTEMPTS):
-        process = context.Process(target=_work, args=(jobs, device, store.out, dict(os.environ)), name=jobs[0].title)
         try:
             with _no_main():
                 process.start()
-            return process
+            return
         except (EOFError, ConnectionError):
             time.sleep(0.2)
     raise ChildProcessError(f"the fork server ended {ATTEMPTS} times as it was to start a job; see what it printed")
@@ -285,8 +286,10 @@ def _memory_mb(pid: int | None) -> float:
 
 
 def _kill(process: BaseProcess) -> None:
-    """End a job's process and whatever it has started."""
-    if process.pid is not None and process.exitcode is None:
+    """End a job's process and whatever it has started; one that never started is left."""
+    if process.pid is None:
+        return
+    if process.exitcode is None:
         _end_group(process)
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
