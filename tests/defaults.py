@@ -14,14 +14,12 @@ OUT keeps every job, so that a study that was cut off goes on. The trials are wr
 """
 
 import sys
-import zlib
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from scipy.stats import qmc
 
 from bench.environment import describe, limit_threads
 from bench.jobs.execute import estimate_of, executor_for
@@ -29,9 +27,8 @@ from bench.jobs.runner import run_jobs
 from bench.keep.store import Store
 from bench.options import Options
 from bench.records import Status
-from bench.studies.tune import skill
+from bench.studies.tune import skill, trials_of
 from methods import METHODS
-from methods.base import Search
 from tasks import TASKS
 
 FILE = Path(__file__).resolve().parents[1] / "methods" / "defaults.csv"
@@ -50,21 +47,6 @@ LEFT_OUT = ("multigroup-vi", "latent-recovery/sparse-shift")
 #: Trials of a method, its default among them, and the draws of both stages.
 N_TRIALS = 6
 FIRST, OTHERS = (1000,), (1001, 1002, 1003)
-
-
-def trials_of(method: str) -> list[dict[str, float]]:
-    """Return what each trial changes; nothing in the first one, and points that fill the search space in the others."""
-    space = METHODS[method].search_space()
-    sampler = qmc.Sobol(len(space), seed=zlib.crc32(method.encode()))
-    points = sampler.random(8)[: N_TRIALS - 1]  # Sobol's points are balanced by powers of two
-    return [{}, *({key: at(space[key], x) for key, x in zip(space, point, strict=True)} for point in points)]
-
-
-def at(search: Search, share: float) -> float:
-    """Return the value that lies at ``share`` of the way through a range, to two digits."""
-    low, high = np.log([search.low, search.high]) if search.log else (search.low, search.high)
-    value = low + share * (high - low)
-    return float(f"{np.exp(value) if search.log else value:.2g}")
 
 
 def label(method: str, changes: dict[str, float]) -> str:
@@ -109,7 +91,8 @@ def run(labels: list[str], draws: tuple[int, ...], out: Path, console: Console) 
 
 def study(method: str, out: Path, console: Console) -> pd.DataFrame:
     """Return the log error of each trial of one method, on each task and draw that it met; print the comparison."""
-    labels = [label(method, changes) for changes in trials_of(method)]
+    trials = trials_of(method, METHODS[method].search_space(), N_TRIALS)
+    labels = [label(method, changes) for changes in trials]
     first = run(labels, FIRST, out, console)
     means = first.pivot_table(index="method", columns="task", values="log_error").dropna().mean(axis=1)
     best = str(means.drop(method).idxmin())

@@ -1,10 +1,10 @@
-"""Tuning: the same number of trials for every method, chosen without ever seeing the held-out unit.
+"""Tuning: the same configurations for every unit, and the choice among them without ever seeing the held-out unit.
 
 For each method, task and held-out unit there is one study. A trial is a configuration from the method's search space,
 scored on other units that are left out one at a time (:meth:`tasks.base.Task.inner`), by the logarithm of its error,
-as in the leaderboard; shares of the floor's error make metrics comparable. A trial that is below the median of the
-earlier ones after the same inner units is given up. The first trial is the default, which is never given up, so that
-what is chosen is no worse there.
+as in the leaderboard; shares of the floor's error make metrics comparable. The first trial is the default, so that
+what is chosen is no worse there; the others fill the search space and depend on the method alone, so that units whose
+cells are in no fit share the fits of a trial.
 
 Trials are jobs like any others: each in a process of its own with its limits, kept on disk, so that an interrupted
 tuning goes on where it was. What was chosen becomes rows of the run beside the default's.
@@ -12,14 +12,11 @@ tuning goes on where it was. What was chosen becomes rows of the run beside the 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +24,6 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.jobs.execute import Done, execute, executor_for, say_data, uri_of
-from bench.jobs.executors import Executor
 from bench.jobs.progress import duration
 from bench.jobs.runner import Interruptible, run_jobs
 from bench.keep.store import Store
@@ -44,19 +40,16 @@ from tasks import TASKS, load_task
 from tasks.datasets.base import DataError
 
 if TYPE_CHECKING:
-    import optuna
-
     from tasks.base import Task
 
-#: Directory of studies and trials, in an out directory.
+#: Directory of trials, in an out directory.
 TUNING = "tuning"
-#: Trials before the sampler's model is used, the default one among them, and before one can be given up.
-STARTUP = 5
 
 Scores = Mapping[str, float | None]
+RunJobs = Callable[[Iterable[Job]], Mapping[str, Result]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Study:
     """The trials of one method on one task and held-out unit.
 
@@ -69,13 +62,7 @@ class Study:
     space
         The keys that can be changed.
     folds
-        The inner units, in the order in which trials meet them.
-    trials
-        Optuna's study.
-    floors
-        Scores of the floor on each inner unit.
-    lacking
-        Why nothing can be chosen; empty where something can.
+        The inner units.
     """
 
     default: Job
@@ -83,60 +70,82 @@ class Study:
     spec: MethodSpec
     space: Mapping[str, Search]
     folds: tuple[str, ...]
-    trials: Any = None
-    floors: list[Scores] = field(default_factory=list)
-    lacking: str = ""
 
     @property
-    def name(self) -> str:
-        """The key of the study: everything that its trials depend on."""
-        job = self.default
-        about = {
-            "space": {key: repr(search) for key, search in self.space.items()},
-            "config": job.config,
-            "digests": [job.method_digest, job.task_digest, job.data_digest, job.task_version],
-            "folds": self.folds,
-        }
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-        return f"{self.spec.label} · {job.task} · {job.unit} · {job.preset} · {digest}"
+    def title(self) -> str:
+        """The study in words."""
+        return f"{self.spec.label} · {self.default.task} · {self.default.unit}"
 
-    def job(self, config: Mapping[str, Any], fold: str = "") -> Job:
-        """Return the job that scores a configuration on an inner unit, or on the held-out one itself."""
-        return replace(self.default, config=dict(config), inner=fold, stack=()).with_id()
+    def jobs(self, config: Mapping[str, Any] | str) -> list[Job]:
+        """Return the jobs that score a configuration: on the held-out unit, then on the inner ones; none if refused."""
+        if isinstance(config, str):
+            return []
+        on = ("", *self.folds)
+        return [replace(self.default, config=dict(config), inner=fold, stack=()).with_id() for fold in on]
 
-    def floor_on(self, fold: str = "") -> Job:
-        """Return the floor's job on an inner unit, or on the held-out one itself."""
+    def floor_on(self, fold: str) -> Job:
+        """Return the floor's job on an inner unit, or on the held-out one where it is empty."""
         return replace(self.floor, inner=fold, stack=()).with_id()
 
-    def config(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the default configuration with some values changed.
-
-        Raises
-        ------
-        methods.base.ConfigError
-            The method allows none such.
-        """
+    def configurations(self, n_trials: int) -> list[dict[str, Any] | str]:
+        """Return the configuration of each trial, the default first, or why the method refuses it."""
         job = self.default
         task = load_task(job.task, job.preset, job.own, job.draw)
-        return method_config(self.spec.name, task, job.preset, {**self.spec.changes, **changes})
+        found: list[dict[str, Any] | str] = []
+        for changes in trials_of(self.spec.name, self.space, n_trials):
+            try:
+                found.append(method_config(self.spec.name, task, job.preset, {**self.spec.changes, **changes}))
+            except ConfigError as error:
+                found.append(str(error))
+        return found
 
-    def ended(self) -> list[Any]:
-        """Return the trials but those that were cut off."""
-        return [
-            trial
-            for trial in self.trials.get_trials(deepcopy=False)
-            if trial.state.is_finished() and (trial.state.name != "FAIL" or "failed" in trial.user_attrs)
-        ]
+
+@dataclass(frozen=True)
+class Trial:
+    """A configuration that was tried, with its skill over the inner units and on the held-out one."""
+
+    config: Mapping[str, Any]
+    inside: float
+    held_out: float
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The outcome of a study: two configurations, and how its trials ended."""
+    """The outcome of a study: two configurations, and why trials failed."""
 
     study: Study
     tuned: Mapping[str, Any]
     oracle: Mapping[str, Any]
-    ends: Mapping[str, int]
+    failed: tuple[str, ...]
+
+
+def trials_of(method: str, space: Mapping[str, Search], n_trials: int) -> list[dict[str, Any]]:
+    """Return what each trial changes: nothing in the first, then the points of a Sobol sequence over the space.
+
+    More trials begin with the same ones as fewer.
+    """
+    from scipy.stats import qmc
+
+    # as many points as a power of two: a sequence is balanced at those
+    sampler = qmc.Sobol(len(space), seed=zlib.crc32(method.encode()))
+    points = sampler.random_base2(max(n_trials - 1, 1).bit_length())[: n_trials - 1]
+    default = METHODS[method].configure()
+    return [
+        {},
+        *(
+            {key: _at(space[key], x, type(getattr(default, key))) for key, x in zip(space, point, strict=True)}
+            for point in points
+        ),
+    ]
+
+
+def _at(search: Search, share: float, kind: type) -> Any:
+    """Return the value that lies at ``share`` of the way through a range, to two digits; of choices one."""
+    if search.choices:
+        return search.choices[int(share * len(search.choices))]
+    low, high = np.log([search.low, search.high]) if search.log else (search.low, search.high)
+    value = low + share * (high - low)
+    return kind(float(f"{np.exp(value) if search.log else value:.2g}"))
 
 
 def studies_of(
@@ -185,182 +194,87 @@ def _folds(task: Task, job: Job, n_folds: int, index: dict[str, Any]) -> tuple[s
     key = f"inner {job.task} {job.preset} {job.unit} {job.task_digest} {job.data_digest}"
     if key not in index:
         index[key] = task.inner(job.held_out).units()
-    rng = np.random.default_rng(zlib.crc32(f"{job.task} {job.unit}".encode()))
+    rng = np.random.default_rng(zlib.crc32(job.task.encode()))  # alike for all units, which may then share fits
     return tuple(str(unit) for unit in rng.permutation(index[key])[:n_folds])
 
 
 def jobs_of(studies: Sequence[Study], n_trials: int) -> list[Job]:
-    """Return as many jobs as a tuning has at most, for the estimate of its time.
-
-    The configurations of trials are not known yet: each is the default here, with its number in place of the seed.
-    """
-    return [
-        replace(study.job(study.default.config, fold), seed=number).with_id()
-        for number in range(n_trials)
-        for study in studies
-        for fold in ("", *study.folds)
-    ]
+    """Return the jobs of all trials."""
+    return [job for study in studies for config in study.configurations(n_trials) for job in study.jobs(config)]
 
 
-class Tuning:
-    """Carries out studies side by side: the first trial of all, then the second of all, and so on.
+def choose(
+    studies: Sequence[Study], n_trials: int, run: RunJobs, after_trial: Callable[[str], None]
+) -> tuple[list[Chosen], dict[str, str]]:
+    """Carry out the trials, the first one of all studies, then the second of all, and choose from them.
+
+    Each configuration is scored on the held-out unit too, for the oracle alone. This happens while the trial's fits
+    are on disk: where no unit is ever in training, the score needs the same fits.
 
     Parameters
     ----------
-    studies
-        From :func:`studies_of`.
-    out
-        The out directory; studies and trials are in its ``tuning``.
-    executor
-        Where trials run.
-    estimate
-        Estimate of the time that jobs take.
-    console
-        Console for progress.
+    run
+        Returns the results of jobs by id, running those that have none.
+    after_trial
+        Called after each trial of all studies, with a sentence that says how they ended.
+
+    Returns
+    -------
+    tuple
+        What was chosen, and the titles of studies in which nothing can be, with the reason.
     """
+    floors, lacking = dict[str, list[Scores]](), dict[str, str]()
+    results = run(study.floor_on(fold) for study in studies for fold in ("", *study.folds))
+    for study in studies:
+        found = [results[study.floor_on(fold).id] for fold in ("", *study.folds)]
+        floors[study.title] = [result.scores for result in found]
+        if bad := [result for result in found if result.status != Status.OK]:
+            lacking[study.title] = f"{FLOOR} on unit {bad[0].job.inner or study.default.unit}: {_why(bad[0])}"
+    able = [study for study in studies if study.title not in lacking]
+    tried: dict[str, list[Trial]] = {study.title: [] for study in able}
+    failed: dict[str, list[str]] = {study.title: [] for study in able}
+    configurations = {study.title: study.configurations(n_trials) for study in able}
+    for number in range(n_trials):
+        results = run(job for study in able for job in study.jobs(configurations[study.title][number]))
+        ends = Counter[str]()
+        for study in able:
+            trial = _trial(study, configurations[study.title][number], results, floors[study.title])
+            if isinstance(trial, str):
+                failed[study.title].append(trial)
+            else:
+                tried[study.title].append(trial)
+            ends["failed" if isinstance(trial, str) else "done"] += 1
+        after_trial(f"trial {number + 1} of {n_trials}: " + ", ".join(f"{n} {how}" for how, n in ends.items()))
+    chosen = []
+    for study in able:
+        if trials := tried[study.title]:
+            # the earlier one of equals
+            tuned = max(trials, key=lambda trial: trial.inside)
+            oracle = max(trials, key=lambda trial: trial.held_out)
+            chosen.append(Chosen(study, tuned.config, oracle.config, tuple(failed[study.title])))
+        else:
+            lacking[study.title] = f"no trial ended well; the first: {failed[study.title][0]}"
+    return chosen, lacking
 
-    def __init__(
-        self,
-        studies: Sequence[Study],
-        out: Path,
-        executor: Executor,
-        estimate: Estimate,
-        console: Console,
-    ):
-        import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.studies, self.executor = list(studies), executor
-        self.estimate, self.console = estimate, console
-        self.store = Store(out / TUNING)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{self.store.out / 'studies.db'}")
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
-        for study in self.studies:
-            study.trials = optuna.create_study(
-                storage=storage, study_name=study.name, direction="maximize", pruner=pruner, load_if_exists=True
-            )
-            for trial in study.trials.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
-                # cut off: the next one is the same again, as samplers are seeded by the number of trials that ended
-                study.trials.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+def _trial(
+    study: Study, config: Mapping[str, Any] | str, results: Mapping[str, Result], floors: Sequence[Scores]
+) -> Trial | str:
+    """Return how a configuration did, or why its trial failed."""
+    if isinstance(config, str):
+        return config
+    held_out, *inner = (results[job.id] for job in study.jobs(config))
+    if bad := [result for result in inner if result.status != Status.OK]:
+        return f"inner unit {bad[0].job.inner}: {_why(bad[0])}"
+    inside = skill(study.default.task, [result.scores for result in inner], floors[1:])
+    if not np.isfinite(inside):
+        return "a primary metric has no value on an inner unit"
+    there = skill(study.default.task, [held_out.scores], floors[:1])
+    return Trial(config, inside, there if np.isfinite(there) else -np.inf)
 
-    def run(self, n_trials: int) -> list[Chosen]:
-        """Carry out what is left of so many trials, and choose.
 
-        Each configuration is scored on the held-out unit too, for the oracle alone. This happens while the trial's fits
-        are on disk: where no unit is ever in training, the score needs the same fits.
-        """
-        self._score_floors()
-        able = [study for study in self.studies if not study.lacking]
-        for number in range(n_trials):
-            left = [study for study in able if len(study.ended()) <= number]
-            if left:
-                ends, jobs = self._trial(left, number)
-                self._results(jobs)
-                shutil.rmtree(self.store.fits, ignore_errors=True)  # no later trial has the same configurations
-                self._say(f"trial {number + 1} of {n_trials}: " + ", ".join(f"{n} {how}" for how, n in ends.items()))
-        chosen = self._choose(able)
-        shutil.rmtree(self.store.fits, ignore_errors=True)
-        return chosen
-
-    def _score_floors(self) -> None:
-        results = self._results(study.floor_on(fold) for study in self.studies for fold in study.folds)
-        for study in self.studies:
-            for fold in study.folds:
-                result = results[study.floor_on(fold).id]
-                if result.status != Status.OK:
-                    study.lacking = f"{FLOOR} on inner unit {fold}: {result.status} {result.reason}"
-                study.floors.append(result.scores)
-
-    def _trial(self, studies: Sequence[Study], number: int) -> tuple[Counter[str], list[Job]]:
-        """Make one trial of each study, inner unit by inner unit.
-
-        Returns
-        -------
-        tuple
-            How they ended, and of those that did not fail the jobs on the held-out units.
-        """
-        import optuna
-
-        ends: Counter[str] = Counter()
-        tried: list[Job] = []
-        running = list[tuple[Study, optuna.Trial, dict[str, Any], list[Scores]]]()
-
-        def lose(study: Study, trial: optuna.Trial, reason: str) -> None:
-            trial.set_user_attr("failed", reason)
-            study.trials.tell(trial, state=optuna.trial.TrialState.FAIL)
-            ends["failed"] += 1
-
-        for study in studies:
-            trial = _ask(study, number)
-            try:
-                running.append((study, trial, study.config(_suggested(study, trial)), []))
-            except ConfigError as error:
-                lose(study, trial, str(error))
-        for step in range(max(len(study.folds) for study in studies)):
-            jobs = [study.job(config, study.folds[step]) for study, _, config, _ in running]
-            results = self._results(jobs)
-            going_on = []
-            for job, one in zip(jobs, running, strict=True):
-                (study, trial, config, scores), result = one, results[job.id]
-                scores.append(result.scores)
-                value = skill(study.default.task, scores, study.floors)
-                if result.status != Status.OK or not np.isfinite(value):
-                    reason = result.reason or "a primary metric has no value"
-                    lose(study, trial, f"inner unit {job.inner}: {result.status} {reason}")
-                    continue
-                trial.report(value, step)
-                if step == len(study.folds) - 1:
-                    study.trials.tell(trial, value)
-                    tried.append(study.job(config))
-                    ends["done"] += 1
-                elif number and trial.should_prune():
-                    study.trials.tell(trial, state=optuna.trial.TrialState.PRUNED)
-                    tried.append(study.job(config))
-                    ends["given up"] += 1
-                else:
-                    going_on.append(one)
-            running = going_on
-        return ends, tried
-
-    def _choose(self, studies: Sequence[Study]) -> list[Chosen]:
-        """Choose from what was tried: by the inner units, and, for the oracle, by the held-out unit itself."""
-        import optuna
-
-        tried = {
-            study.name: {
-                trial.number: study.config(json.loads(trial.user_attrs["changes"]))
-                for trial in study.ended()
-                if trial.state.name != "FAIL"
-            }
-            for study in studies
-        }
-        results = self._results(
-            [study.job(config) for study in studies for config in tried[study.name].values()]
-            + [study.floor_on() for study in studies]
-        )
-        chosen = []
-        for study in studies:
-            complete = study.trials.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
-            if not complete:
-                study.lacking = "no trial ended well"
-                continue
-            best = max(complete, key=lambda trial: (trial.value, -trial.number)).number
-            here, floor = tried[study.name], results[study.floor_on().id].scores
-            values = {
-                n: skill(study.default.task, [results[study.job(config).id].scores], [floor])
-                for n, config in here.items()
-            }
-            oracle = max(values, key=lambda n: (np.nan_to_num(values[n], nan=-np.inf), -n))
-            ends = Counter(trial.state.name for trial in study.ended())
-            chosen.append(Chosen(study, here[best], here[oracle], ends))
-        return chosen
-
-    def _results(self, jobs: Iterable[Job]) -> dict[str, Result]:
-        """Return the results of jobs by id, running those that have none."""
-        return run_jobs(jobs, self.store, self.executor, lambda: self.estimate, self.console)
-
-    def _say(self, text: str) -> None:
-        self.console.print(Text(text), soft_wrap=True)
+def _why(result: Result) -> str:
+    return f"{result.status} {result.reason}"
 
 
 def tune(options: Options, n_trials: int, n_folds: int, console: Console, dry_run: bool = False) -> Done:
@@ -405,11 +319,19 @@ def tune(options: Options, n_trials: int, n_folds: int, console: Console, dry_ru
         if dry_run:
             return Done(plan, store, uri_of(options), None)
         executor = executor_for(options, plan.sizes, lambda: estimate, console)
+        trials = Store(store.out / TUNING)
+
+        def run(jobs: Iterable[Job]) -> Mapping[str, Result]:
+            return run_jobs(jobs, trials, executor, lambda: estimate, console)
+
+        def after_trial(text: str) -> None:
+            shutil.rmtree(trials.fits, ignore_errors=True)  # no later trial has the same configurations
+            console.print(Text(text), soft_wrap=True)
+
         with Interruptible():
-            outcomes = Tuning(studies, store.out, executor, estimate, console).run(n_trials)
-        for study in studies:
-            if study.lacking:
-                console.print(Text(f"not tuned  {study.name}: {study.lacking}"), style="red", soft_wrap=True)
+            outcomes, lacking = choose(studies, n_trials, run, after_trial)
+        for study, reason in lacking.items():
+            console.print(Text(f"not tuned  {study}: {reason}"), style="red", soft_wrap=True)
         plan = replace(plan, jobs=(*plan.jobs, *tuned_jobs(plan, outcomes)))
         title = f"{options.methods} tuned × {options.tasks} ({options.preset})"
         return execute(plan, store, executor, options, console, title)
@@ -448,31 +370,3 @@ def _error(metric: str, scores: Scores) -> float:
     """Return the distance of a value from the best possible one; NaN where it is missing."""
     info, value = METRICS[metric].info, scores.get(metric)
     return float("nan") if value is None else abs(value - (info.high if info.better == "higher" else info.low))
-
-
-def _ask(study: Study, number: int) -> optuna.Trial:
-    """Return the next trial; what is asked depends on what the earlier ones gave and on nothing else."""
-    import optuna
-
-    seed = zlib.crc32(f"{study.spec.label} {study.default.task} {study.default.unit} {number}".encode())
-    study.trials.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
-    if number == 0:
-        default = study.default.config
-        study.trials.enqueue_trial(
-            {key: json.dumps(default[key]) if one.choices else default[key] for key, one in study.space.items()}
-        )
-    return study.trials.ask()
-
-
-def _suggested(study: Study, trial: optuna.Trial) -> dict[str, Any]:
-    """Return what a trial changes, and note it there."""
-    changes: dict[str, Any] = {}
-    for key, search in study.space.items():
-        if search.choices:
-            changes[key] = json.loads(trial.suggest_categorical(key, [json.dumps(choice) for choice in search.choices]))
-        elif isinstance(study.default.config[key], int):
-            changes[key] = trial.suggest_int(key, int(search.low), int(search.high), log=search.log)
-        else:
-            changes[key] = trial.suggest_float(key, search.low, search.high, log=search.log)
-    trial.set_user_attr("changes", json.dumps(changes))
-    return changes

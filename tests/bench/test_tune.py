@@ -8,9 +8,11 @@ import pytest
 from rich.console import Console
 
 from bench.jobs.executors.inline import InlineExecutor
+from bench.jobs.runner import run_jobs
+from bench.keep.store import Store
 from bench.plan import choose_methods, choose_own_tasks, choose_tasks, make_plan
 from bench.plan.cost import Estimate
-from bench.studies.tune import Tuning, jobs_of, skill, studies_of
+from bench.studies.tune import choose, jobs_of, skill, studies_of, trials_of
 from methods import METHODS
 from metrics import METRICS
 from tasks import TASKS
@@ -62,6 +64,14 @@ class Chooser(Shift):
 
 
 @register_method
+class Broken(Shift):
+    name = "broken"
+
+    def fit(self, data, seed):
+        raise ArithmeticError("always")
+
+
+@register_method
 class Fixed(Shift):
     name = "fixed"
 
@@ -94,7 +104,19 @@ def planned(plugin, names=None, own=None, methods="shift,fixed", folds=3):
 
 def tuned(plan, studies, out, n_trials=8, executor=None):
     estimate = Estimate(pd.DataFrame({"status": []}).assign(job_id=[], started=[], finished=[]), plan.sizes)
-    return Tuning(studies, out, executor or Stopping(), estimate, Console(quiet=True)).run(n_trials)
+    store, executor, console = Store(out), executor or Stopping(), Console(quiet=True)
+
+    def run(jobs):
+        return run_jobs(jobs, store, executor, lambda: estimate, console)
+
+    chosen, lacking = choose(studies, n_trials, run, lambda text: None)
+    assert not lacking
+    return chosen
+
+
+def of_one(out, study, job):
+    """Results of a job's configuration on the inner units of a study."""
+    return [Store(out).read(one.id) for one in study.jobs(job.config)[1:]]
 
 
 @pytest.fixture(scope="module")
@@ -109,22 +131,42 @@ def test_the_best_on_the_inner_units_is_chosen_with_the_same_budget_for_all(shif
     plan, studies, without = planned(shift)
     assert without == {"fixed": "nothing to tune"}
     assert [study.default.unit for study in studies] == ["draw0/type1", "draw0/type4"]
-    chosen = tuned(plan, studies, tmp_path, n_trials=12)
-    assert {sum(one.ends.values()) for one in chosen} == {12}
+    executor = Stopping()
+    chosen = tuned(plan, studies, tmp_path, n_trials=12, executor=executor)
+    tried = {
+        unit: {job.config["strength"] for job in executor.ran if job.method == "shift" and job.unit == unit}
+        for unit in ("draw0/type1", "draw0/type4")
+    }
+    assert tried["draw0/type1"] == tried["draw0/type4"]
+    assert len(tried["draw0/type1"]) == 12
+    assert 0.0 in tried["draw0/type1"]  # the default
     for one in chosen:
-        assert one.tuned["strength"] == pytest.approx(1, abs=0.4)
         assert set(one.study.folds).isdisjoint({one.study.default.unit})
-        first = one.study.ended()[0]
-        assert first.params == {"strength": 0.0}  # the default
-        assert first.state.name == "COMPLETE"
-        scores = {trial.params["strength"]: trial.value for trial in one.study.ended() if trial.value is not None}
-        assert one.tuned["strength"] in scores
-        complete = [trial for trial in one.study.ended() if trial.state.name == "COMPLETE"]
-        assert one.tuned["strength"] == max(complete, key=lambda trial: trial.value).params["strength"]
-        assert all(trial.params["strength"] <= 1.5 for trial in one.study.ended() if trial.state.name != "FAIL")
-    lost = [trial for one in chosen for trial in one.study.ended() if trial.state.name == "FAIL"]
-    assert lost
-    assert all("RuntimeError: planted" in trial.user_attrs["failed"] for trial in lost)
+        assert one.tuned["strength"] == pytest.approx(1, abs=0.2)
+        jobs = {job.config["strength"]: job for job in executor.ran if job.method == "shift" and job.inner}
+        errors = {
+            strength: np.mean([np.log(1 - result.scores["skill"]) for result in of_one(tmp_path, one.study, job)])
+            for strength, job in jobs.items()
+            if strength <= 1.5
+        }
+        assert one.tuned["strength"] == min(errors, key=errors.get)
+        assert len(one.failed) == sum(strength > 1.5 for strength in tried["draw0/type1"]) > 0
+        assert all("RuntimeError: planted" in reason for reason in one.failed)
+
+
+def test_a_study_in_which_nothing_ends_well_says_why(inside, shift, tmp_path):
+    done = inside("tune", "--methods", "shift,broken", "--plugin", shift, "--tasks", TASK, "--preset", "smoke",
+               "--trials", 2, "--folds", 1, "--out", "out")  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr  # its default fails too
+    assert "trial 2 of 2: 2 done, 2 failed" in done.stdout
+    assert (
+        "not tuned  broken · unseen-cell-type/ifn-sim · draw0/type1: no trial ended well; the first: inner unit"
+        in done.stdout
+    )
+    assert "failed ArithmeticError: always" in done.stdout
+    rows = pd.read_parquet(tmp_path / "out" / "results.parquet")
+    assert {"shift@tuned", "broken"} <= set(rows["method"])
+    assert "broken@tuned" not in set(rows["method"])
 
 
 def test_what_was_chosen_becomes_rows_and_the_oracle_is_no_method(inside, shift, tmp_path):
@@ -154,7 +196,6 @@ def test_what_was_chosen_becomes_rows_and_the_oracle_is_no_method(inside, shift,
     again = inside("tune", "--methods", "shift,fixed", "--plugin", shift, "--tasks", TASK, "--preset", "smoke",
                 "--trials", 6, "--out", "out")  # fmt: skip
     assert "nothing to run: every job has its result" in again.stdout
-    assert "trial 1 of" not in again.stdout
 
 
 def test_a_stopped_tuning_goes_on_to_the_same_choice(shift, tmp_path):
@@ -169,7 +210,9 @@ def test_a_stopped_tuning_goes_on_to_the_same_choice(shift, tmp_path):
     executor.may = 10**9
     plan, studies, _ = planned(shift)
     parts = tuned(plan, studies, tmp_path / "parts", executor=executor)
-    assert [(one.tuned, one.oracle, one.ends) for one in parts] == [(one.tuned, one.oracle, one.ends) for one in whole]
+    assert [(one.tuned, one.oracle, one.failed) for one in parts] == [
+        (one.tuned, one.oracle, one.failed) for one in whole
+    ]
     assert len({job.id for job in executor.ran}) == len(executor.ran)  # nothing was run twice
 
 
@@ -197,8 +240,10 @@ def test_the_choice_does_not_depend_on_the_held_out_jobs(shift, tmp_path):
         names, own = choose_own_tasks("unseen-cell-type", str(tmp_path / name / "mine.h5ad"), columns, 0)
         plan, studies, _ = planned(shift, names, own)
         (study,) = (study for study in studies if study.default.unit == "type1")
-        (chosen,) = tuned(plan, [study], tmp_path / name / "out")
-        values = [(trial.params, trial.value) for trial in study.ended()]
+        executor = Stopping()
+        (chosen,) = tuned(plan, [study], tmp_path / name / "out", executor=executor)
+        store = Store(tmp_path / name / "out")
+        values = [(job.config, store.read(job.id).scores) for job in executor.ran if job.inner]
         found.append((chosen.tuned, values, chosen.oracle))
     assert found[0][:2] == found[1][:2]
     assert found[0][2] != found[1][2]  # the oracle does see them
@@ -230,8 +275,20 @@ def test_choices_are_searched_and_come_back_as_they_were(shift, tmp_path):
     plan, studies, _ = planned(shift, methods="chooser")
     chosen = tuned(plan, studies, tmp_path, n_trials=6)
     assert [one.tuned["strengths"] for one in chosen] == [[1.0, 0.0]] * 2
-    assert all(one.study.config(json.loads(one.study.ended()[0].user_attrs["changes"])) == one.study.default.config
-               for one in chosen)  # fmt: skip
+    assert all(one.study.configurations(1) == [one.study.default.config] for one in chosen)
+
+
+def test_trials_fill_the_space_and_fewer_are_the_first_of_more():
+    space = METHODS["umap"].search_space()
+    trials = trials_of("umap", space, 33)
+    assert trials[0] == {}
+    assert trials_of("umap", space, 7) == trials[:7]
+    assert trials_of("umap", space, 1) == [{}]
+    neighbours = np.array([trial["n_neighbors"] for trial in trials[1:]])
+    assert neighbours.dtype == int
+    # 32 points of a Sobol sequence have one in every 32nd of the logarithm's range, up to rounding to two digits
+    shares = (np.sort(np.log(neighbours)) - np.log(5)) / np.log(20)
+    assert shares == pytest.approx((np.arange(32) + 0.5) / 32, abs=0.05)
 
 
 def test_what_the_user_or_the_task_fixes_is_not_searched():
