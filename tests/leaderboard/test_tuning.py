@@ -37,7 +37,13 @@ def test_gain_what_is_left_and_places():
     assert vae["gain_low"] <= 0.5 + 1e-9
     assert vae["gain_high"] >= 0.5 - 1e-9
     assert (vae["place"], vae["place_tuned"], pca["place"], pca["place_tuned"]) == (2, 1, 1, 2)
-    assert "2 of 2 change places" in tuning.tuning_sentence(frame.reset_index())
+    said = tuning.tuning_sentence(frame.reset_index())
+    assert "2 of 2 change places" in said
+    # .8 against .6 at the defaults; the vae is halved and pca stays
+    assert (
+        "Tuning matters more: the errors of two of these methods at their defaults differ by a factor of 1.33" in said
+    )
+    assert said.endswith("and tuning changes an error by one of 1.41.")
     assert (frame["n_units"] == 9).all()
 
 
@@ -50,6 +56,7 @@ def test_a_method_of_fewer_tasks_or_units_has_no_place(tmp_path):
     assert places.loc[(tuning.ALL_TASKS, "pca")].isna().all()
     assert places.loc[("reembedding/sim", "vae")].tolist() == [2, 1]
     assert "change places" not in tuning.tuning_sentence(frame)  # one alone cannot
+    assert "matters more" not in tuning.tuning_sentence(frame)
     write(board, tmp_path, formats=["md", "html"])
     assert "nan" not in (tmp_path / "leaderboard.md").read_text()
 
@@ -57,6 +64,23 @@ def test_a_method_of_fewer_tasks_or_units_has_no_place(tmp_path):
     found.loc[(found["method"] == "pca@tuned") & (found["unit"] == "unit00"), ["value", "status"]] = [np.nan, "failed"]
     of_task = tuning.tuning(build(found)).set_index("method")
     assert (of_task.loc["vae", "place"], np.isnan(of_task.loc["pca", "place"])) == (1, True)
+
+
+def test_the_choice_of_the_method_can_matter_more_than_tuning():
+    ratios = {
+        **RATIOS,
+        "vae": 0.4,
+        "vae@tuned": 0.38,
+        "vae@oracle": 0.3,
+        "pca": 0.8,
+        "pca@tuned": 0.8,
+        "pca@oracle": 0.5,
+    }
+    found = rows(NAMES, ratios=ratios)
+    found.loc[found["method"].str.endswith("@oracle"), "role"] = "oracle"
+    said = tuning.tuning_sentence(tuning.tuning(build(found)))
+    assert "The choice of the method matters more" in said
+    assert "by a factor of 2.00 on average, and tuning changes an error by one of 1.03." in said
 
 
 def test_intervals_are_over_units():
