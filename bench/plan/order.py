@@ -12,7 +12,8 @@ from bench.records import Job
 def stacks(jobs: Iterable[Job]) -> list[list[Job]]:
     """Return jobs that one process runs in one list, in order of the first; any other job in a list alone.
 
-    One process runs jobs whose fits are stacked, and a method on all units of a draw, which share data and often a fit.
+    One process runs jobs whose fits are stacked, and a method on all units of a draw, inner ones too, which share data
+    and often a fit.
     """
     together: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
@@ -21,7 +22,7 @@ def stacks(jobs: Iterable[Job]) -> list[list[Job]]:
 
 
 def _together(job: Job) -> tuple[object, ...]:
-    if job.inner or (job.draw is None and not job.stack):
+    if job.draw is None and not job.stack:
         return (job.id,)
     unit = job.unit if job.draw is None else job.draw
     config = json.dumps(job.config, sort_keys=True)

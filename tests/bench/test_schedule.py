@@ -160,8 +160,8 @@ def test_a_method_on_all_units_of_a_draw_goes_together_and_nothing_else_does():
     for together in stacks(jobs):
         assert len({(job.method, job.draw, job.seed) for job in together}) == 1
         assert len({job.unit for job in together}) == len(together) == 2
-    inner = [dataclasses.replace(job, inner="type2") for job in jobs]
-    assert {len(together) for together in stacks(inner)} == {1}
+    inner = [dataclasses.replace(job, inner="type2") for job in jobs]  # of tuning: they may need the same fits
+    assert {len(together) for together in stacks([*jobs, *inner])} == {4}
     real = [dataclasses.replace(job, draw=None) for job in jobs]
     assert {len(together) for together in stacks(real)} == {1}
     costs = Estimate(gather([measured(job, 3.0) for job in jobs]).rows, {job.task: 1.0 for job in jobs}).costs(jobs)

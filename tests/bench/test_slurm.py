@@ -390,7 +390,7 @@ def test_a_job_that_slurm_queues_again_and_again_gives_its_job_up(tmp_path, monk
 
 
 def test_tuning_on_a_cluster_chooses_what_it_chooses_here(reach, plugin, tmp_path):
-    file, out = plugin(SHIFT), tmp_path / "far" / "tuning"
+    file, out = plugin(SHIFT), tmp_path / "far"
 
     def behave(job, resources, slurm_job):
         (result,) = run_stack([job], Store(out).fits)
@@ -401,15 +401,11 @@ def test_tuning_on_a_cluster_chooses_what_it_chooses_here(reach, plugin, tmp_pat
     cluster = Cluster(out, behave)
     reach(cluster)
     plan, studies, _ = planned_tuning(file)
-    there = tuned(
-        plan,
-        studies,
-        tmp_path / "far",
-        4,
-        SlurmExecutor(SETTINGS, lambda job: NEEDS, 120.0, print),
-    )
-    assert len(cluster.submitted) > 4  # each inner unit of each trial is a submission of its own
-    assert [(one.tuned, one.oracle, one.ends) for one in there] == [(one.tuned, one.oracle, one.ends) for one in here]
+    there = tuned(plan, studies, out, 4, SlurmExecutor(SETTINGS, lambda job: NEEDS, 120.0, print))
+    assert len(cluster.submitted) > 4  # the floors, and each trial, are submissions of their own
+    assert [(one.tuned, one.oracle, one.failed) for one in there] == [
+        (one.tuned, one.oracle, one.failed) for one in here
+    ]
 
 
 CONF = """
