@@ -113,9 +113,9 @@ class Estimate:
         """Return the seconds of each job by its id; a stack pays for all of its seeds."""
         costs: dict[str, float] = {}
         for stack in stacks(jobs):
-            of_unit = Counter(job.unit for job in stack)
+            seeds = Counter((job.unit, job.inner) for job in stack)
             for job in stack:
-                costs[job.id] = self.seconds(job) * max(1, len(job.stack)) / of_unit[job.unit]
+                costs[job.id] = self.seconds(job) * max(1, len(job.stack)) / seeds[job.unit, job.inner]
         return costs
 
     def _scaled(self, job: Job, tried: Mapping[str, Any]) -> float:

@@ -164,5 +164,5 @@ def test_a_method_on_all_units_of_a_draw_goes_together_and_nothing_else_does():
     assert {len(together) for together in stacks([*jobs, *inner])} == {4}
     real = [dataclasses.replace(job, draw=None) for job in jobs]
     assert {len(together) for together in stacks(real)} == {1}
-    costs = Estimate(gather([measured(job, 3.0) for job in jobs]).rows, {job.task: 1.0 for job in jobs}).costs(jobs)
-    assert set(costs.values()) == {3.0}
+    costs = Estimate(gather([measured(job, 3.0) for job in jobs]).rows, {job.task: 1.0 for job in jobs})
+    assert set(costs.costs([*jobs, *inner]).values()) == {3.0}
