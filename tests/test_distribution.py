@@ -1,5 +1,6 @@
 """What is handed out: the wheel runs without the checkout, and the recipe, the image and the citation say the same."""
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import jinja2
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 import bench
 
@@ -34,6 +36,22 @@ def wheel(tmp_path_factory):
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(source)], check=True, timeout=200)
     (file,) = built.glob("*.whl")
     return file
+
+
+def test_every_pin_takes_the_oldest_python_that_the_project_takes():
+    """Debian 12 has 3.11.2."""
+    oldest = PROJECT["requires-python"].partition(",")[0].removeprefix(">=") + ".0"
+    pins = [
+        line.strip().partition("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line
+    ]
+    refused = {
+        f"{name} {version}: {needs}"
+        for name, _, version in pins
+        if (needs := importlib.metadata.metadata(name)["Requires-Python"])
+        and importlib.metadata.version(name).partition("+")[0] == version
+        and not SpecifierSet(needs).contains(oldest)
+    }
+    assert not refused
 
 
 def test_the_wheel_has_every_file_of_the_packages(wheel):
