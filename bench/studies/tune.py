@@ -310,16 +310,16 @@ def tune(options: Options, n_trials: int, n_folds: int, console: Console, dry_ru
             console.print(Text(f"not tuned  {name}: {reason}"), style="yellow", soft_wrap=True)
         if not studies:
             raise PlanError("nothing can be tuned here; see above")
-        tried = Store(store.out / TUNING).gather().rows
+        trials = Store(store.out / TUNING)
+        tried = trials.gather().rows
         estimate = Estimate(tried if len(tried) else store.gather().rows, plan.sizes)
-        jobs = jobs_of(studies, n_trials)
+        jobs = [job for job in jobs_of(studies, n_trials) if trials.finished(job.id) is None]
         seconds, basis = estimate.total(jobs, options.n_workers)
-        text = f"{len(studies)} studies of {n_trials} trials, {len(jobs)} jobs at most, about {duration(seconds)} "
+        text = f"{len(studies)} studies of {n_trials} trials, {len(jobs)} jobs to run, about {duration(seconds)} "
         console.print(Text(f"{text}({options.n_workers} at a time; {basis})"), soft_wrap=True)
         if dry_run:
             return Done(plan, store, uri_of(options), None)
         executor = executor_for(options, plan.sizes, lambda: estimate, console)
-        trials = Store(store.out / TUNING)
 
         def run(jobs: Iterable[Job]) -> Mapping[str, Result]:
             return run_jobs(jobs, trials, executor, lambda: estimate, console)

@@ -196,6 +196,8 @@ def test_what_was_chosen_becomes_rows_and_the_oracle_is_no_method(inside, shift,
     again = inside("tune", "--methods", "shift,fixed", "--plugin", shift, "--tasks", TASK, "--preset", "smoke",
                 "--trials", 6, "--out", "out")  # fmt: skip
     assert "nothing to run: every job has its result" in again.stdout
+    # two trials failed, and their jobs are tried again, as those of a run are
+    assert "2 studies of 6 trials, 16 jobs to run" in again.stdout
 
 
 def test_a_stopped_tuning_goes_on_to_the_same_choice(shift, tmp_path):
@@ -346,7 +348,7 @@ def test_bad_input_is_one_message(inside, tmp_path):
     dry = inside("tune", "--methods", "vae", "--tasks", TASK, "--trials", 7, "--preset", "smoke", "--out", "out",
               "--dry-run")  # fmt: skip
     assert dry.returncode == 0
-    assert "2 studies of 7 trials" in dry.stdout
+    assert "2 studies of 7 trials, 56 jobs to run" in dry.stdout  # each on three inner units and the held-out one
     assert not list((tmp_path / "out" / "jobs").iterdir())
 
 
