@@ -3,7 +3,7 @@
 import time
 
 
-def wait_for(condition, seconds=90):
+def wait_for(condition, seconds=180):
     """Return what ``condition()`` returns once it is true; fail after so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

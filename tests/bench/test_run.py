@@ -289,10 +289,10 @@ def test_a_run_whose_head_died_is_closed_as_failed_by_another_command(cli, start
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_jobs_and_says_how_to_go_on(start, plugin, tmp_path, number):
     pids = tmp_path / "pids"
-    head = start("run", "--methods", "slow", "--plugin", plugin(PLUGIN), *TINY, PID_FILE=str(pids))
+    head = start("run", "--methods", "slow", "--plugin", plugin(PLUGIN), *TINY, PID_FILE=str(pids), SLEEP="1000")
     worker = int(wait_for(lambda: pids.exists() and pids.read_text().splitlines())[0])
     head.send_signal(number)
-    printed, _ = head.communicate(timeout=60)
+    printed, _ = head.communicate(timeout=100)
     assert head.returncode == 130
     assert "run the same command again to go on" in printed
     wait_for(lambda: not os.path.exists(f"/proc/{worker}"), 20)
