@@ -49,6 +49,11 @@ N_TRIALS = 6
 FIRST, OTHERS = (1000,), (1001, 1002, 1003)
 
 
+def trials(method: str) -> list[dict[str, float]]:
+    """Return what each trial of a method changes."""
+    return trials_of(method, METHODS[method].search_space(), N_TRIALS)
+
+
 def label(method: str, changes: dict[str, float]) -> str:
     """Return the label of a method with changes, as ``--methods`` takes it."""
     return method + "".join(f"@{key}={value}" for key, value in sorted(changes.items()))
@@ -91,8 +96,7 @@ def run(labels: list[str], draws: tuple[int, ...], out: Path, console: Console) 
 
 def study(method: str, out: Path, console: Console) -> pd.DataFrame:
     """Return the log error of each trial of one method, on each task and draw that it met; print the comparison."""
-    trials = trials_of(method, METHODS[method].search_space(), N_TRIALS)
-    labels = [label(method, changes) for changes in trials]
+    labels = [label(method, changes) for changes in trials(method)]
     first = run(labels, FIRST, out, console)
     means = first.pivot_table(index="method", columns="task", values="log_error").dropna().mean(axis=1)
     best = str(means.drop(method).idxmin())

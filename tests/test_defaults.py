@@ -5,19 +5,19 @@ import pandas as pd
 import pytest
 
 from methods import METHODS
-from tests.defaults import FILE, FIRST, N_TRIALS, NETWORKS, OTHERS, TASKS_ASKED, compare, label, trials_of
+from tests.defaults import FILE, FIRST, N_TRIALS, NETWORKS, OTHERS, TASKS_ASKED, compare, label, trials
 
 
 @pytest.mark.parametrize("method", NETWORKS)
 def test_every_network_has_the_same_number_of_trials_and_all_can_be_configured(method):
-    trials = trials_of(method)
-    assert len(trials) == N_TRIALS
-    assert trials[0] == {}
-    assert trials == trials_of(method)  # asked again, the same ones
-    for changes in trials[1:]:
+    tried = trials(method)
+    assert len(tried) == N_TRIALS
+    assert tried[0] == {}
+    assert tried == trials(method)  # asked again, the same ones
+    for changes in tried[1:]:
         assert set(changes) == set(METHODS[method].search_space())
         METHODS[method].configure(**changes)
-    assert len({label(method, changes) for changes in trials}) == N_TRIALS
+    assert len({label(method, changes) for changes in tried}) == N_TRIALS
 
 
 def test_the_error_of_a_comparison_is_of_these_tasks():

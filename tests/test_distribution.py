@@ -47,7 +47,7 @@ def test_every_pin_takes_the_oldest_python_that_the_project_takes():
     refused = {
         f"{name} {version}: {needs}"
         for name, _, version in pins
-        if (needs := importlib.metadata.metadata(name)["Requires-Python"])
+        if (needs := importlib.metadata.metadata(name).get("Requires-Python"))
         and importlib.metadata.version(name).partition("+")[0] == version
         and not SpecifierSet(needs).contains(oldest)
     }
