@@ -23,7 +23,8 @@ HOW_TO_READ_TUNING = (
     "*default*, *tuned*, *oracle*: relative errors on the units that have all three; *gain*: error of tuned ÷ default, "
     "*left*: oracle ÷ tuned, paired by unit, with 95 % intervals as in the task's table (for all tasks: geometric "
     "means over these tasks). *place*: by relative error among the methods that were tuned on as many units (for all "
-    "tasks: tasks) as any, each at its defaults, then each tuned."
+    "tasks: tasks) as any, each at its defaults, then each tuned. What matters more is said of the methods with a "
+    "place, on these units alone: it has no interval."
 )
 
 
