@@ -72,14 +72,15 @@ def fit_scores(leaderboard: Leaderboard) -> pd.DataFrame:
         return nothing
     wide = ok.pivot_table(index=[*_KEY, "job_id"], columns="metric", values="value", aggfunc="last").reset_index()
     wide = wide.merge(ok[["job_id", "draw"]].drop_duplicates(), on="job_id")
-    return wide.merge(pd.concat([_skills(table) for table in leaderboard.tasks]), on=_KEY, how="left")
+    skills = [skill for table in leaderboard.tasks if (skill := _skills(table)) is not None]
+    return wide.merge(pd.concat(skills), on=_KEY, how="left") if skills else wide.assign(score=np.nan)
 
 
-def _skills(table: TaskTable) -> pd.DataFrame:
-    """The skill of each method's job of a task: the columns of a place in the cross, and score."""
+def _skills(table: TaskTable) -> pd.DataFrame | None:
+    """The skill of each method's job of a task: the columns of a place in the cross, and score; None without one."""
     samples, names = table.comparison.samples, list(table.comparison.frame.index)
     if samples is None or set(table.primary) & set(DISENTANGLEMENT):
-        return pd.DataFrame(columns=[*_KEY, "score"])
+        return None
     places = pd.MultiIndex.from_product([names, table.units, table.seeds], names=["method", "unit", "seed"])
     frame = pd.DataFrame({"score": -samples.values.reshape(-1)}, index=places).reset_index()
     return frame.assign(task=table.task, preset=table.preset)

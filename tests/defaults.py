@@ -77,7 +77,7 @@ def run(labels: list[str], draws: tuple[int, ...], out: Path, console: Console) 
             if not job.skip and job.method in ("baseline", *labels) and (job.name, job.task) != LEFT_OUT
             if TASKS[job.task.partition("/")[0]].one_fit or job.unit == first[job.task, job.draw]
         ]
-        estimate = partial(estimate_of, store, plan)
+        estimate = partial(estimate_of, store, plan, options.n_workers)
         results = run_jobs(jobs, store, executor_for(options, plan.sizes, estimate, console), estimate, console)
     scores: dict[tuple[str, int | None, str], dict[str, dict]] = {}
     for result in results.values():

@@ -79,9 +79,9 @@ def carry_out(options: Options, console: Console, dry_run: bool = False) -> Done
         say_data(plan, own, console)
         if dry_run:
             todo = [job for job in plan.jobs if not job.skip and store.finished(job.id) is None]
-            say_plan(plan, todo, estimate_of(store, plan), options, console)
+            say_plan(plan, todo, estimate_of(store, plan, options.n_workers), options, console)
             return Done(plan, store, uri_of(options), None)
-        executor = executor_for(options, plan.sizes, lambda: estimate_of(store, plan), console)
+        executor = executor_for(options, plan.sizes, lambda: estimate_of(store, plan, options.n_workers), console)
         if options.spend:
             plan = draw_by_draw(options, store, executor, index, console)
         return execute(plan, store, executor, options, console)
@@ -103,7 +103,7 @@ def draw_by_draw(options: Options, store: Store, executor: Executor, index: dict
             return options.plan(index, draws[: number - 1])
         plan = options.plan(index, draws[:number])
         note_plan(store, plan, options)
-        run_jobs(plan.jobs, store, executor, partial(estimate_of, store, plan), console)
+        run_jobs(plan.jobs, store, executor, partial(estimate_of, store, plan, options.n_workers), console)
         took = time.monotonic() - clock
         said = f"draw {draws[number - 1]} ran {duration(took)}; {duration(max(end - time.monotonic(), 0.0))} left"
         console.print(said, highlight=False)
@@ -115,9 +115,10 @@ def uri_of(options: Options) -> str:
     return options.mlflow_uri or default_uri(options.out)
 
 
-def estimate_of(store: Store, plan: Plan) -> Estimate:
+def estimate_of(store: Store, plan: Plan, n_workers: int, gathered: Gathered | None = None) -> Estimate:
     """Return the estimate of the time that the jobs of a plan take, from the results that are there."""
-    return Estimate(store.gather().rows, plan.sizes, tried(store.out), known_seconds)
+    rows = (gathered or store.gather()).rows
+    return Estimate(rows, plan.sizes, tried(store.out), known_seconds(n_workers))
 
 
 def executor_for(
@@ -168,7 +169,7 @@ def execute(
 
     def estimate() -> Estimate:
         gathered.append(store.gather())
-        return Estimate(gathered[0].rows, plan.sizes, tried(store.out), known_seconds)
+        return estimate_of(store, plan, options.n_workers, gathered[0])
 
     def on_done(result: Result) -> None:
         outcome.counts[result.status] += 1

@@ -7,43 +7,66 @@ of a :func:`yardstick` on its machine. ``python -m tests.benchmarks.seconds OUT`
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from bench.environment import ROOT, THREADS
 from bench.records import Job
 
 FILE = Path(__file__).with_name("seconds.json")
-#: Repeats of the yardstick, of which the fastest counts; together a fifth of a second.
-REPEATS = 5
+#: Seconds for which the yardstick's work is repeated.
+SECONDS = 1.0
 
 
-def known_seconds(job: Job) -> float | None:
-    """Return the seconds that a job should take on this machine; None for a method or task that was not measured."""
-    if job.own or (job.name and job.name != job.method):
-        return None
-    seconds = _table()["seconds"].get(job.preset, {}).get(job.task, {}).get(job.method)
-    return None if seconds is None else seconds * _slowness()
+def known_seconds(n_workers: int) -> Callable[[Job], float | None]:
+    """Return what tells the seconds that a job should take here beside ``n_workers`` - 1 others.
+
+    It answers None for a method or task that was not measured.
+    """
+
+    def seconds(job: Job) -> float | None:
+        if job.own or (job.name and job.name != job.method):
+            return None
+        there = _table()["seconds"].get(job.preset, {}).get(job.task, {}).get(job.method)
+        return None if there is None else there * _slowness(n_workers)
+
+    return seconds
 
 
-def yardstick() -> float:
-    """Return the seconds of a fixed piece of work: products of matrices as in a step, and small operations."""
+def yardstick(n_workers: int) -> float:
+    """Return the mean seconds of a fixed piece of work, done by as many processes at once as jobs will run.
+
+    One process alone would find a machine faster than jobs side by side do: they share its memory, and often its cores.
+    """
+    command = [sys.executable, "-m", "bench.plan.known"]
+    environment = {**os.environ, **THREADS, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+    n_workers = min(n_workers, os.cpu_count() or 1)
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(n_workers)
+    ]
+    return fmean(float(process.communicate()[0]) for process in processes)
+
+
+def _work() -> float:
+    """Return the mean seconds of a round of work: products of matrices as in a step, and small operations."""
     rng = np.random.default_rng(0)
     x, weights = rng.standard_normal((128, 500), np.float32), rng.standard_normal((500, 128), np.float32)
-    times = []
-    with threadpool_limits(1):  # as in a job
-        for _ in range(REPEATS):
-            clock = time.perf_counter()
-            for _ in range(150):
-                hidden = x @ weights
-                for _ in range(150):
-                    np.tanh(hidden[0])
-            times.append(time.perf_counter() - clock)
-    return min(times)
+    clock, rounds = time.perf_counter(), 0
+    while time.perf_counter() - clock < SECONDS:
+        hidden = x @ weights
+        for _ in range(150):
+            np.tanh(hidden[0])
+        rounds += 1
+    return (time.perf_counter() - clock) / rounds
 
 
 @cache
@@ -52,6 +75,10 @@ def _table() -> dict[str, Any]:
 
 
 @cache
-def _slowness() -> float:
+def _slowness(n_workers: int) -> float:
     """Return how many times as long as there the yardstick takes here."""
-    return yardstick() / float(_table()["yardstick"])
+    return yardstick(n_workers) / float(_table()["yardstick"])
+
+
+if __name__ == "__main__":
+    print(_work())

@@ -66,11 +66,11 @@ def preflight(options: Options, console: Console) -> Flown:
         to_come = options.plan(index)
         store.write_index(index)
         say_data(plan, own, console)
-        executor = executor_for(options, plan.sizes, lambda: estimate_of(store, plan), console)
+        executor = executor_for(options, plan.sizes, lambda: estimate_of(store, plan, options.n_workers), console)
         results = run_jobs(plan.jobs, store, executor, lambda: Estimate(store.gather().rows, plan.sizes), console)
         store.gather()
     left = [job for job in to_come.jobs if not job.skip and whole.finished(job.id) is None]
-    seconds, basis = estimate_of(whole, to_come).total(left, options.n_workers)
+    seconds, basis = estimate_of(whole, to_come, options.n_workers).total(left, options.n_workers)
     return Flown(plan, list(results.values()), len(left), seconds, basis)
 
 

@@ -22,32 +22,32 @@ def job():
 def twice_as_slow(monkeypatch):
     table = {"yardstick": 0.1, "seconds": {"default": {TASK: {"vae": 1.5, "floor": 0.2}}}}
     monkeypatch.setattr(known, "_table", lambda: table)
-    monkeypatch.setattr(known, "yardstick", lambda: 0.2)
+    monkeypatch.setattr(known, "yardstick", lambda n_workers: 0.2)
     known._slowness.cache_clear()
     yield
     known._slowness.cache_clear()
 
 
 def test_seconds_are_scaled_by_the_yardstick(job, twice_as_slow):
-    assert known.known_seconds(job) == 3.0
+    assert known.known_seconds(2)(job) == 3.0
     estimate = Estimate(
         pd.DataFrame({"status": [], "job_id": [], "started": [], "finished": []}),
         {TASK: 1.0},
         None,
-        known.known_seconds,
+        known.known_seconds(1),
     )
     assert estimate.total([job], 1) == (pytest.approx(AROUND + BETWEEN + 3.0), KNOWN)
 
 
 def test_what_was_not_measured_is_not_known(job, twice_as_slow):
-    assert known.known_seconds(replace(job, method="vae@steps=5")) is None
-    assert known.known_seconds(replace(job, preset="paper")) is None
-    assert known.known_seconds(replace(job, own={"file": "x.h5ad"})) is None
-    assert known.known_seconds(replace(job, task="unseen-cell-type/kang")) is None
+    assert known.known_seconds(2)(replace(job, method="vae@steps=5")) is None
+    assert known.known_seconds(2)(replace(job, preset="paper")) is None
+    assert known.known_seconds(2)(replace(job, own={"file": "x.h5ad"})) is None
+    assert known.known_seconds(2)(replace(job, task="unseen-cell-type/kang")) is None
 
 
 def test_the_table_that_is_shipped_knows_the_default_run():
-    assert 0.01 < known.yardstick() < 10
+    assert 1e-5 < known.yardstick(2) < 0.1
     vae = known._table()["seconds"]["default"][TASK]["vae"]
     assert 0.1 < vae < 60
 

@@ -148,6 +148,7 @@ def test_the_skills_of_fits_add_up_to_the_relative_error_of_the_table(sim):
     assert fit_scores(build(rows[rows["role"] == "reference"])).empty
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_metric_is_not_related_to_a_score_that_is_made_of_it(sim):
     """Latent recovery scores mcc itself, on the fits that are asked for mcc elsewhere, too."""
     codes = sim.rows(task="latent-recovery/sim", noise=0.3).replace({"metric": {"skill": "mcc"}})
@@ -155,6 +156,15 @@ def test_a_metric_is_not_related_to_a_score_that_is_made_of_it(sim):
     assert jobs.loc["reembedding/sim", "score"].notna().all()
     assert jobs.loc["latent-recovery/sim", "mcc"].notna().all()
     assert jobs.loc["latent-recovery/sim", "score"].isna().all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_codes_alone_have_no_skill_and_no_complaint(sim):
+    codes = sim.rows(task="latent-recovery/sim", noise=0.3).replace({"metric": {"skill": "mcc"}})
+    jobs = fit_scores(build(codes))
+    assert jobs["mcc"].notna().all()
+    assert jobs["score"].isna().all()
+    assert np.isnan(association(jobs, "mcc", WITHIN).value)
 
 
 def test_within_methods_draws_are_resampled_where_there_are_several(sim):

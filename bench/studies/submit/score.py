@@ -184,8 +184,8 @@ def _run(
             )
             store.write_index(index)
             references = [job for job in plan.jobs if job.role == "reference"]
-            executor = executor_for(options, plan.sizes, lambda: estimate_of(store, plan), console)
-            run_jobs(references, store, executor, lambda: estimate_of(store, plan), console)
+            executor = executor_for(options, plan.sizes, lambda: estimate_of(store, plan, options.n_workers), console)
+            run_jobs(references, store, executor, lambda: estimate_of(store, plan, options.n_workers), console)
             return execute(plan, store, InlineExecutor(), options, console, f"submitted × {task_name}")
     finally:
         for spec in specs:
