@@ -177,7 +177,7 @@ def failures(subject):
     return {one.check: one.remark for one in check(subject) if one.status == "failed"}
 
 
-def test_the_method_without_a_fault_stacks(planted):
+def test_the_method_without_a_fault_passes(planted):
     outcomes = list(check(planted("without_a_fault")))
     assert [one for one in outcomes if one.status != "passed"] == []
     assert {one.check for one in outcomes} >= {caught for _, caught, _ in FAULTS.values()}
@@ -192,7 +192,7 @@ def test_a_planted_fault_is_found(fault, planted):
     assert "\n" not in found[caught]
 
 
-def test_the_method_in_the_docs_stacks(tmp_path):
+def test_the_method_in_the_docs_passes(tmp_path):
     name, text = example("adding_a_method.md")
     (tmp_path / name).write_text(text)
     address = f"{tmp_path / name}:GeneMean"

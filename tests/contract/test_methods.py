@@ -62,7 +62,7 @@ def subject():
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", NAMES)
-def test_stacks(name, check, subject):
+def test_a_method_keeps_its_contract(name, check, subject):
     excused = EXCUSED.get(check, lambda name: False)(name)
     applies, why = True, ""
     with warnings.catch_warnings():
