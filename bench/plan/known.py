@@ -34,7 +34,7 @@ def known_seconds(n_workers: int) -> Callable[[Job], float | None]:
     """
 
     def seconds(job: Job) -> float | None:
-        if job.own or (job.name and job.name != job.method):
+        if job.own:
             return None
         there = _table()["seconds"].get(job.preset, {}).get(job.task, {}).get(job.method)
         return None if there is None else there * _slowness(n_workers)

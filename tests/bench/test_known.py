@@ -20,7 +20,7 @@ def job():
 
 @pytest.fixture
 def twice_as_slow(monkeypatch):
-    table = {"yardstick": 0.1, "seconds": {"default": {TASK: {"vae": 1.5, "floor": 0.2}}}}
+    table = {"yardstick": 0.1, "seconds": {"default": {TASK: {"vae": 1.5, "vae@shift=regression": 2.0}}}}
     monkeypatch.setattr(known, "_table", lambda: table)
     monkeypatch.setattr(known, "yardstick", lambda n_workers: 0.2)
     known._slowness.cache_clear()
@@ -30,6 +30,7 @@ def twice_as_slow(monkeypatch):
 
 def test_seconds_are_scaled_by_the_yardstick(job, twice_as_slow):
     assert known.known_seconds(2)(job) == 3.0
+    assert known.known_seconds(2)(replace(job, method="vae@shift=regression")) == 4.0
     estimate = Estimate(
         pd.DataFrame({"status": [], "job_id": [], "started": [], "finished": []}),
         {TASK: 1.0},
