@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 N_GENES = 2000
 #: What a user may say of X: look at it, counts, or on a log scale.
 SCALES = ("auto", "counts", "log")
+#: A column with so many different numbers holds measurements, no clusters or donors.
+MOST_NUMBERS = 100
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,8 @@ class OwnData:
 def label_columns(file: str) -> pd.DataFrame:
     """Return the columns of a file's cells that hold labels, as text; NaN where a cell has none.
 
-    Those are columns with two labels or more, and fewer than there are cells, that are no numbers with decimals.
-    Expression is not read.
+    Those are columns with two labels or more, and fewer than there are cells, that are no measurements: numbers with
+    decimals, or :data:`MOST_NUMBERS` different numbers, such as the counts of a cell. Expression is not read.
 
     Raises
     ------
@@ -182,10 +184,10 @@ def label_columns(file: str) -> pd.DataFrame:
                 continue
             given = column.dropna()
             numbers = pd.to_numeric(given, errors="coerce")
-            decimals = bool((numbers % 1).fillna(0).any())
+            measured = (numbers % 1).fillna(0).any() or numbers.nunique() >= MOST_NUMBERS
             text = given.astype(str).str.strip()
             text = text[text != ""]
-            if 1 < text.nunique() < n_cells and not decimals:
+            if 1 < text.nunique() < n_cells and not measured:
                 found[name] = text.reindex(column.index)
     frame = pd.DataFrame(found, index=range(n_cells))
     return frame.set_axis(frame.index.astype(str), axis=0)

@@ -71,6 +71,7 @@ def test_a_file_alone_is_answered_with_the_tasks_that_it_can_serve(monkeypatch, 
     data = ad.read_h5ad(file)
     data.obs["donor"] = pd.Categorical(np.array(["d1", "d2", "d3"])[np.arange(data.n_obs) % 3])
     data.obs["depth"], data.obs["barcode"] = np.arange(data.n_obs) / 2, [f"b{n}" for n in range(data.n_obs)]
+    data.obs["n_counts"], data.obs["cluster"] = 900 + np.arange(data.n_obs) // 2, np.arange(data.n_obs) % 4
     data.obs["note"] = [" " if n % 2 else "good" if n % 4 else "poor" for n in range(data.n_obs)]
     data.write_h5ad(file)
     with pytest.raises(PlanError) as refused:
@@ -83,7 +84,8 @@ def test_a_file_alone_is_answered_with_the_tasks_that_it_can_serve(monkeypatch, 
     assert (
         f"  note: 'poor' ({n // 4}), 'good' ({n // 4}); {n // 2} cells have none, so that no task can use it" in lines
     )
-    assert not any(line.startswith(("  depth", "  barcode")) for line in lines)
+    assert not any(line.startswith(("  depth", "  barcode", "  n_counts")) for line in lines)
+    assert f"  cluster: '0' ({n // 4}), '1' ({n // 4}), '2' ({n // 4}), '3' ({n // 4})" in lines
     # every command that is offered is one that can be planned
     commands = [shlex.split(line) for line in lines if " --columns " in line]
     assert len(commands) == sum(bool(TASKS[name].columns) for name in TASKS)
