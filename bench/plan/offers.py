@@ -43,6 +43,8 @@ CONTROLS = (
     "healthy",
     "normal",
 )
+#: Methods of the commands that are offered: a first look, in minutes where all methods take an hour.
+FIRST_LOOK = "baseline,vae,trvae,svae-plus,multigroup-vi"
 #: How many pairs of columns are tried for a task, and how many labels of a column are shown.
 MOST_PAIRS, MOST_SHOWN = 30, 8
 
@@ -74,11 +76,12 @@ def offers(file: str, names: Sequence[str]) -> str:
             cannot.append(f"  {name}: {refusal}")
         else:
             asked = ",".join(f"{key}={column}" for key, column in columns.items())
-            run = command("run", "--tasks", name, "--data", file, "--columns", asked)
+            run = command("run", "--methods", FIRST_LOOK, "--tasks", name, "--data", file, "--columns", asked)
             can += [f"  {name}: {TASKS[name].question}", f"    {run}"]
     if can:
         lines += [
-            "Tasks that it can serve. The columns are guessed by their names: check them, then copy the command.",
+            "Tasks that it can serve. The columns are guessed by their names: check them, then copy the command. Its methods",
+            "are a first look; without --methods it tries all, which takes several times as long.",
             *can,
         ]
     if cannot:
