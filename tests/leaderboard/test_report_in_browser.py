@@ -113,6 +113,14 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(opened):
     assert opened.execute_script("return document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.parametrize("opened", ["phone"], indirect=True)
+def test_on_a_phone_an_answer_without_a_method_has_no_empty_lines(opened):
+    cells = opened.find_elements("css selector", "#answers tbody td")
+    empty = [cell for cell in cells if cell.get_attribute("textContent") == "—"]
+    assert empty
+    assert not any(cell.is_displayed() for cell in empty)
+
+
 def test_it_opens_at_once(opened):
     milliseconds = opened.execute_script(
         "const t = performance.getEntriesByType('navigation')[0]; return t.domContentLoadedEventEnd - t.startTime"
