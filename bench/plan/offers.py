@@ -80,8 +80,8 @@ def offers(file: str, names: Sequence[str]) -> str:
             can += [f"  {name}: {TASKS[name].question}", f"    {run}"]
     if can:
         lines += [
-            "Tasks that it can serve. The columns are guessed by their names: check them, then copy the command. Its methods",
-            "are a first look; without --methods it tries all, which takes several times as long.",
+            "Tasks that it can serve. The columns are guessed by their names: check them, then copy the command.",
+            "Its methods are a first look; without --methods it tries all, which takes several times as long.",
             *can,
         ]
     if cannot:
