@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 
@@ -20,16 +19,6 @@ print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-
-
-def test_the_fork_server_imports_no_jax():
-    """JAX cannot be forked once it has started: the process of a job that asks for integration metrics imports it."""
-    code = "import sys, bench.jobs.executors.preload; print('torch' in sys.modules, 'jax' in sys.modules)"
-    environment = os.environ | {"BENCH_PRELOAD": "pca,vae,umap"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["True", "False"]
 
 
 @pytest.mark.parametrize("what", ["methods", "tasks", "metrics"])

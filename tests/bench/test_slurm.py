@@ -545,9 +545,9 @@ def values(file):
 def test_the_cross_runs_and_each_fault_ends_as_its_own_status(on, cli, plugin, tmp_path):
     file = plugin(PLUGIN + MORE)
     arguments = run_arguments(file, "fine,raises,suicidal,slow,hungry,large,vae,pca")
-    limits = ("--time-limit", 0.5, "--memory-limit", 0.6)
-    # eight minutes a SLURM job, five of them for jobs: ten jobs of half a minute
-    settings = ("--executor", "slurm", "--slurm", "time=8")
+    limits = ("--time-limit", 1, "--memory-limit", 0.6)  # other jobs than "slow" took half a minute on a busy machine
+    # thirteen minutes a SLURM job, ten of them for jobs: ten jobs of a minute
+    settings = ("--executor", "slurm", "--slurm", "time=13")
     done = cli(*arguments, *limits, *settings, PID_FILE=str(tmp_path / "pids"), timeout=800)
     assert done.returncode == 1, done.stdout + done.stderr
     by_method = {}
