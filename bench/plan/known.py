@@ -45,11 +45,11 @@ def known_seconds(n_workers: int) -> Callable[[Job], float | None]:
 def yardstick(n_workers: int) -> float:
     """Return the mean seconds of a fixed piece of work, done by as many processes at once as jobs will run.
 
-    One process alone would find a machine faster than jobs side by side do: they share its memory, and often its cores.
+    It is the mean, not the fastest: jobs meet whatever else the machine does, and each other, too.
     """
     command = [sys.executable, "-m", "bench.plan.known"]
     environment = {**os.environ, **THREADS, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
-    n_workers = min(n_workers, os.cpu_count() or 1)
+    n_workers = min(n_workers, len(os.sched_getaffinity(0)))  # those of a cluster run elsewhere
     processes = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(n_workers)
     ]
