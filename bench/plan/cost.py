@@ -125,7 +125,7 @@ class Estimate:
         in a preflight as in a run.
         """
         larger = max(1.0, self.sizes[job.task] / tried["values"]) if tried["values"] else 1.0
-        longer = max(1.0, _length(job.config) / _length(tried["config"]))
+        longer = max(1.0, length(job.config) / length(tried["config"]))
         growing = tried["fit"] - min(STARTUP, STARTUP_PART * tried["fit"])
         return tried["evaluate"] + tried["fit"] + growing * (larger * longer - 1)
 
@@ -178,6 +178,6 @@ def _kind(job: Job) -> tuple[str, ...]:
     return job.task, job.preset, job.method
 
 
-def _length(config: Mapping[str, Any]) -> float:
+def length(config: Mapping[str, Any]) -> float:
     """Return what a fit's time is in proportion to: its steps, or the epochs that it is likely to use."""
     return config["steps"] if "steps" in config else EPOCHS_USED * config.get("max_epochs", 1)

@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 
 from bench.environment import ROOT, THREADS
+from bench.plan.cost import length
 from bench.records import Job
+from methods import METHODS
 
 FILE = Path(__file__).with_name("seconds.json")
 #: Seconds for which the yardstick's work is repeated.
@@ -30,14 +32,20 @@ SECONDS = 1.0
 def known_seconds(n_workers: int) -> Callable[[Job], float | None]:
     """Return what tells the seconds that a job should take here beside ``n_workers`` - 1 others.
 
-    It answers None for a method or task that was not measured.
+    It answers None for a method or task that was not measured. Of a method with other settings it says what the method
+    itself takes, in proportion to the steps.
     """
 
     def seconds(job: Job) -> float | None:
         if job.own:
             return None
-        there = _table()["seconds"].get(job.preset, {}).get(job.task, {}).get(job.method)
-        return None if there is None else there * _slowness(n_workers)
+        measured = _table()["seconds"].get(job.preset, {}).get(job.task, {})
+        if job.method in measured:
+            return measured[job.method] * _slowness(n_workers)
+        if job.name in measured:
+            longer = length(job.config) / length(vars(METHODS[job.name].configure(job.preset)))
+            return measured[job.name] * longer * _slowness(n_workers)
+        return None
 
     return seconds
 

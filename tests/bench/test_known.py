@@ -40,8 +40,15 @@ def test_seconds_are_scaled_by_the_yardstick(job, twice_as_slow):
     assert estimate.total([job], 1) == (pytest.approx(AROUND + BETWEEN + 3.0), KNOWN)
 
 
+def test_other_settings_take_as_long_in_proportion_to_their_steps(job, twice_as_slow):
+    wide = replace(job, method="vae@hidden=[8, 8]", config={**job.config, "hidden": (8, 8)})
+    assert known.known_seconds(2)(wide) == 3.0
+    longer = replace(job, method="vae@steps=5000", config={**job.config, "steps": 5 * job.config["steps"]})
+    assert known.known_seconds(2)(longer) == pytest.approx(15.0)
+
+
 def test_what_was_not_measured_is_not_known(job, twice_as_slow):
-    assert known.known_seconds(2)(replace(job, method="vae@steps=5")) is None
+    assert known.known_seconds(2)(replace(job, method="pca", name="pca")) is None
     assert known.known_seconds(2)(replace(job, preset="paper")) is None
     assert known.known_seconds(2)(replace(job, own={"file": "x.h5ad"})) is None
     assert known.known_seconds(2)(replace(job, task="unseen-cell-type/kang")) is None

@@ -174,11 +174,9 @@ def test_the_approximate_search_finds_nearly_all(rng, monkeypatch):
     codes[:200] = codes[200:400]
 
     def scores():
+        integrated = integration(codes, batch, labels)
         return [
-            *(
-                integration(codes, batch, labels)[name]
-                for name in ("clisi", "ilisi", "graph_connectivity", "ari_leiden")
-            ),
+            *(integrated[name] for name in ("clisi", "ilisi", "graph_connectivity", "ari_leiden")),
             METRICS["knn_recall"](x[:500], x[500:], codes[:500], codes[500:]),
             METRICS["trustworthiness"](x, codes),
         ]
