@@ -16,7 +16,7 @@ TASK = "reembedding/pancancer-sim"
 TINY = ("--tasks", TASK, "--preset", "smoke", "--out", "out")
 
 PLUGIN = """
-import os, time
+import os, subprocess, sys, time
 import numpy as np
 from methods import register_method
 from methods.base import Method
@@ -82,11 +82,13 @@ class Slow(Plain):
 
 @register_method
 class Hungry(Plain):
+    '''Holds too much only together with a process of its own.'''
+
     name = "hungry"
 
     def act(self):
-        self.hoard = [np.ones(10_000_000) for _ in range(40)]
-        time.sleep(60)
+        self.hoard = [np.ones(10_000_000) for _ in range(5)]
+        subprocess.run([sys.executable, "-c", "import time; x = bytearray(b'x' * 1_200_000_000); time.sleep(60)"])
 
 
 @register_method

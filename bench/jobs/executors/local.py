@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing import util
 from multiprocessing.connection import wait
@@ -64,7 +64,7 @@ class LocalExecutor:
     time_limit
         Seconds a job may take; beyond, it is ended with status ``timeout``.
     memory_limit_mb
-        Resident memory that a job and its children may hold; beyond, ``out_of_memory``.
+        Resident memory that a job and what it starts may hold; beyond, ``out_of_memory``.
     devices
         GPUs, as CUDA_VISIBLE_DEVICES names them: each job that uses one is given that with the fewest running jobs,
         and waits while all have ``MOST_ON_A_GPU``; any other job is given none. With None a job sees what this process
@@ -100,8 +100,9 @@ class LocalExecutor:
                     waiting[:0] = self._settle(worker, store, on_done)
                 if running:
                     wait([worker.process.sentinel for worker in running], timeout=0.25)
+                sessions = _sessions()
                 for worker in running:
-                    self._watch(worker)
+                    self._watch(worker, sessions)
                 ended = [worker for worker in running if worker.process.exitcode is not None]
                 for worker in ended:
                     _end_group(worker.process)  # what the job started, or the job itself if the fork server died
@@ -135,11 +136,11 @@ class LocalExecutor:
         limit = self.time_limit * max(len(jobs), len(jobs[0].stack))
         return _Running(jobs, process, time.monotonic() + limit, device, _kernel_kills())
 
-    def _watch(self, worker: _Running) -> None:
+    def _watch(self, worker: _Running, sessions: Mapping[int, Sequence[int]]) -> None:
         """End a process that has outrun its time or outgrown its memory."""
-        if worker.process.exitcode is not None or worker.ended:
+        if worker.process.exitcode is not None or worker.ended or worker.process.pid is None:
             return
-        held = _memory_mb(worker.process.pid)
+        held = _memory_mb(sessions.get(worker.process.pid, ()))
         worker.peak_mb = max(worker.peak_mb, held)
         if time.monotonic() > worker.deadline:
             worker.ended = Status.TIMEOUT, f"ran longer than {self.time_limit:g} s (--resources minutes=…)"
@@ -274,14 +275,25 @@ def _is_ours(name: str) -> bool:
     return name in METHODS and METHODS[name].__module__.startswith("methods.")
 
 
-def _memory_mb(pid: int | None) -> float:
-    """Return the resident memory of a process and its children, 0 when it is gone."""
+def _sessions() -> dict[int, list[int]]:
+    """Return the processes of each session: a job leads one, and what it starts belongs to it.
+
+    One look at all processes serves all jobs; on a node with thousands of them each job's own look would take longer
+    than the time between two.
+    """
+    sessions: dict[int, list[int]] = {}
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            sessions.setdefault(os.getsid(pid), []).append(pid)
+    return sessions
+
+
+def _memory_mb(pids: Iterable[int]) -> float:
+    """Return the resident memory of processes; one that is gone holds none."""
     total = 0
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        for member in (process, *process.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                total += member.memory_info().rss
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += psutil.Process(pid).memory_info().rss
     return total / 2**20
 
 
