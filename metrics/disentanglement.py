@@ -213,9 +213,6 @@ def sap(codes: Codes, factors: Factors, seed: int = 0) -> float:
     ValueError
         If the samples differ in number or are fewer than 4, or values are not finite.
     """
-    from sklearn.linear_model import LinearRegression
-    from sklearn.tree import DecisionTreeClassifier
-
     z, f = codes, _varying(factors)
     if not f.shape[1]:
         return float("nan")
@@ -223,19 +220,38 @@ def sap(codes: Codes, factors: Factors, seed: int = 0) -> float:
     fit, score = halves(len(z), seed)
     scores = np.zeros((z.shape[1], f.shape[1]))
     for j, column in enumerate(f.T):
-        discrete = is_discrete(column)
-        n_levels = len(np.unique(column[fit]))
-        if n_levels < 2:
+        if len(np.unique(column[fit])) < 2:
             continue
-        for i in range(z.shape[1]):
-            model = (
-                DecisionTreeClassifier(max_leaf_nodes=n_levels, class_weight="balanced", random_state=seed)
-                if discrete
-                else LinearRegression()
-            )
-            predicted = model.fit(z[fit, i : i + 1], column[fit]).predict(z[score, i : i + 1])
-            scores[i, j] = _clipped((adjusted_accuracy if discrete else r2)(column[score], predicted))
+        predict, measure = (_by_thresholds, adjusted_accuracy) if is_discrete(column) else (_by_lines, r2)
+        predicted = predict(z[fit], column[fit], z[score])
+        scores[:, j] = [_clipped(measure(column[score], by_code)) for by_code in predicted.T]
     return float(np.mean(_gap(scores)))
+
+
+def _by_lines(z: Floats, column: Floats, at: Floats) -> Floats:
+    """What the regression line of a factor on each code alone predicts, (n_at, n_latent); on a constant code its mean."""
+    centred = z - z.mean(axis=0)
+    size = np.sum(centred**2, axis=0)
+    slopes = np.divide(centred.T @ (column - column.mean()), size, out=np.zeros_like(size), where=size > 0)
+    return np.asarray(column.mean() + (at - z.mean(axis=0)) * slopes)
+
+
+def _by_thresholds(z: Floats, column: Floats, at: Floats) -> Floats:
+    """What a decision tree on each code alone predicts, with levels weighted alike and a leaf for each.
+
+    Hundreds of trees are grown for one score, and scikit-learn's checks of its input take longer than the trees: it is
+    handed what it would make of it, weights and single precision.
+    """
+    from sklearn.tree import DecisionTreeClassifier
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    weights = compute_sample_weight("balanced", column)
+    tree = DecisionTreeClassifier(max_leaf_nodes=len(np.unique(column)), random_state=0)
+    predicted = np.empty_like(at)
+    for i, (x, x_at) in enumerate(zip(z.T.astype(np.float32), at.T.astype(np.float32), strict=True)):
+        tree.fit(x[:, None], column, sample_weight=weights, check_input=False)
+        predicted[:, i] = tree.predict(x_at[:, None], check_input=False)
+    return predicted
 
 
 # modularity and compactness from information
