@@ -229,7 +229,7 @@ def sap(codes: Codes, factors: Factors, seed: int = 0) -> float:
 
 
 def _by_lines(z: Floats, column: Floats, at: Floats) -> Floats:
-    """What the regression line of a factor on each code alone predicts, (n_at, n_latent); on a constant code its mean."""
+    """What the regression line on each code alone predicts, (n_at, n_latent); on a constant code the mean."""
     centred = z - z.mean(axis=0)
     size = np.sum(centred**2, axis=0)
     slopes = np.divide(centred.T @ (column - column.mean()), size, out=np.zeros_like(size), where=size > 0)

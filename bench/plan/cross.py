@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from bench.plan.digests import source_digest
+from bench.plan.digests import source_digest, task_digests
 from bench.records import WHOLE, Job, MethodSpec, Plan, PlanError
 from methods import METHODS
 from tasks import load_task
@@ -78,7 +78,7 @@ def make_plan(
         if reason is not None:
             absent[task_name] = reason
             continue
-        task_digest, data_digest = source_digest(type(task)), task.dataset.digest(preset)
+        task_digest, data_digest = task_digests(task), task.dataset.digest(preset)
         key = f"{task_name} {preset} {task_digest} {data_digest}"
         if key not in index:
             index[key] = _facts(task)

@@ -6,11 +6,18 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import sys
 import uuid
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from methods.base import Method
+from metrics import METRICS
+
+if TYPE_CHECKING:
+    from tasks.base import Task
 
 OWN = ("methods", "tasks", "metrics")
 
@@ -26,20 +33,32 @@ def source_digest(cls: type) -> str:
     """
     if any(base.__module__ == "__main__" for base in cls.__mro__):
         return of_this_run(cls)
-    files: set[Path] = set()
-    for base in cls.__mro__:
-        if base.__module__ != "builtins" and base.__module__.partition(".")[0] not in ("abc", "typing"):
-            _collect(Path(inspect.getfile(base)), files)
+    defined = [base for base in cls.__mro__ if base.__module__.partition(".")[0] not in ("builtins", "abc", "typing")]
+    return _digest(map(inspect.getfile, defined), cls.depends() if issubclass(cls, Method) else "")
+
+
+def task_digests(task: Task) -> str:
+    """Return two digests: of a task's source, and of that of the metrics which it names and so does not import."""
+    metrics = [METRICS[name] for name in (*task.primary_of(task.dataset.name), *task.secondary)]
+    shown = [metric for metric in metrics if metric.__module__ == "__main__"]
+    files = [inspect.getfile(sys.modules[metric.__module__]) for metric in metrics if metric not in shown]
+    return f"{source_digest(type(task))} {of_this_run(shown[0]) if shown else _digest(files)}"
+
+
+def _digest(files: Iterable[str], more: str = "") -> str:
+    """Return the SHA-256 of source files, of all of ours that they import, and of ``more``."""
+    found: set[Path] = set()
+    for file in files:
+        _collect(Path(file), found)
     hashed = hashlib.sha256()
-    for content in sorted(hashlib.sha256(file.read_bytes()).digest() for file in files):
+    for content in sorted(hashlib.sha256(file.read_bytes()).digest() for file in found):
         hashed.update(content)
-    if issubclass(cls, Method):
-        hashed.update(cls.depends().encode())
+    hashed.update(more.encode())
     return hashed.hexdigest()
 
 
 @cache
-def of_this_run(cls: type) -> str:
+def of_this_run(defined: object) -> str:
     """Return a digest that no earlier run has had; ``of_this_run.cache_clear()`` begins the next one."""
     return uuid.uuid4().hex
 

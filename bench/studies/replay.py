@@ -10,7 +10,7 @@ from typing import Any
 from bench.environment import describe
 from bench.jobs.job import run_stack
 from bench.keep.store import StoreError
-from bench.plan.digests import source_digest
+from bench.plan.digests import source_digest, task_digests
 from bench.plan.plugins import load_plugin
 from bench.records import Job, Result
 from methods import METHODS
@@ -129,10 +129,13 @@ def _changes(job: Job) -> list[str]:
         if reference is None:
             raise StoreError(f"job {job.id}: {task.name} no longer has a reference {job.method}")
         methods = reference.methods
+    task_then, _, metrics_then = job.task_digest.partition(" ")
+    task_now, metrics_now = task_digests(task).split()
     now = {
         "the task's version": (job.task_version, task.version),
         "the method's code": (job.method_digest, " ".join(source_digest(METHODS[name]) for name in methods)),
-        "the task's code": (job.task_digest, source_digest(type(task))),
+        "the task's code": (task_then, task_now),
+        "the metrics' code": (metrics_then or metrics_now, metrics_now),  # earlier results do not say theirs
         "the data": (job.data_digest, task.dataset.digest(job.preset)),
         "the stored job, whose id is the hash of something else": (job.id, job.with_id().id),
     }

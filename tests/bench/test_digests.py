@@ -1,9 +1,11 @@
 import textwrap
 from pathlib import Path
 
-from bench.plan.digests import source_digest
+import metrics.neighbours
+from bench.plan.digests import source_digest, task_digests
 from bench.plan.plugins import load_plugin
 from methods import METHODS
+from tasks import load_task
 
 FILE = """
     from methods.base import Method
@@ -44,3 +46,17 @@ def test_methods_that_share_nothing_but_the_contract_differ():
     for first, second in (("no-change", "mean-shift"), ("pca", "fastica"), ("vae", "beta-vae")):
         assert digests[first] == digests[second]  # one file
     assert len({digests[name] for name in ("pca", "vae", "cvae", "factor-vae", "ivae", "umap")}) == 6
+
+
+def test_the_metrics_that_a_task_names_count(tmp_path, monkeypatch):
+    reembedding, recovery = (
+        load_task(name, "smoke") for name in ("reembedding/pancancer-sim", "latent-recovery/sparse-shift")
+    )
+    before = task_digests(reembedding).split(), task_digests(recovery).split()
+    copy = tmp_path / "neighbours.py"
+    copy.write_text(Path(metrics.neighbours.__file__).read_text() + "\n# changed\n")
+    monkeypatch.setattr(metrics.neighbours.__spec__, "origin", str(copy))
+    after = task_digests(reembedding).split(), task_digests(recovery).split()
+    assert after[0][0] == before[0][0], "the task's own code is as it was"
+    assert after[0][1] != before[0][1], "its metrics are taken among neighbours"
+    assert after[1] == before[1], "no metric of the other is"

@@ -96,6 +96,15 @@ def test_a_digest_that_is_another_is_said(store, field, what):
     assert len(changes) == 2
 
 
+def test_other_metrics_are_said_where_the_result_says_which_it_had(store):
+    result = stored(store, "baseline")
+    of_task = result.job.task_digest.split()[0]
+    changes = replay(replace(result, job=replace(result.job, task_digest=f"{of_task} {'0' * 64}"))).changes
+    assert changes[0].startswith("the metrics' code (000000000000 then, ")
+    earlier = replay(replace(result, job=replace(result.job, task_digest=of_task).with_id())).changes
+    assert earlier == [], "one of before says nothing of them"
+
+
 def test_another_library_or_machine_is_said(store):
     result = stored(store, "baseline")
     versions = {**result.environment["versions"], "numpy": "1.0"}
