@@ -145,6 +145,8 @@ def test_command(directory, monkeypatch, tmp_path, argv):
     argv = instead(argv, monkeypatch) if instead else [*argv, *SMALL.get(argv[0], ())]
     if argv[0] == "run" and "--minutes" in argv:
         argv += ["--minutes", "0.01"]
+    if argv[0] in ("run", "preflight", "tune") and "--out" not in argv:
+        argv += ["--out", str(tmp_path / "runs")]  # or each command's page would show what all before it have run
     done = invoke(monkeypatch, argv)
     if isinstance(done.exception, PlanError):  # of real data alone, which are not here; or a question to a file
         assert str(done.exception).startswith(
