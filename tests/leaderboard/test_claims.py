@@ -1,11 +1,15 @@
 """What papers claim, on boards on which it is true, false, tied, absent or not to be known."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from bench.environment import ROOT
+from bench.keep.archive import gathered
+from bench.keep.boards import board_of
 from leaderboard import build, to_markdown
 from leaderboard.claims import (
     CLAIMS,
@@ -211,3 +215,15 @@ def test_every_page_has_the_claims_that_have_rows_and_folds_the_others(tmp_path)
     assert "papers claim" not in to_markdown(other, "Leaderboard")
     write(other, tmp_path, formats=["html"])
     assert 'id="claims"' not in (tmp_path / "leaderboard.html").read_text()
+
+
+def test_the_page_of_results_says_what_its_rows_say():
+    names = ("RESULTS", "RESULTS_real", "RESULTS_claims")
+    board = board_of([gathered(ROOT / "leaderboard" / f"{name}.parquet") for name in names])
+    page = (ROOT / "leaderboard" / "RESULTS.md").read_text().partition("## All claims of the papers")[2]
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    for outcome in outcomes(board):
+        three = sorted(outcome.evidence, key=lambda one: one.ratio)[:3]
+        said = [f"{one.ratio:.2f} [{one.low:.2f}, {one.high:.2f}]" for one in three]
+        short = [re.sub(r"\b0\.", ".", text) for text in said]
+        assert any(f"| {outcome.verdict} |" in line and all(text in line for text in short) for line in lines), said
