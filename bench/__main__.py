@@ -3,6 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 OURS = ("bench", "leaderboard", "methods", "metrics", "tasks")
 
@@ -12,16 +13,24 @@ def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036 - nothing else keeps an older one from here
         _refuse(f"Python 3.11 or later is needed, and {sys.executable} is {sys.version.split()[0]}")
     try:
+        _imported()()
+    except KeyboardInterrupt:  # while packages are imported: a command at work says how to go on
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _imported() -> Any:
+    try:
         from bench.cli import main as command_line
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in OURS:
             raise
         _refuse(f"{sys.executable} has no package {package!r}")
-    command_line()
+    return command_line
 
 
-def _refuse(why: str) -> None:
+def _refuse(why: str) -> NoReturn:
     root = Path(__file__).resolve().parent.parent
     if (root / "Makefile").exists():  # a checkout
         make = shlex.join(["make", "-C", str(root), "env"])

@@ -153,6 +153,15 @@ def test_without_its_packages_the_program_says_so_in_a_sentence(shell, tmp_path)
     assert enter == f". {shlex.quote(str(ROOT / '.venv' / 'bin' / 'activate'))}"
 
 
+def test_an_interrupt_while_packages_are_imported_is_one_word(shell, tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    done = shell(
+        shlex.join([sys.executable, "-m", "bench", "list", "methods"]),
+        PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_a_python_that_is_too_old_is_named(monkeypatch, capsys):
     monkeypatch.setattr(sys, "version_info", (3, 10, 9))
     with pytest.raises(SystemExit) as ended:
