@@ -30,9 +30,12 @@ class MultiGroupVI(Variational):
     rises from 0 to 1 over the first ``warmup`` of the steps. Groups are the environments; every minibatch holds them in
     the same proportions.
 
-    ``embed`` is z, ``embed_blocks`` z and [t¹ … t^Γ], zero for other groups. ``predict`` replaces a cell's private
-    latents by the mean of the target group (over the cell's content label, if that was trained in the group) and
-    decodes: theirs does not predict.
+    ``embed`` is z, ``embed_blocks`` z and [t¹ … t^Γ], zero for other groups. ``predict`` is ours, as theirs does not
+    predict: it decodes a cell's z, moved by the mean shift of z from the cell's group to the target (0 if z held
+    nothing of the group; over content labels, as in scGen, see :class:`methods.latent_arithmetic.LatentArithmetic`),
+    with the t of the target that a ridge regression on z expects, learned from the target's cells. Without the two, z
+    has a rest of the group and t nothing of the cell: on six cell types of ifn-sim's draws 1000 to 1002 the error was
+    2.3 times as large.
 
     Ours differs: group encoders read log1p of the counts, as the shared encoder does (theirs read raw counts); the
     distance of the other groups' posteriors from 0 has its full weight from the start, where theirs rises with w
@@ -65,10 +68,16 @@ class MultiGroupVI(Variational):
         learning_rate: float = searched(5e-3, 5e-4, 2e-2, log=True)  # ours, decision 0028
 
     def settle(self, data: AnnData) -> None:
-        """Keep the groups' mean private latents."""
-        codes = self.embed_blocks(data)["private"]
-        labels = column(data, "environment")
-        self.private_means = group_means(codes, labels, column(data, "content"))
+        """Keep the mean z of each group and content, and how t depends on z in each group."""
+        from sklearn.linear_model import Ridge
+
+        blocks, labels = self.embed_blocks(data), column(data, "environment")
+        self.latent_means = group_means(blocks["shared"], labels, column(data, "content"))
+        self.private = {}
+        for group in self.groups:
+            # coefficients have the prior variance of t: 1
+            line = Ridge(alpha=1.0).fit(*(block[labels == group].astype(float) for block in blocks.values()))
+            self.private[group] = (line.coef_, line.intercept_)
 
     def learn_labels(self, data: AnnData) -> None:
         """Note the groups."""
@@ -150,12 +159,13 @@ class MultiGroupVI(Variational):
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return the expression (n_cells, n_genes) expected of ``data``'s cells in the group ``target_environment``."""
         require_trained(self.name, target_environment, self.groups)
-        of_target = {
-            content: mean for (group, content), mean in self.private_means.items() if group == target_environment
-        }
-        typical: np.ndarray = np.mean(list(of_target.values()), axis=0)
-        private = np.stack([of_target.get(content, typical) for content in column(data, "content").tolist()])
-        return self.expression(np.hstack([self.embed(data), private]), data)
+        shared, sources = self.embed(data).astype(float), column(data, "environment")
+        for source in np.unique(sources).tolist():
+            if self.latent_means.shared(source, target_environment):
+                shifts = self.latent_means.shifts(source, target_environment)[1]
+                shared[sources == source] += shifts.mean(axis=0)
+        coefficients, intercept = self.private[target_environment]
+        return self.expression(np.hstack([shared, shared @ coefficients.T + intercept]), data)
 
     def rank_genes(self, data: AnnData) -> np.ndarray:
         """Return how much each group's private latents explain of each gene, (n_groups, n_genes), rows as ``groups``.

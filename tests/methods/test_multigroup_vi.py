@@ -198,29 +198,56 @@ def test_minibatches_have_as_many_cells_for_each_group(three):
 # --- prediction
 
 
-def test_private_codes_are_replaced_by_the_mean_of_the_type_in_the_target(quick, three):
-    control = three[groups(three) == "control"].copy()
-    kinds, kind_of = control.obs["cell_type"].to_numpy(str), three.obs["cell_type"].to_numpy(str)
-    of_a = quick.embed_blocks(three)["private"]
-    for target, slot in (("A", 0), ("B", 1), ("control", 2)):
-        means = {k: of_a[(groups(three) == target) & (kind_of == k)].mean(axis=0) for k in ("a", "b")}
-        assert all((np.delete(m.reshape(3, 2), slot, axis=0) == 0).all() for m in means.values())
-        codes = np.hstack([quick.embed(control), np.stack([means[k] for k in kinds])])
-        with torch.no_grad():
-            expected = quick.network["observation"].expression(quick.network["decoder"](torch.from_numpy(codes)))
-        np.testing.assert_allclose(quick.predict(control, target), expected.numpy(), rtol=1e-4, atol=1e-4)
+def expected_of(method, data, cells, source, target, types):
+    """Return the prediction by a regression of its own: z moved by the mean shift of ``types``, t read off z."""
+    labels, kinds = groups(data), data.obs["cell_type"].to_numpy(str)
+    blocks = {name: block.astype(float) for name, block in method.embed_blocks(data).items()}
+
+    def mean(group, kind):
+        return blocks["shared"][(labels == group) & (kinds == kind)].mean(axis=0)
+
+    shifts = [mean(target, kind) - mean(source, kind) for kind in types]
+    z = method.embed(cells) + (np.mean(shifts, axis=0) if shifts else 0.0)
+    of_target = {name: block[labels == target] for name, block in blocks.items()}
+    centre, private = of_target["shared"].mean(axis=0), of_target["private"].mean(axis=0)
+    centred = of_target["shared"] - centre
+    slope = np.linalg.solve(centred.T @ centred + np.eye(z.shape[1]), centred.T @ (of_target["private"] - private))
+    codes = np.hstack([z, private + (z - centre) @ slope]).astype(np.float32)
+    with torch.no_grad():
+        return method.network["observation"].expression(method.network["decoder"](torch.from_numpy(codes))).numpy()
 
 
-def test_a_type_that_the_target_lacks_takes_the_mean_of_the_types_it_has(three):
+def test_z_moves_with_the_types_and_private_codes_are_those_expected_in_the_target(quick, three):
+    for source, target in (("control", "A"), ("B", "A"), ("A", "control"), ("A", "A")):
+        cells = three[groups(three) == source].copy()
+        expected = expected_of(quick, three, cells, source, target, ["a", "b"])
+        np.testing.assert_allclose(quick.predict(cells, target), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_target_s_private_codes_are_not_zero(quick):
+    for group, slot in (("A", 0), ("B", 1), ("control", 2)):
+        slope, intercept = quick.private[group]
+        for value in (slope, intercept[:, None]):
+            blocks = value.reshape(3, 2, -1)
+            assert (np.delete(blocks, slot, axis=0) == 0).all()
+            assert (blocks[slot] != 0).all()
+
+
+def test_a_type_that_the_target_lacks_moves_with_the_types_it_has(three):
     lacking = three[~((groups(three) == "A") & (three.obs["cell_type"] == "b").to_numpy())].copy()
     method = fitted(lacking)
-    means = {pair: mean for pair, mean in method.private_means.items() if pair[0] == "A"}
-    assert list(means) == [("A", "a")]
-    cells = lacking[lacking.obs["cell_type"].to_numpy(str) == "b"][:5].copy()
-    codes = np.hstack([method.embed(cells), np.tile(means["A", "a"], (5, 1))]).astype(np.float32)
-    with torch.no_grad():
-        expected = method.network["observation"].expression(method.network["decoder"](torch.from_numpy(codes)))
-    np.testing.assert_allclose(method.predict(cells, "A"), expected.numpy(), rtol=1e-4, atol=1e-4)
+    cells = lacking[(lacking.obs["cell_type"] == "b").to_numpy() & (groups(lacking) == "control")][:5].copy()
+    expected = expected_of(method, lacking, cells, "control", "A", ["a"])
+    np.testing.assert_allclose(method.predict(cells, "A"), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_where_the_groups_share_no_type_z_stays(three):
+    kinds = three.obs["cell_type"].to_numpy(str)
+    apart = three[((groups(three) == "A") & (kinds == "a")) | ((groups(three) == "control") & (kinds == "b"))].copy()
+    method = fitted(apart)
+    cells = apart[groups(apart) == "control"].copy()
+    expected = expected_of(method, apart, cells, "control", "A", [])
+    np.testing.assert_allclose(method.predict(cells, "A"), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_prediction_moves_cells_toward_the_target(programs):
