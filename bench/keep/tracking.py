@@ -19,6 +19,7 @@ import os
 import queue
 import re
 import shlex
+import shutil
 import sqlite3
 import threading
 import time
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from bench.keep.files import replacing
 from bench.keep.store import Store
 from bench.records import Job, Result, Status
+from metrics.cache import cache_directory
 from tasks import DATASETS
 
 if TYPE_CHECKING:
@@ -90,11 +92,40 @@ def _damage(database: Path) -> str:
 
 
 def _create(database: Path) -> None:
-    """Make a SQLite store whole or not at all: MLflow can neither use nor mend one whose making was cut off."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    """Put an empty SQLite store there, whole or not at all: MLflow can neither use nor mend one that was cut off.
 
+    MLflow makes its tables by one migration after another, two seconds of a processor, so that an empty store of each
+    version is kept in the user's cache and copied. The copy's own experiment gets the artifacts of this store.
+    """
     for left in database.parent.glob(f".{database.name}.*"):
         left.unlink()
+    try:
+        empty = _empty_store()
+    except OSError:  # the cache cannot be written, so that nothing is kept
+        _migrate(database)
+        return
+    with replacing(database) as temporary:
+        shutil.copyfile(empty, temporary)
+        with contextlib.closing(sqlite3.connect(temporary)) as connection, connection:
+            location = (database.parent / "artifacts" / "0").as_uri()
+            connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", [location])
+
+
+def _empty_store() -> Path:
+    """Return the empty store of this version of MLflow in the user's cache, made if it is not there."""
+    from importlib.metadata import version
+
+    empty = cache_directory("mlflow") / f"{version('mlflow')}.db"
+    if not _exists(empty) or _damage(empty):
+        empty.parent.mkdir(parents=True, exist_ok=True)
+        _migrate(empty)
+    return empty
+
+
+def _migrate(database: Path) -> None:
+    """Let MLflow make the tables of an empty SQLite store."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
     with replacing(database) as temporary:
         SqlAlchemyStore(f"sqlite:///{temporary}", (database.parent / "artifacts").as_uri()).engine.dispose()
 

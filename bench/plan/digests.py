@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
 import inspect
 import sys
 import uuid
@@ -64,18 +63,15 @@ def of_this_run(defined: object) -> str:
 
 
 def _collect(file: Path, files: set[Path]) -> None:
-    if file in files:
-        return
-    files.add(file)
-    for module in _imports(file):
-        spec = importlib.util.find_spec(module)
-        if spec is not None and spec.origin and not spec.origin.endswith("__init__.py"):
-            _collect(Path(spec.origin), files)
+    if file not in files:
+        files.add(file)
+        for imported in _imports(file):
+            _collect(imported, files)
 
 
 @cache
-def _imports(file: Path) -> tuple[str, ...]:
-    """Return the modules of ours that a file imports, ``from package import module`` included."""
+def _imports(file: Path) -> tuple[Path, ...]:
+    """Return the files of the modules of ours that a file imports, ``from package import module`` included."""
     modules: set[str] = set()
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
@@ -83,13 +79,17 @@ def _imports(file: Path) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             modules.add(node.module)
             modules.update(f"{node.module}.{alias.name}" for alias in node.names)
-    ours = [module for module in sorted(modules) if module.partition(".")[0] in OWN]
-    return tuple(module for module in ours if _is_module(module))
+    return tuple(file for module in sorted(modules) for file in _files_of(module))
 
 
-def _is_module(name: str) -> bool:
-    """Tell a module from an attribute of one."""
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+def _files_of(name: str) -> list[Path]:
+    """Return the file of a module of ours, and none of a package, of an attribute or of a module of others.
+
+    The name is looked up among the files: to ask Python would import the packages above it, PyTorch among what they
+    import, and a head that plans has no use for it.
+    """
+    package, *parts = name.split(".")
+    if package not in OWN or not parts:
+        return []
+    places = [Path(place).joinpath(*parts).with_suffix(".py") for place in sys.modules[package].__path__]
+    return [file for file in places if file.is_file()]

@@ -1,7 +1,9 @@
 import textwrap
 from pathlib import Path
 
-import metrics.neighbours
+import pytest
+
+from bench.plan import digests
 from bench.plan.digests import source_digest, task_digests
 from bench.plan.plugins import load_plugin
 from methods import METHODS
@@ -30,32 +32,49 @@ def test_a_changed_source_has_another_digest(tmp_path):
     assert first != second
 
 
-def test_what_is_imported_inside_a_function_counts(tmp_path, monkeypatch):
-    import methods.nn.penalties as penalties
+@pytest.fixture
+def changed(tmp_path, monkeypatch):
+    """Let a module of ours have another file, with one more line."""
 
+    def change(name):
+        (file,) = digests._files_of(name)
+        copy = tmp_path / file.name
+        copy.write_text(file.read_text() + "\n# changed\n")
+        find = digests._files_of
+        monkeypatch.setattr(digests, "_files_of", lambda asked: [copy] if asked == name else find(asked))
+        digests._imports.cache_clear()
+
+    yield change
+    digests._imports.cache_clear()
+
+
+def test_what_is_imported_inside_a_function_counts(changed):
     cls = METHODS["beta-vae"]
     before = source_digest(cls)
-    copy = tmp_path / "penalties.py"
-    copy.write_text(Path(penalties.__file__).read_text() + "\n# changed\n")
-    monkeypatch.setattr(penalties.__spec__, "origin", str(copy))
+    changed("methods.nn.penalties")
     assert source_digest(cls) != before
 
 
+def test_only_modules_of_ours_have_files():
+    root = Path(digests.__file__).parents[2]
+    assert digests._files_of("methods.nn.training") == [root / "methods" / "nn" / "training.py"]
+    for other in ("methods", "methods.nn", "methods.nn.training.train", "methods.none", "torch.nn", "bench.cli"):
+        assert digests._files_of(other) == []
+
+
 def test_methods_that_share_nothing_but_the_contract_differ():
-    digests = {name: source_digest(METHODS[name]) for name in METHODS}
+    found = {name: source_digest(METHODS[name]) for name in METHODS}
     for first, second in (("no-change", "mean-shift"), ("pca", "fastica"), ("vae", "beta-vae")):
-        assert digests[first] == digests[second]  # one file
-    assert len({digests[name] for name in ("pca", "vae", "cvae", "factor-vae", "ivae", "umap")}) == 6
+        assert found[first] == found[second]  # one file
+    assert len({found[name] for name in ("pca", "vae", "cvae", "factor-vae", "ivae", "umap")}) == 6
 
 
-def test_the_metrics_that_a_task_names_count(tmp_path, monkeypatch):
+def test_the_metrics_that_a_task_names_count(changed):
     reembedding, recovery = (
         load_task(name, "smoke") for name in ("reembedding/pancancer-sim", "latent-recovery/sparse-shift")
     )
     before = task_digests(reembedding).split(), task_digests(recovery).split()
-    copy = tmp_path / "neighbours.py"
-    copy.write_text(Path(metrics.neighbours.__file__).read_text() + "\n# changed\n")
-    monkeypatch.setattr(metrics.neighbours.__spec__, "origin", str(copy))
+    changed("metrics.neighbours")
     after = task_digests(reembedding).split(), task_digests(recovery).split()
     assert after[0][0] == before[0][0], "the task's own code is as it was"
     assert after[0][1] != before[0][1], "its metrics are taken among neighbours"

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bench.jobs.job import result_of
+from bench.keep import tracking
 from bench.keep.boards import board_of
 from bench.keep.store import Store, gather
 from bench.keep.tracking import BATCH, Tracker, default_uri
@@ -161,3 +162,28 @@ def test_the_link_of_the_ui_asks_for_the_summaries_as_charts(tmp_path, results):
     asked = parse_qs(link(default_uri(tmp_path / "out"), "http://127.0.0.1:1").partition("?")[2])
     assert asked["searchFilter"] == ["tags.kind = 'summary' and tags.role = 'method'"]
     assert asked["compareRunsMode"] == ["CHART"]
+
+
+def test_the_tables_are_made_once_for_all_stores(tmp_path, results, monkeypatch):
+    monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path / "cache"))
+    made = []
+    migrate = tracking._migrate
+    monkeypatch.setattr(tracking, "_migrate", lambda database: made.append(database) or migrate(database))
+    for name in ("first", "second"):
+        assert not log(tmp_path / name, results).error
+        client, children, _ = runs(tmp_path / name)
+        assert len(children) == len(results)
+        out = (tmp_path / name / "out" / "artifacts").as_uri()
+        assert all(experiment.artifact_location.startswith(out) for experiment in client.search_experiments())
+    (kept,) = (tmp_path / "cache" / "mlflow").iterdir()
+    assert made == [kept]
+    kept.write_bytes(kept.read_bytes()[:5000])
+    assert not log(tmp_path / "third", results).error
+    assert made == [kept, kept], "a store that is cut off is made again"
+
+
+def test_a_cache_that_cannot_be_written_stops_no_log(tmp_path, results, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path / "file"))
+    assert not log(tmp_path, results).error
+    assert len(runs(tmp_path)[1]) == len(results)
