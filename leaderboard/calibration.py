@@ -39,6 +39,8 @@ NARROW = 0.2
 MIN_UNITS = 3
 #: Differences below this share of the values are rounding.
 RESOLUTION = 1e-6
+#: What is left after so many decimals is rounding: an error of 0 may be computed as 1e-30.
+DECIMALS = 12
 RESOLVES, TOO_NARROW, NOT_JUDGED = "resolves", "too narrow", "not judged"
 #: Changes up to this share of the range ceiling − floor are no changes.
 FLAT = 0.02
@@ -174,7 +176,7 @@ def judge(values: Array, doses: Array, span: float) -> dict[str, float | str]:
         score against dose: 1 where it only falls), worst_step (the largest gain of a step, as a share of the range,
         whose interval over units excludes 0; NaN where no step gains so) and verdict.
     """
-    values = values[np.isfinite(values).all(axis=1)]
+    values = values[np.isfinite(values).all(axis=1)].round(DECIMALS)
     nothing: dict[str, float | str] = dict.fromkeys(("half", "full", "monotonicity", "worst_step"), math.nan)
     if len(values) == 0:
         return nothing | {"verdict": UNKNOWN}
@@ -194,11 +196,11 @@ def judge(values: Array, doses: Array, span: float) -> dict[str, float | str]:
         verdict = UNCLEAR
     else:
         verdict = CLIFF if np.abs(change[:-1]).max() <= FLAT else WORSE
-    ranks = pd.Series(means).round(12).corr(pd.Series(doses), method="spearman")
+    ranks = pd.Series(means).round(DECIMALS).corr(pd.Series(doses), method="spearman")
     return {
         "half": half,
         "full": full,
-        "monotonicity": -round(float(ranks), 12),
+        "monotonicity": -round(float(ranks), DECIMALS),
         "worst_step": max(wrong, default=math.nan),
         "verdict": verdict,
     }

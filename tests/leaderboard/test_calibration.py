@@ -72,6 +72,8 @@ def test_a_wrong_step_within_its_noise_is_not_flagged():
     assert noisy["verdict"].tolist() == ["worse"]
     rounding = judge(np.tile([1.0, 1.0 + 1e-9, 1.0], (5, 1)), np.array([0, 0.5, 1]), 1.0)
     assert rounding["verdict"] == "flat"
+    zeros = judge(np.tile([-5e-31, -5e-31, -6e-30], (5, 1)), np.array([0, 0.5, 1]), 1.5e-30)
+    assert zeros["verdict"] == "flat", "an error of 0 is one of 0 whatever its last digits"
     alone = judge(np.array([[1.0, 0.2, 0.8, 0.4, 0.0]]), np.array(DOSES), 1.0)
     assert alone["verdict"] == "worse", "one unit says nothing about noise"
 
