@@ -13,7 +13,8 @@ def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036 - nothing else keeps an older one from here
         _refuse(f"Python 3.11 or later is needed, and {sys.executable} is {sys.version.split()[0]}")
     try:
-        _imported()()
+        command_line = _imported()
+        command_line()
     except KeyboardInterrupt:  # while packages are imported: a command at work says how to go on
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -95,7 +95,7 @@ def _create(database: Path) -> None:
     """Put an empty SQLite store there, whole or not at all: MLflow can neither use nor mend one that was cut off.
 
     MLflow makes its tables by one migration after another, two seconds of a processor, so that an empty store of each
-    version is kept in the user's cache and copied. The copy's own experiment gets the artifacts of this store.
+    version is kept in the user's cache and copied. In the copy, the default experiment gets this store's artifacts.
     """
     for left in database.parent.glob(f".{database.name}.*"):
         left.unlink()
@@ -127,6 +127,7 @@ def _migrate(database: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     with replacing(database) as temporary:
+        temporary.touch()  # an OSError where it cannot be written, which SQLAlchemy would call otherwise
         SqlAlchemyStore(f"sqlite:///{temporary}", (database.parent / "artifacts").as_uri()).engine.dispose()
 
 

@@ -1,6 +1,7 @@
 """What MLflow has when its store, the ledger or the answers of a server are lost."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -187,3 +188,9 @@ def test_a_cache_that_cannot_be_written_stops_no_log(tmp_path, results, monkeypa
     monkeypatch.setenv("BENCH_CACHE_DIR", str(tmp_path / "file"))
     assert not log(tmp_path, results).error
     assert len(runs(tmp_path)[1]) == len(results)
+
+
+def test_a_place_that_cannot_be_written_is_an_error_of_the_system():
+    """SQLAlchemy's own error is none, and the cache of another user would then stop the log."""
+    with pytest.raises(OSError, match="empty"):
+        tracking._migrate(Path("/proc/self/empty.db"))
