@@ -262,33 +262,26 @@ def _compared(samples: Sequence[Samples], names: list[str], roles: Mapping[str, 
         {"relative_error": np.exp(alone.value), "low": np.exp(low), "high": np.exp(high)}, index=names
     ).reindex(columns=list(COLUMNS))
     frame["p_better"] = alone.below_zero()
-    frame["verdict"], frame["best"] = "", False
     better = np.zeros((len(family), len(family)), dtype=bool)  # whether the row is shown to beat the column
     told = p < ALPHA
     better[first[told & (means.value < 0)], second[told & (means.value < 0)]] = True
     better[second[told & (means.value > 0)], first[told & (means.value > 0)]] = True
     is_method = np.array([name != BASELINE for name in family], dtype=bool)
     tested = np.isfinite(p).any()
+    nothing = {"p": np.nan, "verdict": "", "best": False, "rank_low": np.nan, "rank_high": np.nan}
+    said = dict.fromkeys(names, nothing)
+    against = pairs[pairs["other"] == BASELINE].set_index("method")[["p", "verdict"]].to_dict("index")
     for m, name in enumerate(family):
-        frame.loc[name, "best"] = bool(tested and not better[:, m].any())
-        if not is_method[m]:
-            continue
-        against = pairs[(pairs["method"] == name) & (pairs["other"] == BASELINE)]
-        if len(against):
-            frame.loc[name, ["p", "verdict"]] = against[["p", "verdict"]].to_numpy()[0]
-        if tested:
-            frame.loc[name, "rank_low"] = 1 + better[is_method, m].sum()
-            frame.loc[name, "rank_high"] = is_method.sum() - better[m, is_method].sum()
+        best = bool(tested and not better[:, m].any())
+        said[name] = {**nothing, "best": best, **against.get(name, {})}
+        if is_method[m] and tested:
+            said[name]["rank_low"] = 1 + better[is_method, m].sum()
+            said[name]["rank_high"] = is_method.sum() - better[m, is_method].sum()
     for name, other in same_as.items():
-        if other != name:
-            copied = ["p", "verdict", "best", "rank_low", "rank_high"]
-            frame.loc[name, copied] = frame.loc[other, copied].to_numpy()
-        if other == BASELINE:
-            frame.loc[name, "verdict"] = THE_BASELINE
+        said[name] = said[other] | ({"verdict": THE_BASELINE} if other == BASELINE else {})
+    frame[list(nothing)] = pd.DataFrame.from_dict(said, orient="index")
     alike = [name for name in names if roles[name] != "method" or same_as[name] == BASELINE]
     frame.loc[alike, "p_better"] = np.nan
-    frame["best"] = frame["best"].astype(bool)
-    frame[["p", "rank_low", "rank_high"]] = frame[["p", "rank_low", "rank_high"]].astype(float)
     of_methods = [names.index(name) for name in family if name != BASELINE]
     power = _power(alone, of_methods, critical, told, frame["relative_error"].get(CEILING, np.nan), len(samples) == 1)
     return Comparison(frame, pairs, pd.DataFrame(), {}, power, tuple(notes))
@@ -369,13 +362,9 @@ def _duplicates(
     for name in methods:
         mine = flat[names.index(name)]
         earlier = [BASELINE, *methods[: methods.index(name)]] if BASELINE in names else methods[: methods.index(name)]
-        equal = (
-            other
-            for other in earlier
-            if np.isfinite(mine).any()
-            and np.allclose(mine, flat[names.index(other)], rtol=0, atol=NO_DIFFERENCE, equal_nan=True)
-        )
-        same_as[name] = next(equal, name)
+        others = flat[[names.index(other) for other in earlier]]
+        equal = np.isclose(others, mine, rtol=0, atol=NO_DIFFERENCE, equal_nan=True).all(axis=1)
+        same_as[name] = earlier[int(equal.argmax())] if equal.any() and np.isfinite(mine).any() else name
         if same_as[name] != name:
             cut = np.allclose(mine, floor, rtol=0, atol=NO_DIFFERENCE, equal_nan=True)
             why = "errs as the floor or more, as {} does" if cut else "gives the very errors of {}"

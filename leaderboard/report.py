@@ -208,17 +208,17 @@ def _data(leaderboard: Leaderboard, header_lines: Sequence[str], figures: Mappin
 
 def _rounded(value: Any, digits: int) -> Any:
     """JSON with floats of so many significant digits, which pack well; what is not finite is null."""
-    if isinstance(value, Mapping) and "bdata" in value:  # an array as plotly writes it, with all its digits
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    if isinstance(value, dict) and "bdata" in value:  # an array as plotly writes it, with all its digits
         array = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
         return _rounded(array.reshape([int(n) for n in value.get("shape", "-1").split(",")]), digits)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _rounded(item, digits) for key, item in value.items()}
     if isinstance(value, np.ndarray):
         return _rounded(value.tolist(), digits)
     if isinstance(value, list | tuple):
         return [_rounded(item, digits) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.{digits}g}") if np.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value
 
 
