@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,26 +32,27 @@ def only_ours():
 
 
 @pytest.fixture
-def inside(tmp_path, monkeypatch):
+def inside(tmp_path):
     """Run the command line as :func:`cli` does, in this process, which spares the start of another."""
+    return partial(run_inside, tmp_path)
 
-    def run(*arguments, **environment):
-        words = list(map(str, arguments))
-        stdout, stderr = io.StringIO(), io.StringIO()
-        with monkeypatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
-            patch.chdir(tmp_path)
-            patch.setattr(sys, "argv", ["bench", *words])
-            patch.setattr(sys, "orig_argv", [sys.executable, "-m", "bench", *words])
-            for name, value in process_environment(tmp_path, **environment).items():
-                patch.setenv(name, value)
-            try:
-                main()
-                code = 0
-            except SystemExit as end:
-                code = end.code or 0
-        return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
 
-    return run
+def run_inside(directory, *arguments, **environment):
+    """Run the command line in a directory and in this process; returns what a finished process would be."""
+    words = list(map(str, arguments))
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        patch.chdir(directory)
+        patch.setattr(sys, "argv", ["bench", *words])
+        patch.setattr(sys, "orig_argv", [sys.executable, "-m", "bench", *words])
+        for name, value in process_environment(directory, **environment).items():
+            patch.setenv(name, value)
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+    return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def script(tmp_path, text, **environment):
     )
 
 
-def test_a_script_gets_the_rows_of_its_plan_and_says_nothing(tmp_path, cli):
+def test_a_script_gets_the_rows_of_its_plan_and_says_nothing(tmp_path, inside):
     done = script(
         tmp_path,
         f"""
@@ -80,7 +80,7 @@ bench.run("random-projection", "{TASK}", preset="smoke", out="out").to_pickle("f
         "ceiling",
         "random-projection",
     }
-    same = cli(
+    same = inside(
         "run", "--methods", "random-projection,pca", "--tasks", TASK, "--preset", "smoke", "--out", "out",
         "--set", "pca.n_latent=5",
     )  # fmt: skip

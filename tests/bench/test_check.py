@@ -331,7 +331,7 @@ def test_speed_is_measured_against_the_plain_vae(monkeypatch):
     assert TIMED > 3
 
 
-def test_the_command_fails_with_one_line_for_each_failure(cli, plugin):
+def test_the_command_fails_with_one_line_for_each_failure(inside, plugin):
     file = plugin(
         """
 from methods.linear import PCA
@@ -343,7 +343,7 @@ class Doubled(PCA):
         return 2 * super().predict(data, target_environment)
 """
     )
-    done = cli("check", f"{file}:Doubled", "random-projection")
+    done = inside("check", f"{file}:Doubled", "random-projection")
     assert done.returncode == 1, done.stdout + done.stderr
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("predictions:"))
     assert "times the mean of the cells that they are of" in line
@@ -352,7 +352,7 @@ class Doubled(PCA):
     assert "Traceback" not in done.stderr
 
 
-def test_a_name_that_is_not_known_is_a_usage_error(cli):
-    done = cli("check", "pcaa")
+def test_a_name_that_is_not_known_is_a_usage_error(inside):
+    done = inside("check", "pcaa")
     assert done.returncode == 2
     assert "did you mean 'pca'" in done.stderr

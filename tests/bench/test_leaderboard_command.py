@@ -3,8 +3,6 @@
 import io
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -12,7 +10,7 @@ import pytest
 
 from bench.keep.store import Store
 from leaderboard.claims import CLAIMS
-from tests.bench.conftest import process_environment
+from tests.bench.conftest import run_inside
 from tests.bench.test_run import PLUGIN
 
 
@@ -22,15 +20,10 @@ def made(tmp_path_factory):
     directory = tmp_path_factory.mktemp("outs")
     (directory / "plugin.py").write_text(PLUGIN)
     for methods, seeds, out, code in (("pca,random-projection", "1", "a", 0), ("pca,plugin.py:Raises", "2", "b", 1)):
-        command = [sys.executable, "-m", "bench", "run", "--methods", methods, "--seeds", seeds, "--out", out]
-        done = subprocess.run(
-            [*command, "--tasks", "reembedding/pancancer-sim", "--preset", "smoke"],
-            cwd=directory,
-            env=process_environment(directory),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_inside(
+            directory, "run", "--methods", methods, "--seeds", seeds, "--out", out,
+            "--tasks", "reembedding/pancancer-sim", "--preset", "smoke", "--executor", "inline",
+        )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
     return directory
 
