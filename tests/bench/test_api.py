@@ -48,6 +48,7 @@ def script(tmp_path, text, **environment):
     )
 
 
+@pytest.mark.slow
 def test_a_script_gets_the_rows_of_its_plan_and_says_nothing(tmp_path, inside):
     done = script(
         tmp_path,

@@ -53,6 +53,7 @@ def run(out, **options):
     return done, console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_a_run_of_some_minutes_makes_whole_draws_and_a_longer_one_goes_on(tmp_path):
     done, said = run(tmp_path, spend=1e-6)
     assert {job.draw for job in done.plan.jobs} == {0}  # one draw is run however little time there is

@@ -3,9 +3,12 @@
 import random
 import shutil
 
+import pytest
+
 from tests.faults.campaign import KINDS, WAYS, Bench, assert_same, corrupt, kill_at_random
 
 
+@pytest.mark.slow
 def test_kills_and_corrupt_files_change_no_row(tmp_path):
     bench = Bench(tmp_path, 1, environment={"BENCH_CACHE_DIR": str(tmp_path / "cache")})
     undisturbed = bench.finish()

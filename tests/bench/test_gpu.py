@@ -75,6 +75,7 @@ def preloading(script, tmp_path, names):
     )
 
 
+@pytest.mark.slow
 def test_the_fork_server_asks_for_no_gpu_and_preloads_what_a_step_imports(tmp_path):
     addresses = ["sklearn.decomposition:NMF", "scvi.model:LinearSCVI"]
     done = preloading(RECORDER, tmp_path, [*METHODS, *addresses])
@@ -84,6 +85,7 @@ def test_the_fork_server_asks_for_no_gpu_and_preloads_what_a_step_imports(tmp_pa
     assert len(found["late"]) < 5  # some 800 where nothing of them is preloaded
 
 
+@pytest.mark.slow
 def test_the_fork_server_imports_scvi_tools_for_its_own_methods_alone_and_jax_for_none(tmp_path):
     """JAX cannot be forked once it has started: the process of a job that asks for integration metrics imports it."""
     modules = ("torch", "scvi", "jax")

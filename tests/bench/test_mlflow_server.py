@@ -93,6 +93,7 @@ def server(tmp_path):
         log.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
 def test_a_run_is_logged_to_a_server_over_http(store, request, server, inside, tmp_path):
     address = server(request.getfixturevalue(store))

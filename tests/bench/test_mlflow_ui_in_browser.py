@@ -3,6 +3,8 @@
 import urllib.request
 from urllib.parse import quote
 
+import pytest
+
 from bench.keep.tracking import default_uri
 from bench.keep.ui import link
 from tests.bench.test_mlflow_server import free_port
@@ -19,6 +21,7 @@ def answers(address):
         return False
 
 
+@pytest.mark.slow
 def test_runs_are_found_by_their_tags_and_compared(browser, inside, start, tmp_path):
     arguments = ("--methods", METHODS, "--tasks", "reembedding/pancancer-sim", "--preset", "smoke", "--out", "out")
     assert inside("run", *arguments).returncode == 0

@@ -119,6 +119,7 @@ def results(tmp_path):
     return {file.stem: json.loads(file.read_text()) for file in (tmp_path / "out" / "jobs").glob("*.json")}
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing(cli, tmp_path):
     arguments = ("run", "--methods", "pca,vae,no-change", *TINY, "--seeds", 2)
     first = cli(*arguments)
@@ -180,6 +181,7 @@ def test_a_run_ends_with_rows_leaderboard_and_mlflow_and_the_second_does_nothing
     assert "vae" in again.stdout
 
 
+@pytest.mark.slow
 def test_faults_take_one_job_each(cli, plugin, tmp_path):
     done = cli(
         "run", "--methods", "planted,pca", "--plugin", plugin(PLUGIN), *TINY, "--time-limit", 0.25,
@@ -227,6 +229,7 @@ def test_faults_take_one_job_each(cli, plugin, tmp_path):
     assert statuses["fine"] == statuses["refuses"] == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_killed_job_is_killed_alone_and_tried_again(cli, start, plugin, tmp_path):
     pids = tmp_path / "pids"
     arguments = ("run", "--methods", "slow,fine", "--plugin", plugin(PLUGIN), *TINY, "--jobs", 1)
@@ -249,6 +252,7 @@ def test_a_killed_job_is_killed_alone_and_tried_again(cli, start, plugin, tmp_pa
     assert parent.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_killed_head_loses_and_doubles_nothing(cli, start, plugin, tmp_path):
     pids = tmp_path / "pids"
     arguments = ("run", "--methods", "slow,fine,pca", "--plugin", plugin(PLUGIN), *TINY, "--jobs", 1)
@@ -275,6 +279,7 @@ def test_a_killed_head_loses_and_doubles_nothing(cli, start, plugin, tmp_path):
     assert {run.info.status for run in children.values()} == {"FINISHED"}
 
 
+@pytest.mark.slow
 def test_a_run_whose_head_died_is_closed_as_failed_by_another_command(cli, start, plugin, tmp_path):
     pids = tmp_path / "pids"
     head = start(
@@ -288,6 +293,7 @@ def test_a_run_whose_head_died_is_closed_as_failed_by_another_command(cli, start
     assert sorted(run.info.status for run in parents) == ["FAILED", "FINISHED"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_jobs_and_says_how_to_go_on(start, plugin, tmp_path, number):
     pids = tmp_path / "pids"
@@ -355,6 +361,7 @@ class GeneMean(Method):
     assert "| gene-mean" in (tmp_path / "out" / "leaderboard.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_good_run_leaves_nothing_on_stderr(cli, plugin, tmp_path):
     file = plugin(
         """

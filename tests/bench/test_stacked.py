@@ -116,6 +116,7 @@ def test_one_job_again_takes_part_in_the_same_pass(made):
     assert len(list(store.fits.glob("*.safetensors"))) == kept == 9
 
 
+@pytest.mark.slow
 def test_processes_and_threads_give_the_same_bits_and_a_lost_result_comes_back(inside, tmp_path):
     run = ("run", "--methods", "trvae,pca", "--tasks", TASK, "--preset", "smoke", "--seeds", "2")
     assert inside(*run, "--out", "a", "--executor", "inline").returncode == 0

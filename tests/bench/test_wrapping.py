@@ -265,6 +265,7 @@ RUN_SLOW = (
 )
 
 
+@pytest.mark.slow
 def test_a_program_that_outruns_its_time_is_ended_with_all_that_it_started(cli, tmp_path):
     slow(tmp_path)
     done = cli(*RUN_SLOW, "--time-limit", "0.2")
@@ -273,6 +274,7 @@ def test_a_program_that_outruns_its_time_is_ended_with_all_that_it_started(cli, 
     assert wait_for(lambda: is_gone(grandchild(tmp_path)))
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_a_program_with_all_that_it_started(start, tmp_path):
     slow(tmp_path)
     head = start(*RUN_SLOW)
