@@ -35,7 +35,7 @@ SMALL = {
     "preflight": ("--preset", "smoke", "--jobs", "1"),
     "tune": ("--preset", "smoke", "--seeds", "1", "--jobs", "1", "--trials", "1", "--folds", "1", "--methods", "vae"),
     "split": ("--preset", "smoke"),
-    "calibrate": ("--preset", "smoke", "--seeds", "1", "--tasks", "unseen-cell-type/ifn-sim"),
+    "calibrate": ("--preset", "smoke", "--seeds", "1", "--tasks", "unseen-perturbation/doubles-sim"),
 }
 #: Beginnings of commands that a test cannot run as they stand: why, and what changes them (words and stand-ins).
 INSTEAD = {

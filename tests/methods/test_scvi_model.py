@@ -26,8 +26,8 @@ def fitted(address, data, seed=0, **changes):
 
 @pytest.fixture(scope="module")
 def linear(counted, installed):  # noqa: F811
-    """A good fit; no test may change it."""
-    return fitted(LINEAR, counted, max_epochs=300, batch_size=32)
+    """No test may change it."""
+    return fitted(LINEAR, counted, max_epochs=30, batch_size=32)
 
 
 def test_without_the_package_a_fit_says_how_to_install_it(counted, monkeypatch):  # noqa: F811
@@ -65,7 +65,7 @@ def test_codes_are_the_class_s_own_and_it_says_what_it_chose(linear, counted):  
     np.testing.assert_array_equal(codes, linear.embed(counted))
     assert codes.shape == (300, 3)
     assert "setup_anndata was told layer=counts, batch_key=environment" in linear.log
-    assert len(linear.history["elbo_train"]) == 300
+    assert len(linear.history["elbo_train"]) == 30
 
 
 def test_cells_of_an_environment_and_a_type_never_seen_are_embedded(linear, counted):  # noqa: F811
