@@ -237,8 +237,8 @@ def test_the_command_from_end_to_end(inside, tmp_path):
 
 
 def test_an_absent_data_set_is_said_and_a_wrong_name_is_refused(inside, tmp_path):
-    absent = inside("calibrate", "--tasks", "unseen-perturbation/doubles-sim,unseen-cell-type/kang", "--preset", "smoke", "--out", "out",
-                 BENCH_CACHE_DIR=str(tmp_path / "cache"))  # fmt: skip
+    asked = ("--tasks", "unseen-perturbation/doubles-sim,unseen-cell-type/kang", "--preset", "smoke", "--out", "out")
+    absent = inside("calibrate", *asked, BENCH_CACHE_DIR=str(tmp_path / "cache"))
     assert absent.returncode == 0
     assert "skipped  unseen-cell-type/kang" in absent.stdout
     wrong = inside("calibrate", "--tasks", "unseen-job-typ/ifn-sim", "--out", "out2")

@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 import pytest
 from anndata import AnnData
-from mlflow import MlflowClient
 from rich.console import Console
 
 from bench import run
@@ -126,6 +125,8 @@ def test_a_program_that_knows_nothing_of_the_suite_gets_the_row_that_the_same_me
     assert replay_command(rows[0].job).endswith(f"score {TASK} --predictions DIR --name theirs")
     assert "theirs (submitted)" in (tmp_path / "runs" / "leaderboard.md").read_text()
     # MLflow has it, marked
+    from mlflow import MlflowClient
+
     client = MlflowClient(done.done.uri)
     (experiment,) = (e for e in client.search_experiments() if e.name == "bench")
     runs = client.search_runs([experiment.experiment_id], "tags.method = 'theirs (submitted)' and tags.kind = 'job'")

@@ -4,9 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-import scib_metrics
 from numpy.testing import assert_allclose
-from scib_metrics.nearest_neighbors import NeighborsResults
 from scipy.stats import ortho_group
 from sklearn.metrics import silhouette_samples
 from sklearn.neighbors import NearestNeighbors
@@ -36,13 +34,21 @@ def batchy(mixed):
     return mixed + 9 * np.eye(D)[3] * (BATCH == 7)[:, None]
 
 
+@pytest.fixture(scope="module")
+def scib_metrics():
+    """Imported when a test needs it, not by every worker that only lists the tests: it takes seconds."""
+    import scib_metrics
+
+    return scib_metrics
+
+
 @pytest.fixture
-def exact_kbet(monkeypatch):
+def exact_kbet(monkeypatch, scib_metrics):
     """kBET searches with pynndescent, which takes half a minute to compile; here its search is exact."""
 
     def exact(x, n_neighbors):
         distances, indices = NearestNeighbors(n_neighbors=n_neighbors).fit(x).kneighbors(x)
-        return NeighborsResults(indices=indices, distances=distances)
+        return scib_metrics.nearest_neighbors.NeighborsResults(indices=indices, distances=distances)
 
     monkeypatch.setattr(scib_metrics.nearest_neighbors, "pynndescent", exact)
 
@@ -70,12 +76,11 @@ def some_codes(request, rng):
     return z, labels, batch
 
 
-def graph(z, k):
-    found = neighbours(z, k)
-    return NeighborsResults(indices=found.indices.copy(), distances=found.distances.copy())
+def test_scores_are_those_of_plain_calls(some_codes, exact_kbet, scib_metrics):
+    def graph(z, k):
+        found = neighbours(z, k)
+        return scib_metrics.nearest_neighbors.NeighborsResults(found.indices.copy(), found.distances.copy())
 
-
-def test_scores_are_those_of_plain_calls(some_codes, exact_kbet):
     z, labels, batch = some_codes
     centred, before = z - z.mean(0), z + 5 * np.eye(6)[batch]
     varies = z.std(0) > 1e-9  # scib-metrics has no number where a component has no variance
