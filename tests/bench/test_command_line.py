@@ -125,6 +125,7 @@ def texts(tree):
 def test_where_no_task_has_its_data_nothing_runs_and_no_other_table_is_shown(inside, tmp_path):
     assert inside(*SMALL, "--out", "out").returncode == 0
     table = (tmp_path / "out" / "leaderboard.md").read_text()
+    bench = shlex.join([sys.executable, "-m", "bench"])
     # real data that have been built on this machine are not to be found
     nowhere = {"BENCH_CACHE_DIR": str(tmp_path / "cache")}
     for command in ("run", "tune", "preflight", "calibrate"):
@@ -133,7 +134,6 @@ def test_where_no_task_has_its_data_nothing_runs_and_no_other_table_is_shown(ins
         assert done.stderr.startswith("error: no task could run\nreembedding/tcga-paired: ")
         assert done.stdout == ""
         fetching = re.findall(r"run `(.*?)`", done.stderr)
-        bench = shlex.join([sys.executable, "-m", "bench"])
         assert fetching == [f"{bench} data fetch tcga-paired", f"{bench} data fetch kang"]
     assert (tmp_path / "out" / "leaderboard.md").read_text() == table
 

@@ -90,7 +90,8 @@ def test_the_fork_server_imports_scvi_tools_for_its_own_methods_alone_and_jax_fo
     """JAX cannot be forked once it has started: the process of a job that asks for integration metrics imports it."""
     modules = ("torch", "scvi", "jax")
     script = f"import sys, bench.jobs.executors.preload; print([name for name in {modules} if name in sys.modules])"
-    others = [name for name in METHODS if METHODS[name].__module__ not in ("methods.scvi", "methods.umap")]
+    left_out = ("methods.scvi", "methods.umap")  # UMAP compiles for a quarter of a minute: the test above has it
+    others = [name for name in METHODS if METHODS[name].__module__ not in left_out]
     assert preloading(script, tmp_path, others).stdout.splitlines()[-1] == "['torch']"
 
 
