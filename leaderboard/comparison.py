@@ -19,6 +19,7 @@ What is missing is never filled in: a pair is compared on the units that both ha
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -268,12 +269,11 @@ def _compared(samples: Sequence[Samples], names: list[str], roles: Mapping[str, 
     better[second[told & (means.value > 0)], first[told & (means.value > 0)]] = True
     is_method = np.array([name != BASELINE for name in family], dtype=bool)
     tested = np.isfinite(p).any()
-    nothing = {"p": np.nan, "verdict": "", "best": False, "rank_low": np.nan, "rank_high": np.nan}
+    nothing: dict[str, Any] = {"p": np.nan, "verdict": "", "best": False, "rank_low": np.nan, "rank_high": np.nan}
     said = dict.fromkeys(names, nothing)
-    against = pairs[pairs["other"] == BASELINE].set_index("method")[["p", "verdict"]].to_dict("index")
+    against = {row.method: {"p": row.p, "verdict": row.verdict} for row in pairs.itertuples() if row.other == BASELINE}
     for m, name in enumerate(family):
-        best = bool(tested and not better[:, m].any())
-        said[name] = {**nothing, "best": best, **against.get(name, {})}
+        said[name] = {**nothing, **against.get(name, {}), "best": bool(tested and not better[:, m].any())}
         if is_method[m] and tested:
             said[name]["rank_low"] = 1 + better[is_method, m].sum()
             said[name]["rank_high"] = is_method.sum() - better[m, is_method].sum()
