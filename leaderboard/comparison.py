@@ -269,17 +269,17 @@ def _compared(samples: Sequence[Samples], names: list[str], roles: Mapping[str, 
     better[second[told & (means.value > 0)], first[told & (means.value > 0)]] = True
     is_method = np.array([name != BASELINE for name in family], dtype=bool)
     tested = np.isfinite(p).any()
-    nothing: dict[str, Any] = {"p": np.nan, "verdict": "", "best": False, "rank_low": np.nan, "rank_high": np.nan}
-    said = dict.fromkeys(names, nothing)
-    against = {row.method: {"p": row.p, "verdict": row.verdict} for row in pairs.itertuples() if row.other == BASELINE}
+    blank: dict[str, Any] = {"p": np.nan, "verdict": "", "best": False, "rank_low": np.nan, "rank_high": np.nan}
+    records = dict.fromkeys(names, blank)
+    tests = {row.method: {"p": row.p, "verdict": row.verdict} for row in pairs.itertuples() if row.other == BASELINE}
     for m, name in enumerate(family):
-        said[name] = {**nothing, **against.get(name, {}), "best": bool(tested and not better[:, m].any())}
+        records[name] = {**blank, **tests.get(name, {}), "best": bool(tested and not better[:, m].any())}
         if is_method[m] and tested:
-            said[name]["rank_low"] = 1 + better[is_method, m].sum()
-            said[name]["rank_high"] = is_method.sum() - better[m, is_method].sum()
+            records[name]["rank_low"] = 1 + better[is_method, m].sum()
+            records[name]["rank_high"] = is_method.sum() - better[m, is_method].sum()
     for name, other in same_as.items():
-        said[name] = said[other] | ({"verdict": THE_BASELINE} if other == BASELINE else {})
-    frame[list(nothing)] = pd.DataFrame.from_dict(said, orient="index")
+        records[name] = records[other] | ({"verdict": THE_BASELINE} if other == BASELINE else {})
+    frame[list(blank)] = pd.DataFrame.from_dict(records, orient="index")
     alike = [name for name in names if roles[name] != "method" or same_as[name] == BASELINE]
     frame.loc[alike, "p_better"] = np.nan
     of_methods = [names.index(name) for name in family if name != BASELINE]

@@ -1,4 +1,4 @@
-"""One thread a process, as in a run, before numpy is imported anywhere; and the browser that pages are opened in."""
+"""One thread a process, as in a run, before numpy is imported anywhere; the order of tests; and the browser for pages."""
 
 import itertools
 import os
@@ -20,9 +20,11 @@ def pytest_collection_modifyitems(items):
 
     pytest-xdist gives each worker an equal share of the list, in its order, and lets a worker that has ended take tests
     from the end of another's share. Slow tests mostly wait, for limits, servers and schedulers: one worker in three has
-    them, while the others compute.
+    them, while the others compute. Without workers the order stays.
     """
-    n_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    n_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
+    if not n_workers:
+        return
     first = [[] for _ in range(n_workers)]
     rest, n_slow = [], 0
     for item in items:
