@@ -1,4 +1,4 @@
-"""One thread a process, as in a run, before numpy is imported anywhere; the order of tests; and the browser for pages."""
+"""One thread a process, as in a run, before numpy is imported; the order of tests; and the browser for pages."""
 
 import itertools
 import os
