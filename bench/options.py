@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from bench.plan import choose_asked_tasks, choose_methods, make_plan, with_budgets
+from bench.plan.resources import visible_gpus
 from bench.records import MethodSpec, Plan, PlanError
 
 EXECUTORS = ("local", "inline", "slurm")
@@ -187,7 +188,10 @@ class Options:
             Other draws than those of the request.
         """
         methods, plugins, tasks, own = self.chosen
-        return make_plan(methods, tasks, self.preset, self.seeds, plugins, index, own, draws or self.draws)
+        # SLURM hands out jobs one by one, and a run of minutes goes draw by draw
+        on_gpu = self.executor != "slurm" and bool(visible_gpus(self.gpus))
+        stacked: Literal["seeds", "units", "draws"] = "seeds" if not on_gpu else "units" if self.spend else "draws"
+        return make_plan(methods, tasks, self.preset, self.seeds, plugins, index, own, draws or self.draws, stacked)
 
 
 def read_pairs(option: str, text: str) -> dict[str, str]:

@@ -81,8 +81,9 @@ class Job:
         Number of the draw of a simulated data set; None where there is one data set alone.
     x_taken_for, n_copies
         What kind of expression the data have, and how many of their cells are exact copies of another cell.
-    stack
-        Seeds of the jobs, this one among them, whose fits are stacked; empty where the job is fitted alone.
+    stack, stack_units
+        Seeds of the jobs, this one among them, whose fits are stacked; empty where the job's seed is fitted alone. On a
+        GPU the fits of several units may be stacked, each with all of these seeds; empty where they are not.
     id
         Hash of everything that the result depends on.
     """
@@ -107,18 +108,37 @@ class Job:
     x_taken_for: str = field(default="", compare=False)
     n_copies: int = field(default=0, compare=False)
     stack: tuple[int, ...] = field(default=(), compare=False)
+    stack_units: tuple[str, ...] = field(default=(), compare=False)
     id: str = field(default="", compare=False)
 
     def with_id(self) -> Job:
         """Return the job with its id. Where files lie does not matter, their content does."""
-        ignored = {"id", "plugins", "own", "stack", "x_taken_for", "n_copies", *(() if self.inner else ("inner",))}
+        ignored = {"id", "plugins", "own", "stack", "stack_units", "x_taken_for", "n_copies"}
+        ignored |= set() if self.inner else {"inner"}
         content = {key: value for key, value in asdict(self).items() if key not in ignored}
         return replace(self, id=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16])
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Job:
         """Return the job that was stored as ``content``; TypeError or KeyError where it is of another version."""
-        return cls(**{**content, "plugins": tuple(content["plugins"]), "stack": tuple(content["stack"])})
+        lists = {key: tuple(content[key]) for key in ("plugins", "stack", "stack_units") if key in content}
+        return cls(**{**content, **lists})
+
+    def alone(self) -> Job:
+        """Return the job without its stack."""
+        return replace(self, stack=(), stack_units=())
+
+    def stacked(self) -> list[Job]:
+        """Return all jobs of the stack, this one among them."""
+        units = self.stack_units or (self.unit,)
+        draws = [self.draw if self.draw is None else draw_of(unit) for unit in units]
+        at = [replace(self, unit=unit, draw=draw) for unit, draw in zip(units, draws, strict=True)]
+        return [replace(job, seed=seed).with_id() for job in at for seed in self.stack or (self.seed,)]
+
+    @property
+    def n_stacked(self) -> int:
+        """The number of jobs of the stack."""
+        return max(1, len(self.stack)) * max(1, len(self.stack_units))
 
     @property
     def place(self) -> tuple[str, str, str, str, int, str]:
@@ -141,6 +161,16 @@ class Job:
         inner = f" · inner {self.inner}" if self.inner else ""
         where = f"{self.task} · {self.unit}{inner} · seed {self.seed}" if self.unit != WHOLE else self.task
         return f"{self.method} · {where}"
+
+
+def unit_of_draw(unit: str, draw: int) -> str:
+    """Return the name that a unit of a simulator's first draw has in another draw."""
+    return f"draw{draw}" if unit == "draw0" else f"draw{draw}/{unit}"
+
+
+def draw_of(unit: str) -> int:
+    """Return the number of the draw that a unit of simulated data belongs to."""
+    return int(unit.partition("/")[0].removeprefix("draw"))
 
 
 @dataclass(frozen=True)
@@ -248,7 +278,7 @@ class Result:
             **vars(self),
             "status": str(self.status),
             "job_id": self.job.id,
-            "n_stacked": max(1, len(self.job.stack)),
+            "n_stacked": self.job.n_stacked,
             "config": json.dumps(dict(self.job.config), sort_keys=True),
             "plugins": json.dumps(self.job.plugins),
             "own": json.dumps(dict(self.job.own), sort_keys=True),

@@ -144,8 +144,8 @@ class Method(ABC):
     unfitted: ClassVar[frozenset[str]] = frozenset()
     #: Whether a fit uses a GPU where there is one.
     uses_gpu: ClassVar[bool] = False
-    #: Whether fits that differ in their seed can be stacked, by ``fit_stacked(methods, datasets, seeds)``. Subclasses
-    #: do not inherit it, because their loss may not be written for it.
+    #: Whether fits that differ in seed and data can be stacked, by ``fit_stacked(methods, datasets, seeds)``.
+    #: Subclasses do not inherit it, because their loss may not be written for it.
     stackable: ClassVar[bool] = False
     #: Whether ``embed`` lays out the given cells together, so that a code depends on the other cells (UMAP).
     embeds_together: ClassVar[bool] = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -60,6 +60,25 @@ def group_means(values: np.ndarray, environments: np.ndarray, contents: np.ndarr
     cells = {pair: (environments == pair[0]) & (contents == pair[1]) for pair in pairs}
     means = {pair: values[mask].mean(axis=0, dtype=np.float64) for pair, mask in cells.items()}
     return GroupMeans(means, {pair: int(mask.sum()) for pair, mask in cells.items()})
+
+
+def moved(
+    codes: np.ndarray, environments: np.ndarray, shift: Callable[[np.ndarray, str], np.ndarray | float]
+) -> np.ndarray:
+    """Return ``codes`` (n_cells, n) with the shift of each cell's environment added.
+
+    Parameters
+    ----------
+    environments
+        (n_cells,).
+    shift
+        ``shift(codes, environment)`` is that of the cells of an environment, given their codes.
+    """
+    found = codes.copy()
+    for environment in np.unique(environments).tolist():
+        cells = environments == environment
+        found[cells] += shift(codes[cells], environment)
+    return found
 
 
 def regressed(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from methods.base import Method, column, control, key, parts_of
-from methods.groups import group_means, regressed
+from methods.groups import group_means, moved, regressed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,8 +22,8 @@ class LatentArithmetic(Method):
     label with 20 cells or more in both environments weighing the same (where there is none, every label), as scGen
     balances its cell types. An environment "A+B" that was not trained, and whose parts all were, is composed: its shift
     from the control is the sum of A's and B's, as CPA adds the latent effects of perturbations (Lotfollahi et al. 2023,
-    Mol Syst Biol 19:e11517). A method that decodes with a label of the environment instead (CVAE, trVAE, LORD,
-    multiGroupVI) has no shift to add, and refuses such an environment.
+    Mol Syst Biol 19:e11517). A method that decodes with a label or with latents of the environment (CVAE, trVAE, LORD,
+    multiGroupVI) refuses such an environment.
 
     With ``shift="regression"`` the shift is no mean but a ridge regression, over the same labels, of their shift on
     their mean code in a (:func:`methods.groups.regressed`), taken at the code of each cell: the model may use a cell's
@@ -79,7 +79,9 @@ class LatentArithmetic(Method):
     def predict(self, data: AnnData, target_environment: str) -> np.ndarray:
         """Return the expression (n_cells, n_genes) expected of ``data``'s cells in ``target_environment``."""
         codes = np.array(self.embed(data), dtype=np.float64)  # type: ignore[attr-defined]
-        sources = column(data, "environment")
-        for source in np.unique(sources):
-            codes[sources == source] += self.shift_at(codes[sources == source], str(source), target_environment)
+
+        def shift(codes: np.ndarray, source: str) -> np.ndarray:
+            return self.shift_at(codes, source, target_environment)
+
+        codes = moved(codes, column(data, "environment"), shift)
         return self.decode(codes.astype(np.float32))  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ import numpy as np
 
 from methods.base import Method, column, control, key, require, require_trained
 from methods.errors import CannotFit
-from methods.groups import group_means
+from methods.groups import group_means, moved
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -288,8 +288,7 @@ class ContrastiveVI(ScviTools):
 
         require_trained(self.name, target_environment, self.environments)
         codes, sources = np.hstack(list(self.embed_blocks(data).values())), column(data, "environment")
-        for source in np.unique(sources).tolist():
-            codes[sources == source] += self.latent_shift(source, target_environment)
+        codes = moved(codes, sources, lambda _, source: self.latent_shift(source, target_environment))
         latents, library = torch.from_numpy(codes).to(self.where), self.cells(data)[1]
         with torch.no_grad():
             batch = torch.zeros_like(library, dtype=torch.long)

@@ -248,9 +248,11 @@ class Variational(NeuralMethod):
     def fit_stacked(
         cls, methods: Sequence[Self], datasets: Sequence[AnnData], seeds: Sequence[int]
     ) -> list[Exception | None]:
-        """Fit methods of one configuration at once, each as ``fit`` would, up to rounding.
+        """Fit methods of one configuration, those at once that can be, each as ``fit`` would, up to rounding.
 
-        The class must be ``stackable`` unless there is only one method.
+        The class must be ``stackable`` unless there is only one method. Fits are made at once where their data have
+        equally many cells and the same labels; on a GPU the numbers may differ, and a larger data set then leaves out
+        some of its cells in each pass.
 
         Returns
         -------
@@ -259,8 +261,8 @@ class Variational(NeuralMethod):
 
         Raises
         ------
-        methods.base.CannotStack
-            The data sets differ in their number of cells or in their labels.
+        MemoryError
+            The fits outgrew the memory of the GPU.
         """
         from methods.nn.training import fit_stacked
 

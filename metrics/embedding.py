@@ -4,7 +4,7 @@ Stability alone is gameable: a frozen random projection is perfectly stable. Rea
 ``displacement`` with ``knn_recall``. Neighbours are defined with fractional ties: if m samples tie for the last q
 places among the k nearest, each of them counts as q/m of a neighbour. A collapsed code, in which all samples tie, thus
 scores exactly what chance does, and never by the order of the samples. Neighbours are those of
-``metrics.neighbours``, approximate beyond 20,000 samples; ranks and ties are exact.
+``metrics.neighbours``, approximate beyond 50,000 samples; ranks and ties are exact.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from bench.keep.files import replacing
 from bench.plan.digests import source_digest
 from methods import METHODS
 from methods.base import Method
-from methods.errors import CannotFit, CannotStack
+from methods.errors import CannotFit
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -120,8 +120,8 @@ class Fits:
 def fit_stack(cls: Any, config: Mapping[str, Any], directory: Path | None, requests: Sequence[StackedFit]) -> None:
     """Fit the methods of requests side by side, or take all of them from disk; where neither can be, one by one.
 
-    The time of a stack is shared out evenly. A fit is kept under the seeds of its stack as well as its own: another
-    stack would give the same but for rounding.
+    The time of a stack is shared out evenly. A fit is kept under the seeds and data of its whole stack: another stack
+    would give the same but for rounding.
     """
     seeds = [request.seed for request in requests]
     with contextlib.ExitStack() as locks:
@@ -129,8 +129,11 @@ def fit_stack(cls: Any, config: Mapping[str, Any], directory: Path | None, reque
         if directory is not None:
             from filelock import FileLock
 
+            from tasks.datasets.memory import digest
+
             directory.mkdir(parents=True, exist_ok=True)
-            keys = [_key(cls, config, request.data, request.seed, seeds) for request in requests]
+            stack = [f"{request.seed} {digest(request.data)}" for request in requests]
+            keys = [_key(cls, config, request.data, request.seed, stack) for request in requests]
             files = [directory / f"{key}.safetensors" for key in keys]
             for file in sorted(files):
                 locks.enter_context(FileLock(file.with_suffix(".lock")))
@@ -140,7 +143,7 @@ def fit_stack(cls: Any, config: Mapping[str, Any], directory: Path | None, reque
         try:
             methods, datasets = zip(*((request.method, request.data) for request in requests), strict=True)
             errors = cls.fit_stacked(methods, datasets, seeds)
-        except (CannotStack, CannotFit, MemoryError):
+        except (CannotFit, MemoryError):
             for request in requests:
                 _fit_alone(request)
             return
@@ -176,7 +179,7 @@ def _fit_alone(request: StackedFit) -> None:
     request.seconds = time.perf_counter() - clock
 
 
-def _key(cls: type[Method], config: Mapping[str, Any], data: AnnData, seed: int, stack: Sequence[int] = ()) -> str:
+def _key(cls: type[Method], config: Mapping[str, Any], data: AnnData, seed: int, stack: Sequence[str] = ()) -> str:
     from tasks.datasets.memory import digest
 
     read = {key: value for key, value in config.items() if key not in cls.unfitted}

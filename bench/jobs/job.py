@@ -8,7 +8,6 @@ import resource
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -40,26 +39,25 @@ _UNREADABLE = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
 
 def run_stack(jobs: Sequence[Job], fits_directory: Path | None) -> Iterator[Result]:
     """Run jobs that one process runs (:func:`bench.plan.order.stacks`) and yield their results, unit by unit."""
-    by_unit: dict[str, list[Job]] = {}
+    by_unit: dict[object, list[Job]] = {}
     for job in jobs:
-        by_unit.setdefault(job.unit, []).append(job)
+        by_unit.setdefault(job.stack_units or job.unit, []).append(job)
     for of_unit in by_unit.values():
-        yield from _run_unit(of_unit, fits_directory)
+        yield from _run_stacked(of_unit, fits_directory)
 
 
-def _run_unit(jobs: Sequence[Job], fits_directory: Path | None) -> list[Result]:
-    """Run jobs of one unit whose fits are stacked, or one job.
+def _run_stacked(jobs: Sequence[Job], fits_directory: Path | None) -> list[Result]:
+    """Run jobs of one stack, or of one unit without stacks.
 
-    All seeds of the stack are fitted, also those that have a result: by rounding, a fit depends on the others.
+    All jobs of the stack are run, also those that have a result: by rounding, a fit depends on the others.
     """
     first = jobs[0]
-    if len(first.stack) < 2:
+    if first.n_stacked == 1:
         return [run_job(job, fits_directory) for job in jobs]
     for plugin in first.plugins:
         load_plugin(plugin)
     stack = Stack(partial(fit_stack, METHODS[first.name], first.config, fits_directory))
-    siblings = [replace(first, seed=seed).with_id() for seed in first.stack]
-    results = stack.run([partial(run_job, job, fits_directory, stack) for job in siblings])
+    results = stack.run([partial(run_job, job, fits_directory, stack) for job in first.stacked()])
     by_id = {result.job.id: result for result in results}
     return [by_id[job.id] for job in jobs]
 

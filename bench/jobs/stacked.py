@@ -1,4 +1,4 @@
-"""Stacked fits: jobs that differ by their seed alone, whose networks are trained side by side.
+"""Stacked fits: jobs that differ in their seed, on a GPU also in their unit, whose networks are trained side by side.
 
 Each job is evaluated in a thread of its own, and one thread runs at a time, so that a task may do anything between its
 fits. A thread that comes to a fit waits until all threads have come to one; then the fits are made and all go on.
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class StackedFit:
-    """A fit that a job waits for, with its outcome."""
+    """A fit that a job waits for, with its outcome; ``place`` is the job's among those of the stack."""
 
     method: Method
     data: AnnData
     seed: int
+    place: int
     seconds: float = 0.0
     error: Exception | None = None
     made: threading.Event = field(default_factory=threading.Event)
@@ -44,10 +45,11 @@ class Stack:
         self._changed = threading.Condition()
         self._at_work = 0
         self._requests: list[StackedFit] = []
+        self._here = threading.local()
 
     def fit(self, method: Method, data: AnnData, seed: int) -> tuple[Method, float]:
         """Return the method when it has been fitted, and the seconds that it took. Called in a job's thread."""
-        request = StackedFit(method, data, seed)
+        request = StackedFit(method, data, seed, self._here.place)
         with self._changed:
             self._requests.append(request)
             self._at_work -= 1
@@ -65,6 +67,7 @@ class Stack:
         failures: list[BaseException] = []
 
         def do(number: int) -> None:
+            self._here.place = number
             with self._running:
                 try:
                     results[number] = works[number]()
@@ -86,7 +89,7 @@ class Stack:
             if not requests:
                 break
             with self._running:
-                self._make(sorted(requests, key=lambda request: request.seed))
+                self._make(sorted(requests, key=lambda request: request.place))
             for request in requests:
                 request.made.set()
         for thread in threads:

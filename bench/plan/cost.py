@@ -82,7 +82,7 @@ class Estimate:
         """Take in how long a job took."""
         if result.status.final:
             spent = _moment(result.finished) - _moment(result.started)
-            self._add(vars(result.job), spent / max(1, len(result.job.stack)))
+            self._add(vars(result.job), spent / result.job.n_stacked)
 
     def _add(self, job: Mapping[Any, Any], seconds: float) -> None:
         kind = job["task"], job["preset"], job["method"]
@@ -110,12 +110,13 @@ class Estimate:
         return ROUGH[job.preset][0 if uses_gpu(job) else 1] * max(1.0, self.sizes[job.task])
 
     def costs(self, jobs: Iterable[Job]) -> dict[str, float]:
-        """Return the seconds of each job by its id; a stack pays for all of its seeds."""
+        """Return the seconds of each job by its id; what is left of a stack pays for all of it."""
         costs: dict[str, float] = {}
         for stack in stacks(jobs):
-            seeds = Counter((job.unit, job.inner) for job in stack)
-            for job in stack:
-                costs[job.id] = self.seconds(job) * max(1, len(job.stack)) / seeds[job.unit, job.inner]
+            beside = [(job.stack_units or job.unit, job.inner) for job in stack]
+            left = Counter(beside)
+            for job, others in zip(stack, beside, strict=True):
+                costs[job.id] = self.seconds(job) * job.n_stacked / left[others]
         return costs
 
     def _scaled(self, job: Job, tried: Mapping[str, Any]) -> float:

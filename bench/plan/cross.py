@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from bench.plan.digests import source_digest, task_digests
-from bench.records import WHOLE, Job, MethodSpec, Plan, PlanError
+from bench.records import WHOLE, Job, MethodSpec, Plan, PlanError, unit_of_draw
 from methods import METHODS
 from tasks import load_task
 from tasks.base import Reference, Task
@@ -17,6 +17,8 @@ from tasks.datasets.reading import copies_of, taken_for
 #: At most so many fits are stacked, on data of at most so many million values (cells × genes): each fit has its own
 #: copy of the data, and fits of large networks gain nothing.
 MOST_STACKED, MOST_VALUES = 8, 20.0
+#: The same of fits of several units on a GPU: their data are in the memory of one process, some ten copies of them.
+MOST_ON_GPU, MOST_VALUES_ON_GPU = 64, 100.0
 
 
 def method_config(name: str, task: Task, preset: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -38,6 +40,7 @@ def make_plan(
     index: dict[str, Any],
     own: Mapping[str, str] | None = None,
     draws: Sequence[int] | None = None,
+    stacked: Literal["seeds", "units", "draws"] = "seeds",
 ) -> Plan:
     """Cross methods and tasks.
 
@@ -58,6 +61,8 @@ def make_plan(
         File and fields of the user's own data, for tasks of :func:`choose_own_tasks`.
     draws
         Numbers of the draws of simulated data; None takes the task's number for the preset.
+    stacked
+        Which fits of a method are stacked: those of all seeds of a unit, of all units of a draw too, or of all draws.
 
     Raises
     ------
@@ -113,6 +118,7 @@ def make_plan(
             crossed = [row] if row.skip else [job for draw in numbers for job in _crossed(row, draw, units, seeds)]
             if row.name and not row.skip and METHODS[row.name].stackable and sizes[task_name] <= MOST_VALUES:
                 crossed = [replace(job, stack=_stack_of(job.seed, seeds)) for job in crossed]
+                crossed = crossed if stacked == "seeds" else _beside(crossed, sizes[task_name], stacked == "draws")
             jobs += [job.with_id() for job in crossed]
     if absent and not jobs:
         reasons = "\n".join(f"{task}: {reason}" for task, reason in absent.items())
@@ -135,7 +141,7 @@ def _crossed(row: Job, draw: int | None, units: Sequence[str], seeds: Sequence[i
     The units are those of the first draw; a simulator's are the same in every draw.
     """
     if draw is not None:
-        units = [f"draw{draw}" if unit == "draw0" else f"draw{draw}/{unit}" for unit in units]
+        units = [unit_of_draw(unit, draw) for unit in units]
     return [replace(row, draw=draw, unit=unit, seed=seed) for unit in units for seed in seeds]
 
 
@@ -178,6 +184,31 @@ def _stack_of(seed: int, seeds: range) -> tuple[int, ...]:
     first = seed - seed % MOST_STACKED
     stack = tuple(seeds[first : first + MOST_STACKED])
     return stack if len(stack) > 1 else ()
+
+
+def _beside(jobs: Sequence[Job], millions: float, across_draws: bool) -> list[Job]:
+    """Return jobs with the units whose fits are stacked with theirs, as many as memory has room for.
+
+    Parameters
+    ----------
+    jobs
+        Those of a method on all units, draws and seeds of a task.
+    millions
+        Million values of the data of one of them.
+    """
+    by_stack: dict[object, list[str]] = {}
+    for job in jobs:
+        units = by_stack.setdefault((job.stack or job.seed, None if across_draws else job.draw), [])
+        units += [job.unit] if job.unit not in units else []
+    found = []
+    for job in jobs:
+        units = by_stack[job.stack or job.seed, None if across_draws else job.draw]
+        n_seeds = max(1, len(job.stack))
+        n = max(1, min(MOST_ON_GPU // n_seeds, int(MOST_VALUES_ON_GPU / (millions * n_seeds))))
+        first = units.index(job.unit) // n * n
+        beside = tuple(units[first : first + n])
+        found.append(replace(job, stack_units=beside if len(beside) > 1 else ()))
+    return found
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,9 +22,9 @@ def stacks(jobs: Iterable[Job]) -> list[list[Job]]:
 
 
 def _together(job: Job) -> tuple[object, ...]:
-    if job.draw is None and not job.stack:
+    if job.draw is None and job.n_stacked == 1:
         return (job.id,)
-    unit = job.unit if job.draw is None else job.draw
+    unit = job.stack_units or (job.unit if job.draw is None else job.draw)
     config = json.dumps(job.config, sort_keys=True)
     return job.task, job.preset, job.role, job.method, config, unit, job.stack or job.seed
 

@@ -56,7 +56,7 @@ def needs(job: Job, millions: float, seconds: float, memory_mb: float | None = N
     memory_mb
         Its memory, where the user has said it.
     """
-    values = millions * max(1, len(job.stack))
+    values = millions * job.n_stacked
     return Resources(
         threads=int(THREADS["OMP_NUM_THREADS"]),
         memory_mb=math.ceil(memory_mb) if memory_mb else _power(BASE_MB + MB_PER_MILLION * values, LEAST_MB),
@@ -95,21 +95,26 @@ def devices(gpus: int | None) -> list[str] | None:
     return visible.split(",")[:gpus] if visible else [str(device) for device in range(gpus)]
 
 
-def device_of_fits(gpus: int | None) -> str:
-    """Return in words where networks are fitted on this machine; the driver is asked, as PyTorch takes seconds.
+def visible_gpus(gpus: int | None) -> list[str]:
+    """Return the names of the GPUs of this machine that jobs use; the driver is asked, as PyTorch takes seconds.
 
     Parameters
     ----------
     gpus
         How many GPUs jobs share; None where each job sees what this process sees.
     """
-    names: list[str] = []
-    if os.environ.get("CUDA_VISIBLE_DEVICES") != "" and gpus != 0:
-        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        with suppress(OSError, subprocess.SubprocessError):
-            said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
-            names = said.stdout.splitlines()[: gpus or None]
-    return f"networks are fitted on {', '.join(names) or 'the CPU'}"
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or gpus == 0:
+        return []
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    with suppress(OSError, subprocess.SubprocessError):
+        said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
+        return said.stdout.splitlines()[: gpus or None]
+    return []
+
+
+def device_of_fits(gpus: int | None) -> str:
+    """Return in words where networks are fitted on this machine; ``gpus`` as :func:`visible_gpus` has them."""
+    return f"networks are fitted on {', '.join(visible_gpus(gpus)) or 'the CPU'}"
 
 
 def _power(value: float, least: int) -> int:

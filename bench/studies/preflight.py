@@ -86,7 +86,7 @@ def first_jobs(plan: Plan) -> Plan:
         if job.unit != WHOLE:
             first.setdefault(job.task, job.unit)
     once = [job for job in plan.jobs if job.unit in (WHOLE, first.get(job.task)) and job.seed == 0]
-    return replace(plan, jobs=tuple(replace(job, stack=()) for job in once))
+    return replace(plan, jobs=tuple(job.alone() for job in once))
 
 
 def say(flown: Flown, n_workers: int, console: Console) -> None:

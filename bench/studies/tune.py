@@ -81,11 +81,11 @@ class Study:
         if isinstance(config, str):
             return []
         on = ("", *self.folds)
-        return [replace(self.default, config=dict(config), inner=fold, stack=()).with_id() for fold in on]
+        return [replace(self.default.alone(), config=dict(config), inner=fold).with_id() for fold in on]
 
     def floor_on(self, fold: str) -> Job:
         """Return the floor's job on an inner unit, or on the held-out one where it is empty."""
-        return replace(self.floor, inner=fold, stack=()).with_id()
+        return replace(self.floor, inner=fold).with_id()
 
     def configurations(self, n_trials: int) -> list[dict[str, Any] | str]:
         """Return the configuration of each trial, the default first, or why the method refuses it."""
@@ -344,6 +344,7 @@ def tuned_jobs(plan: Plan, chosen: Sequence[Chosen]) -> list[Job]:
     for job in plan.jobs:
         one = by_place.get((job.method, job.task, job.unit)) if job.role == "method" else None
         if one is not None:
+            job = replace(job, stack_units=())  # each unit has a configuration of its own
             tuned = replace(job, method=job.method + TUNED, config=dict(one.tuned))
             oracle = replace(job, role="oracle", method=job.method + ORACLE, config=dict(one.oracle))
             jobs += [tuned.with_id(), oracle.with_id()]

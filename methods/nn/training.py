@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from methods.errors import CannotFit, CannotStack
+from methods.errors import CannotFit
 from methods.neural import environment_numbers, seeded
 from methods.nn import graphs
 from methods.nn.sparse import SparseRows, gathered
@@ -31,6 +32,9 @@ RISE, PATIENCE = 0.3, 0.5
 #: half of its passes, where the rate falls. On 11 pairs of method and task (development draw 1004) three times the
 #: steps lowered the loss of the fits above it by 2 to 20 %, of those below it by at most 1.1 %.
 STILL = 0.03
+#: Stacked fits see equally many cells in a pass. On a GPU the smallest of their data sets may have this share of the
+#: cells of the largest, whose fit then leaves out others in each pass; on the CPU all have equally many.
+LEAST_OF_LARGEST = 0.75
 #: Cells of a validation step; the memory of some penalties grows with the square of the cells.
 VALIDATED_AT_ONCE = 1024
 
@@ -145,18 +149,50 @@ class Outcome:
 
 def fit_stacked(methods: Sequence[Any], datasets: Sequence[Any], seeds: Sequence[int]) -> list[Exception | None]:
     """Fit variational autoencoders of one class and configuration; :meth:`Variational.fit_stacked` has the contract."""
-    first, distinct, starts = methods[0], list[dict[str, Any]](), list[int]()
     for method, data, seed in zip(methods, datasets, seeds, strict=True):
         with seeded(seed):
             method.prepare(data)
-        if method.learned() != first.learned() or data.n_obs != datasets[0].n_obs:
-            sizes = f"{data.n_obs} and {datasets[0].n_obs} cells"
-            raise CannotStack(f"{first.name}: fits of {sizes}, or of other labels")
+    errors: list[Exception | None] = [None] * len(methods)
+    for fits in _alike(methods, datasets):
+        try:
+            found = _fit_at_once([methods[i] for i in fits], [datasets[i] for i in fits], [seeds[i] for i in fits])
+        except torch.OutOfMemoryError as problem:  # of a GPU
+            raise MemoryError(f"{len(fits)} fits at once: {problem}") from problem
+        for i, error in zip(fits, found, strict=True):
+            errors[i] = error
+    return errors
+
+
+def _alike(methods: Sequence[Any], datasets: Sequence[Any]) -> list[list[int]]:
+    """Return the numbers of the methods that can be fitted at once, in one list; the methods are prepared.
+
+    Networks and losses of a list are the same but for their weights, and so are the numbers of cells. On a GPU, where
+    a step of many fits takes little longer than that of one, the numbers may differ (:data:`LEAST_OF_LARGEST`).
+    """
+    least = LEAST_OF_LARGEST if graphs.can_record(methods[0].where) else 1.0
+    lists: list[list[int]] = []
+    for i in sorted(range(len(methods)), key=lambda i: -datasets[i].n_obs):  # the first of a list has most cells
+        for others in lists:
+            large_enough = datasets[i].n_obs >= least * datasets[others[0]].n_obs
+            if large_enough and methods[i].learned() == methods[others[0]].learned():
+                others.append(i)
+                break
+        else:
+            lists.append([i])
+    return [sorted(fits) for fits in lists]
+
+
+def _fit_at_once(methods: Sequence[Any], datasets: Sequence[Any], seeds: Sequence[int]) -> list[Exception | None]:
+    """Fit prepared methods of one list of :func:`_alike`; equal data are kept once."""
+    first, distinct, numbers = methods[0], list[dict[str, Any]](), list[int]()
+    for method, data in zip(methods, datasets, strict=True):
         tensors: dict[str, Any] = method.tensors(data) | method.supervision(data)
         tensors |= {STRATUM: method.strata(data), ENVIRONMENT: environment_numbers(data, method.where)}
         number = next((i for i, others in enumerate(distinct) if _equal(tensors, others)), len(distinct))
         distinct = distinct if number < len(distinct) else [*distinct, tensors]
-        starts.append(number * data.n_obs)
+        numbers.append(number)
+    ends = list(accumulate(len(tensors[ENVIRONMENT]) for tensors in distinct))
+    spans = [range(ends[number] - len(distinct[number][ENVIRONMENT]), ends[number]) for number in numbers]
     tensors = distinct[0] if len(distinct) == 1 else {k: _concatenated([d[k] for d in distinct]) for k in distinct[0]}
     del distinct
     strata, environments = tensors.pop(STRATUM), tensors.pop(ENVIRONMENT)
@@ -168,7 +204,7 @@ def fit_stacked(methods: Sequence[Any], datasets: Sequence[Any], seeds: Sequence
         seeds,
         first.name,
         strata,
-        starts,
+        spans,
         environments,
         first.adversary(first.network),
     )
@@ -246,7 +282,7 @@ def train_stacked(
     seeds: Sequence[int],
     name: str,
     strata: Tensor | None = None,
-    starts: Sequence[int] | None = None,
+    spans: Sequence[range] | None = None,
     environments: Tensor | None = None,
     adversary: Adversary | None = None,
 ) -> list[Outcome]:
@@ -264,9 +300,9 @@ def train_stacked(
         As in :func:`train`.
     seeds
         One for each network.
-    starts
-        Index of the first cell of each network's data, which have equally many cells; by default all share one data
-        set.
+    spans
+        The cells of each network's data; by default all share one data set. A pass has as many cells of each as the
+        smallest has to train on, and all hold out equally many: larger ones leave out other cells in each pass.
     adversary
         Allowed for a single network.
 
@@ -279,8 +315,8 @@ def train_stacked(
     where = next(iter(tensors.values())).device
     # cells are ordered on the CPU, so that the order is the same on every device and no GPU has to be waited for
     strata, environments = (None if labels is None else labels.cpu() for labels in (strata, environments))
-    starts = starts or [0] * len(networks)
-    n_cells = len(next(iter(tensors.values()))) // len(set(starts))
+    spans = spans or [range(len(next(iter(tensors.values()))))] * len(networks)
+    n_cells = min(map(len, spans))
     if n_cells < 2:
         raise CannotFit(f"{name} needs at least 2 cells, got {n_cells}")
     n_validation = min(int(schedule.validation * n_cells), n_cells - 2) if n_cells >= 20 else 0
@@ -290,8 +326,8 @@ def train_stacked(
     n_minibatches = schedule.minibatches(n_kept)
     n_passes = max(1, round(schedule.steps / n_minibatches))
     fits = [
-        _Fit(*each, where, n_cells, n_validation, n_passes, schedule.warmup, environments)
-        for each in zip(networks, seeds, starts, strict=True)
+        _Fit(*each, where, n_validation, n_passes, schedule.warmup, environments)
+        for each in zip(networks, seeds, spans, strict=True)
     ]
 
     noise = [fit.noise for fit in fits] if stacked else []
@@ -313,7 +349,7 @@ def train_stacked(
         for epoch in range(n_passes):
             with drawing_from([fit.noise for fit in running]) if stacked else nullcontext():
                 network.train()
-                order = _joined([fit.shuffled(strata) for fit in running], stacked).to(where)
+                order = _joined([fit.shuffled(strata, n_kept) for fit in running], stacked).to(where)
                 totals: Any = 0.0
                 for i, cells in enumerate(order.tensor_split(n_minibatches, -1)):
                     trainer.begin((epoch * n_minibatches + i + 1) / (n_passes * n_minibatches))
@@ -460,9 +496,8 @@ class _Fit:
         self,
         network: nn.Module,
         seed: int,
-        start: int,
+        span: range,
         where: torch.device,
-        n_cells: int,
         n_validation: int,
         n_passes: int,
         warmup: float,
@@ -471,7 +506,7 @@ class _Fit:
         self.network = network
         self.shuffle = torch.Generator().manual_seed(seed)
         self.noise = torch.Generator(where).manual_seed(seed)
-        order = torch.randperm(n_cells, generator=self.shuffle) + start
+        order = torch.randperm(len(span), generator=self.shuffle) + span.start
         self.held, self.kept = order[:n_validation], order[n_validation:]
         if environments is not None:
             self.held, self.kept = _with_every_label_kept(self.held, self.kept, environments)
@@ -483,9 +518,9 @@ class _Fit:
         #: The smallest loss so far, after each pass.
         self.watched: list[float] = []
 
-    def shuffled(self, strata: Tensor | None) -> Tensor:
-        """Return the training cells in the order of the next epoch."""
-        order = torch.randperm(len(self.kept), generator=self.shuffle)
+    def shuffled(self, strata: Tensor | None, n: int) -> Tensor:
+        """Return ``n`` of the training cells, drawn anew, in the order of the next epoch."""
+        order = torch.randperm(len(self.kept), generator=self.shuffle)[:n]
         cells = self.kept[order]
         return cells if strata is None else cells[_spread(strata[cells])]
 

@@ -1,4 +1,4 @@
-"""Jobs that differ by their seed alone are fitted in one pass."""
+"""Jobs that differ by their seed, on a GPU also by their unit, are fitted in one pass."""
 
 import json
 from dataclasses import replace
@@ -9,13 +9,15 @@ import pytest
 from bench.jobs.fits import fit_stack
 from bench.jobs.job import run_stack
 from bench.jobs.stacked import Stack
-from bench.keep.store import Store
+from bench.keep.store import Store, gather
 from bench.plan import choose_methods, choose_tasks, make_plan
+from bench.plan.cost import Estimate
+from bench.plan.cross import _beside
 from bench.plan.order import stacks
 from bench.records import Result
 from bench.studies.replay import SAME, replay
 from methods.base import Method
-from methods.errors import CannotStack
+from methods.errors import CannotFit
 
 TASK = "reembedding/pancancer-sim"
 TOGETHER = """
@@ -23,7 +25,6 @@ import os
 import numpy as np
 from methods import register_method
 from methods.base import Method
-from methods.errors import CannotStack
 
 
 class Mean(Method):
@@ -158,6 +159,83 @@ def test_when_the_process_of_a_pass_dies_each_job_is_run_alone(inside, tmp_path,
     assert set(rows.query("seed == 1")["reason"].str.contains("ended with code 9")) == {True}
 
 
+# --- units and draws, as on a GPU
+
+
+def planned(stacked, methods="vae", preset="default", seeds=2, draws=(0, 3)):
+    """Return the jobs of methods on two units (one at the preset smoke) of each draw."""
+    specs, plugins = choose_methods(methods, preset, [])
+    plan = make_plan(specs, choose_tasks(TASK), preset, seeds, plugins, {}, draws=draws, stacked=stacked)
+    return [job for job in plan.jobs if job.role == "method"]
+
+
+def test_units_of_a_draw_or_of_all_draws_go_into_one_stack():
+    units = [f"draw{draw}/cancer{i}" for draw in (0, 3) for i in (0, 4)]
+    by_seeds, by_units, by_draws = (planned(stacked) for stacked in ("seeds", "units", "draws"))
+    assert [job.id for job in by_seeds] == [job.id for job in by_units] == [job.id for job in by_draws]
+    assert {job.stack_units for job in by_seeds} == {()}
+    assert {job.unit: job.stack_units for job in by_units} == {
+        unit: tuple(units[:2]) if "draw0" in unit else tuple(units[2:]) for unit in units
+    }
+    assert {job.stack_units for job in by_draws} == {tuple(units)}
+    assert [len(jobs) for jobs in stacks(by_draws)] == [8]
+    assert [len(jobs) for jobs in stacks(by_units)] == [4, 4]
+    (job, *_) = by_draws
+    assert [sibling.id for sibling in job.stacked()] == [other.id for other in by_draws]
+    places = [(draw, f"cancer{i}") for draw in (0, 3) for i in (0, 4)]
+    assert [(sibling.draw, sibling.held_out) for sibling in job.stacked()[::2]] == places
+    assert type(job).from_json(json.loads(json.dumps(Result(job=job, status="ok").to_json()))["job"]) == job
+    assert job.n_stacked == 8
+    assert job.alone().n_stacked == 1
+
+
+def test_a_method_whose_fits_cannot_be_stacked_has_no_units_beside_it():
+    assert {job.stack_units for job in planned("draws", methods="gamma-vae,pca")} == {()}
+
+
+def test_memory_bounds_the_units_of_a_stack():
+    jobs = planned("seeds", draws=range(40))
+    most = [len(job.stack_units) * len(job.stack) for job in _beside(jobs, 0.01, True)]
+    assert (max(most), len(set(most))) == (64, 2), "64 fits at most; 80 units of two seeds are 64, 64 and 32"
+    assert {job.n_stacked for job in _beside(jobs, 10.0, True)} == {10}, "100 million values are 10 fits of 10"
+    assert {job.n_stacked for job in _beside(jobs, 60.0, True)} == {2}
+    assert {job.stack_units for job in _beside(jobs, 60.0, True)} == {()}
+
+
+def test_what_is_left_of_a_stack_of_units_pays_for_all_of_it():
+    jobs = planned("draws")
+    estimate = Estimate(gather([]).rows, {TASK: 1.0}, known=lambda job: 3.0)
+    assert estimate.costs(jobs) == {job.id: 3.0 for job in jobs}
+    assert estimate.costs(jobs[:2]) == {job.id: 12.0 for job in jobs[:2]}
+
+
+def test_jobs_of_other_units_and_draws_in_one_stack_are_as_if_run_alone(made):
+    store, _ = made
+    jobs = planned("draws", preset="smoke")
+    results = list(run_stack(jobs, store.fits))
+    assert [result.job.id for result in results] == [job.id for job in jobs]
+    assert {result.status for result in results} == {"ok"}
+    assert {row["n_stacked"] for result in results for row in result.rows("")} == {4}
+    for result in results[::3]:
+        (alone,) = run_stack([result.job.alone()], None)
+        assert [curve[0] for curve in result.curves.values()] == pytest.approx(
+            [curve[0] for curve in alone.curves.values()], rel=1e-5
+        )
+    (again,) = run_stack([jobs[2]], store.fits)
+    assert again.scores == results[2].scores, "from disk, or the whole stack again"
+
+
+def test_a_run_on_a_gpu_has_one_process_for_all_units(inside, tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho NVIDIA A0\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    run = ("run", "--methods", "vae", "--tasks", TASK, "--preset", "smoke", "--executor", "inline")
+    assert inside(*run, "--draws", "2", "--out", "draws").returncode == 0
+    rows = rows_of(tmp_path / "draws").query("method == 'vae'").reset_index()
+    assert (set(rows["n_stacked"]), rows["unit"].nunique()) == ({2}, 2)
+
+
 # --- meeting
 
 
@@ -188,7 +266,7 @@ def test_jobs_meet_at_each_fit_and_one_that_ends_early_keeps_none_waiting():
     ]
 
 
-@pytest.mark.parametrize("error", [CannotStack, MemoryError])
+@pytest.mark.parametrize("error", [CannotFit, MemoryError])
 def test_fits_that_cannot_be_made_in_one_stack_are_made_alone(error):
     class Several(Recorded):
         @classmethod

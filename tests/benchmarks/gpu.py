@@ -4,10 +4,13 @@ Sections: steps (of every method, recorded and by single operations), stacked (2
 processes (that share the GPU, and one that stacks), checks (the tests that need a GPU, beside a smoke run of every
 method on it). Each line is measured in one run on one card. A section that fails says why, and the next one begins.
 With the variable OUT set, the lines are also written there.
+
+``python -m tests.benchmarks.gpu board [MINUTES]`` runs the default ood cross with five seeds for so many minutes.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -16,7 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -104,31 +107,29 @@ def peak_mb(anew=False):
 
 @contextmanager
 def clocked(eager=False):
-    """Note when each epoch of each training begins; every epoch ends with values that are waited for."""
-    begun, begin = {}, training._Trainer.begin
+    """Note when each epoch of each training ends, with values that are waited for, and how many steps are done."""
+    ended, n_steps = {}, itertools.count(1)
+    begin, take, done = training._Trainer.begin, training.Best.take, [0]
 
-    def noted(self, epoch):
-        begun.setdefault(self, []).append(time.perf_counter())
-        begin(self, epoch)
+    def counted(self, progress):
+        done[0] = next(n_steps)
+        begin(self, progress)
 
-    off = patch.object(graphs, "obstacle", lambda *_: "measured by single operations")
-    with patch.object(training._Trainer, "begin", noted):
-        if eager:
-            with off:
-                yield begun
-        else:
-            yield begun
+    def noted(self, fits):
+        ended.setdefault(self, []).append((time.perf_counter(), done[0]))
+        take(self, fits)
+
+    off = patch.object(graphs, "obstacle", lambda *_: "measured by single operations") if eager else nullcontext()
+    with patch.object(training._Trainer, "begin", counted), patch.object(training.Best, "take", noted), off:
+        yield ended
 
 
-def milliseconds(begun, warm):
+def milliseconds(ended, warm):
     """Return the median time of a step of each training, after some epochs."""
-    found = []
-    for trainer, times in begun.items():
-        n_cells, schedule = len(next(iter(trainer.tensors.values()))), trainer.schedule
-        n_steps = -(-(n_cells - int(schedule.validation * n_cells)) // schedule.minibatch)
-        epochs = [1e3 * (after - before) / n_steps for before, after in pairwise(times)]
-        found.append(statistics.median(epochs[warm:]))
-    return found
+    return [
+        statistics.median([1e3 * (t - t0) / (n - n0) for (t0, n0), (t, n) in pairwise(epochs[warm:])])
+        for epochs in ended.values()
+    ]
 
 
 def steps():
@@ -186,9 +187,9 @@ def steps_of(names):
 def steps_by(way, method, data, settings):
     cls, epochs = METHODS[method], EPOCHS[way]
     few = {"validation": 0.0, "steps": in_steps(epochs, data.n_obs)}
-    with clocked(eager=way == "eager") as begun:
+    with clocked(eager=way == "eager") as ended:
         fitted = cls(cls.configure(**few, **settings)).fit(data, 0)
-    return milliseconds(begun, WARM[way]), fitted
+    return milliseconds(ended, WARM[way]), fitted
 
 
 def warm_up():
@@ -201,24 +202,26 @@ def warm_up():
 
 def stacked():
     warm_up()
-    for method, n_cells, n_genes, epochs in (
-        ("vae", N_CELLS, N_GENES, 10),
-        ("vae", 1000, 500, 40),
-        ("trvae", 1000, 500, 40),
+    for method, n_cells, n_genes, epochs, fewer in (
+        ("vae", N_CELLS, N_GENES, 10, 0),
+        ("vae", 1000, 500, 40, 0),
+        ("trvae", 1000, 500, 40, 0),
+        ("vae", 1000, 500, 40, 10),  # as of held-out units: 1,000, 990, … cells
     ):
         data = data_of("expression", n_cells, n_genes)
+        datasets = [data[: n_cells - fewer * i].copy() for i in range(TOGETHER)]
         settings = {"steps": in_steps(epochs, 0.9 * n_cells)}
         peak_mb(anew=True)
         seconds, step = {}, {}
         for way in ("together", "one after another"):
-            with clocked() as begun:
+            with clocked() as ended:
                 clock = time.perf_counter()
-                fits_of(method, data, range(TOGETHER), way, settings)
+                fits_of(method, datasets, range(TOGETHER), way, settings)
                 seconds[way] = time.perf_counter() - clock
-            step[way] = sum(milliseconds(begun, 4))
+            step[way] = sum(milliseconds(ended, 4))
         line(
             "stacked",
-            fits=f"{TOGETHER} {method}, {n_cells} × {n_genes}, {epochs} epochs",
+            fits=f"{TOGETHER} {method}, {n_cells} × {n_genes}, {epochs} epochs{', each of other cells' * bool(fewer)}",
             together_s=round(seconds["together"], 2),
             one_by_one_s=round(seconds["one after another"], 2),
             ratio=round(seconds["one after another"] / seconds["together"], 2),
@@ -229,14 +232,14 @@ def stacked():
         )
 
 
-def fits_of(method, data, seeds, way, settings):
+def fits_of(method, datasets, seeds, way, settings):
     cls = METHODS[method]
     config = cls.configure(**settings)
     if way == "together":
-        errors = cls.fit_stacked([cls(config) for _ in seeds], [data] * len(seeds), list(seeds))
+        errors = cls.fit_stacked([cls(config) for _ in seeds], datasets, list(seeds))
         assert errors == [None] * len(seeds), errors
     else:
-        for seed in seeds:
+        for data, seed in zip(datasets, seeds, strict=True):
             cls(config).fit(data, seed)
 
 
@@ -277,7 +280,7 @@ def worker(place, n, way, number):
     while not Path(place, "go").exists():
         time.sleep(0.005)
     first = int(number) * int(n)
-    fits_of("vae", data, range(first, first + int(n)), way, {"steps": 320})
+    fits_of("vae", [data] * int(n), range(first, first + int(n)), way, {"steps": 320})
     Path(place, f"done{number}").write_text(str(time.perf_counter()))
 
 
@@ -330,8 +333,32 @@ def checks():
         print("steps not recorded:", sorted(set(by_operations["method"])) or "none", flush=True)
 
 
+def board(minutes="10"):
+    """Run the default ood cross of all methods with five seeds, and say what was done in some minutes."""
+    import pandas as pd
+
+    print(card(), flush=True)
+    with tempfile.TemporaryDirectory() as place:
+        run = ["-m", "bench", "run", "--methods", "all", "--tasks", "ood", "--seeds", "5", "--out", f"{place}/runs"]
+        run += ["--jobs", str(len(os.sched_getaffinity(0))), "--resources", "gpus=1"]
+        clock = time.monotonic()
+        child = subprocess.Popen([sys.executable, *run])
+        try:
+            child.wait(60 * float(minutes))
+        except subprocess.TimeoutExpired:
+            child.terminate()
+            child.wait(60)
+        seconds = round(time.monotonic() - clock)
+        found = [json.loads(file.read_text()) for file in Path(place, "runs", "jobs").glob("*.json")]
+        jobs = pd.DataFrame([{"status": one["status"], "method": one["job"]["method"]} for one in found])
+        line("board", seconds=seconds, code=child.returncode, jobs=len(jobs))
+        print(jobs.value_counts().to_string() if len(jobs) else "no job came to an end")
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
+        case ["board", *minutes]:
+            board(*minutes)
         case ["steps-of", *names]:
             steps_of(names)
         case ["worker", *arguments]:

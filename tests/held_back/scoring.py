@@ -7,7 +7,6 @@ import numpy as np
 from tabulate import tabulate
 
 from methods import METHODS
-from methods.errors import CannotStack
 from tasks import DATASETS, TASKS
 from tasks.datasets.memory import digest
 
@@ -40,18 +39,13 @@ def fit_all(label, task, datasets, seeds):
     keys = [(digest(data), seed) for data, seed in zip(datasets, seeds, strict=True)]
     wanted = dict(zip(keys, datasets, strict=True))
     fitted, start = {key: cls(config) for key in wanted}, time.process_time()
-    for n_cells in {data.n_obs for data in datasets}:
-        alike = [key for key, data in wanted.items() if data.n_obs == n_cells]
-        try:
-            if len(alike) == 1 or not cls.stackable:
-                raise CannotStack(label)
-            errors = cls.fit_stacked([fitted[k] for k in alike], [wanted[k] for k in alike], [k[1] for k in alike])
-            for error in errors:
-                if error is not None:
-                    raise error
-        except CannotStack:
-            for key in alike:
-                fitted[key] = cls(config).fit(wanted[key], key[1])
+    if cls.stackable:
+        for error in cls.fit_stacked(list(fitted.values()), list(wanted.values()), [seed for _, seed in wanted]):
+            if error is not None:
+                raise error
+    else:
+        for (_, seed), data, method in zip(wanted, wanted.values(), fitted.values(), strict=True):
+            method.fit(data, seed)
     return [fitted[key] for key in keys], (time.process_time() - start) / len(wanted)
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing import util
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -133,7 +133,7 @@ class LocalExecutor:
         for job in jobs:
             store.file(job.id).unlink(missing_ok=True)
         process = context.Process(target=_work, args=(jobs, device, store.out, dict(os.environ)), name=jobs[0].title)
-        limit = self.time_limit * max(len(jobs), len(jobs[0].stack))
+        limit = self.time_limit * max(len(jobs), jobs[0].n_stacked)
         return _Running(jobs, process, time.monotonic() + limit, device, _kernel_kills())
 
     def _watch(self, worker: _Running, sessions: Mapping[int, Sequence[int]]) -> None:
@@ -163,8 +163,8 @@ class LocalExecutor:
             if result is not None:
                 if log.exists() and not log.stat().st_size:
                     log.unlink()
-            elif job.stack or len(worker.jobs) > 1:
-                again.append([replace(job, stack=())])
+            elif job.n_stacked > 1 or len(worker.jobs) > 1:
+                again.append([job.alone()])
                 continue
             else:
                 result = self._ended(worker, job, log)
