@@ -1,11 +1,16 @@
-"""Digests of source code: a result stands for as long as the code that made it does not change."""
+"""Digests of source code: a result stands for as long as the code that made it does not change.
+
+Comments and docstrings are no code.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 import inspect
+import io
 import sys
+import tokenize
 import uuid
 from collections.abc import Iterable
 from functools import cache
@@ -45,15 +50,40 @@ def task_digests(task: Task) -> str:
 
 
 def _digest(files: Iterable[str], more: str = "") -> str:
-    """Return the SHA-256 of source files, of all of ours that they import, and of ``more``."""
+    """Return the SHA-256 of the code of source files, of all of ours that they import, and of ``more``."""
     found: set[Path] = set()
     for file in files:
         _collect(Path(file), found)
     hashed = hashlib.sha256()
-    for content in sorted(hashlib.sha256(file.read_bytes()).digest() for file in found):
+    for content in sorted(
+        hashlib.sha256(code_of(file.read_text(encoding="utf-8")).encode()).digest() for file in found
+    ):
         hashed.update(content)
     hashed.update(more.encode())
     return hashed.hexdigest()
+
+
+@cache
+def code_of(text: str) -> str:
+    """Return the text of a source file without its comments and docstrings.
+
+    They are cut out of the text itself: a syntax tree is written in another way by each version of Python.
+    """
+    lines, cut = text.split("\n"), set[int]()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start[0] - 1, token.start[1]
+            lines[row] = lines[row][:column].rstrip()
+            cut |= set() if lines[row] else {row}
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
+            doc = node.body[0]
+            first, last = doc.lineno - 1, (doc.end_lineno or doc.lineno) - 1
+            others = lines[first].encode()[: doc.col_offset] + lines[last].encode()[doc.end_col_offset :]
+            cut |= set() if others.strip() else set(range(first, last + 1))  # it may share its line with code
+    return "\n".join(line for row, line in enumerate(lines) if row not in cut)
 
 
 @cache

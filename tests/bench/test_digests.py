@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from bench.plan import digests
-from bench.plan.digests import source_digest, task_digests
+from bench.plan.digests import code_of, source_digest, task_digests
 from bench.plan.plugins import load_plugin
 from methods import METHODS
 from tasks import load_task
@@ -32,14 +32,79 @@ def test_a_changed_source_has_another_digest(tmp_path):
     assert first != second
 
 
+CODE = '''
+"""A module."""
+
+import math
+
+
+# ---- a part
+class Own:
+    """A class.
+
+    With a second paragraph.
+    """
+
+    text = "# no comment"  # a comment
+
+    def area(self, r):
+        """Return π r², "quoted"."""
+        lines = """
+        kept: it is no docstring
+
+        """
+        return math.pi * r**2, lines  # π
+
+    def nothing(self): "One line."
+'''
+
+
+def changed_code(old, new):
+    assert old in CODE
+    return code_of(CODE.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"""A module."""\n', '"""Another, which says more.\n\n# of it\n"""\n'),
+        ('"""A module."""\n', ""),
+        ("# ---- a part\n", ""),
+        ("# ---- a part\n", "# π\n    # indented\n"),
+        ("second paragraph", "third paragraph"),
+        ("  # a comment", ""),
+        ("  # π", "  # r is a radius"),
+        ('Return π r², "quoted".', "Return it."),
+    ],
+)
+def test_comments_and_docstrings_are_no_code(old, new):
+    assert changed_code(old, new) == code_of(CODE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("r**2", "r**3"),
+        ("# no comment", "# another text"),
+        ("kept", "changed"),
+        ("docstring\n\n", "docstring\n"),
+        ("import math\n", "import math as m\n"),
+        ('def nothing(self): "One line."', 'def something(self): "One line."'),
+        ('        """Return π r², "quoted"."""\n', '        self.r = r\n        """Return π r², "quoted"."""\n'),
+    ],
+)
+def test_all_else_is_code(old, new):
+    assert changed_code(old, new) != code_of(CODE)
+
+
 @pytest.fixture
 def changed(tmp_path, monkeypatch):
-    """Let a module of ours have another file, with one more line."""
+    """Let a module of ours have another file, with one more line of code."""
 
     def change(name):
         (file,) = digests._files_of(name)
         copy = tmp_path / file.name
-        copy.write_text(file.read_text() + "\n# changed\n")
+        copy.write_text(file.read_text() + "\nCHANGED = True\n")
         find = digests._files_of
         monkeypatch.setattr(digests, "_files_of", lambda asked: [copy] if asked == name else find(asked))
         digests._imports.cache_clear()
