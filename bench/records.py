@@ -13,6 +13,8 @@ from typing import Any, Literal
 FORMAT = 5
 #: The unit of a job that stands for a whole method × task, which is skipped.
 WHOLE = "*"
+#: Seeds of a unit whose fits are stacked at most.
+MOST_STACKED = 8
 #: Added to the label of a method whose configuration was tuned for each unit: without seeing the unit, and, as an upper
 #: bound, on the unit itself.
 TUNED, ORACLE = "@tuned", "@oracle"
@@ -161,6 +163,13 @@ class Job:
         inner = f" · inner {self.inner}" if self.inner else ""
         where = f"{self.task} · {self.unit}{inner} · seed {self.seed}" if self.unit != WHOLE else self.task
         return f"{self.method} · {where}"
+
+
+def stack_of(seed: int, n_seeds: int) -> tuple[int, ...]:
+    """Return the seeds, of those from 0 to ``n_seeds`` − 1, whose fits are stacked with that of ``seed``."""
+    first = seed - seed % MOST_STACKED
+    stack = tuple(range(first, min(first + MOST_STACKED, n_seeds)))
+    return stack if len(stack) > 1 else ()
 
 
 def unit_of_draw(unit: str, draw: int) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.keep.store import Gathered, StoreError, existing, gather
-from bench.records import COLUMNS, Job, Result, Status
+from bench.records import COLUMNS, MOST_STACKED, Job, Result, Status, stack_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +67,13 @@ def _rows(file: Path) -> pd.DataFrame:
     return rows.astype(COLUMNS)
 
 
+def _stack(seed: int, n_stacked: int, log: str) -> tuple[int, ...]:
+    """Return the seeds whose fits were stacked; a row does not say of which units those on a GPU were."""
+    if n_stacked == 1 or "trained on a GPU" in log:
+        return ()
+    return stack_of(seed, seed - seed % MOST_STACKED + n_stacked)
+
+
 def _result(rows: pd.DataFrame) -> Result:
     """Return a result from its rows, one for each metric.
 
@@ -93,6 +100,7 @@ def _result(rows: pd.DataFrame) -> Result:
         skip=first["reason"] if status is Status.SKIPPED else "",
         draw=None if pd.isna(draw) else int(draw),
         n_copies=int(first["n_copies"]),
+        stack=_stack(int(first["seed"]), int(first["n_stacked"]), first["log"]),
         id=first["job_id"],
         **shared,
         **digests,

@@ -8,16 +8,17 @@ from dataclasses import asdict, fields, replace
 from typing import Any, Literal
 
 from bench.plan.digests import source_digest, task_digests
-from bench.records import WHOLE, Job, MethodSpec, Plan, PlanError, unit_of_draw
+from bench.records import WHOLE, Job, MethodSpec, Plan, PlanError, stack_of, unit_of_draw
 from methods import METHODS
 from tasks import load_task
 from tasks.base import Reference, Task
 from tasks.datasets.reading import copies_of, taken_for
 
-#: At most so many fits are stacked, on data of at most so many million values (cells × genes): each fit has its own
-#: copy of the data, and fits of large networks gain nothing.
-MOST_STACKED, MOST_VALUES = 8, 20.0
-#: The same of fits of several units on a GPU: their data are in the memory of one process, some ten copies of them.
+#: Fits are stacked on data of at most so many million values (cells × genes): each fit has its own copy of the data,
+#: and fits of large networks gain nothing.
+MOST_VALUES = 20.0
+#: Fits of several units that are stacked on a GPU at most, and million values of all of them: their data are in the
+#: memory of one process, some ten copies.
 MOST_ON_GPU, MOST_VALUES_ON_GPU = 64, 100.0
 
 
@@ -117,7 +118,7 @@ def make_plan(
         for row in rows:
             crossed = [row] if row.skip else [job for draw in numbers for job in _crossed(row, draw, units, seeds)]
             if row.name and not row.skip and METHODS[row.name].stackable and sizes[task_name] <= MOST_VALUES:
-                crossed = [replace(job, stack=_stack_of(job.seed, seeds)) for job in crossed]
+                crossed = [replace(job, stack=stack_of(job.seed, len(seeds))) for job in crossed]
                 crossed = crossed if stacked == "seeds" else _beside(crossed, sizes[task_name], stacked == "draws")
             jobs += [job.with_id() for job in crossed]
     if absent and not jobs:
@@ -177,13 +178,6 @@ def _reference_row(blank: Job, reference: Reference) -> Job:
     """Return ``blank`` filled in for a reference of the task."""
     digests = [source_digest(METHODS[name]) for name in reference.methods]
     return replace(blank, role="reference", method=reference.name, method_digest=" ".join(digests))
-
-
-def _stack_of(seed: int, seeds: range) -> tuple[int, ...]:
-    """Return the seeds whose fits are stacked with that of ``seed``."""
-    first = seed - seed % MOST_STACKED
-    stack = tuple(seeds[first : first + MOST_STACKED])
-    return stack if len(stack) > 1 else ()
 
 
 def _beside(jobs: Sequence[Job], millions: float, across_draws: bool) -> list[Job]:

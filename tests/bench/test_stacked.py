@@ -9,6 +9,7 @@ import pytest
 from bench.jobs.fits import fit_stack
 from bench.jobs.job import run_stack
 from bench.jobs.stacked import Stack
+from bench.keep.archive import results as archived
 from bench.keep.store import Store, gather
 from bench.plan import choose_methods, choose_tasks, make_plan
 from bench.plan.cost import Estimate
@@ -103,6 +104,19 @@ def test_rows_are_as_if_run_alone_and_marked(made):
         assert alone.curves.keys() == result.curves.keys()
         first = [curve[0] for curve in alone.curves.values()]
         assert [curve[0] for curve in result.curves.values()] == pytest.approx(first, rel=1e-5)
+
+
+def test_a_row_of_a_table_says_which_seeds_were_stacked(made):
+    store, jobs = made
+    store.gather()
+    told = {result.job.id: result.job.stack for result in archived(store.parquet)}
+    assert told == {job.id: (0, 1, 2) for job in jobs}
+    row = next(archived(store.parquet))
+    assert {verdict for *_, verdict in replay(row).scores.values()} == {SAME}
+    rows = pd.read_parquet(store.parquet)
+    file = store.out / "gpu.parquet"
+    rows.assign(log="trained on a GPU: …", n_stacked=48).to_parquet(file)
+    assert {result.job.stack for result in archived(file)} == {()}
 
 
 def test_one_job_again_takes_part_in_the_same_pass(made):
