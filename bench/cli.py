@@ -499,7 +499,7 @@ def replay(
         typer.echo(result.traceback.rstrip())
     if stored.status != result.status:
         console.print(Text(f"now it is {result.status} {result.reason}".rstrip()), soft_wrap=True)
-    console.print(f"{done.job.title}: {'agrees' if done.agrees else 'differs'}", highlight=False, soft_wrap=True)
+    console.print(f"{done.job.title}: {done.verdict}", highlight=False, soft_wrap=True)
     if not done.agrees or not result.status.final:
         raise typer.Exit(FAILED)
 

@@ -33,8 +33,8 @@ class Replay:
     ----------
     job
         The job.
-    changes
-        Changes since the job ran: code, data, libraries, machine.
+    changes, elsewhere
+        Changes since the job ran: code, data, libraries, machine; and whether libraries or machine are among them.
     stored, result
         The two results.
     scores
@@ -43,6 +43,7 @@ class Replay:
 
     job: Job
     changes: list[str]
+    elsewhere: bool
     stored: Result
     result: Result
     scores: dict[str, tuple[float | None, float | None, str]] = field(default_factory=dict)
@@ -52,6 +53,18 @@ class Replay:
         """Whether the job ended as it did, with the same scores."""
         alike = all(verdict != DIFFERENT for *_, verdict in self.scores.values())
         return alike and self.stored.status == self.result.status
+
+    @property
+    def verdict(self) -> str:
+        """In words, whether the job agrees; if not, how far it is off, and what another machine has to do with it."""
+        if self.agrees:
+            return "agrees"
+        pairs = [(was, now) for was, now, _ in self.scores.values() if was is not None and now is not None]
+        off = max((abs(now - was) / max(abs(was), abs(now)) for was, now in pairs if was != now), default=0.0)
+        said = f"differs, by {off:.2g} of a score at most"
+        if self.elsewhere and self.stored.status == self.result.status:
+            said += "; another processor or library rounds otherwise, and a training makes more of it (docs/scores.md)"
+        return said
 
 
 def find(results: Iterable[Result], asked: str) -> Result:
@@ -100,11 +113,14 @@ def replay(stored: Result) -> Replay:
     job = stored.job
     for plugin in job.plugins:
         load_plugin(plugin)
-    changes = _changes(job) + _environment_changes(stored.environment)
+    environment = _environment_changes(stored.environment)
+    changes = _changes(job) + environment
     (result,) = run_stack([job], None)
     names = dict.fromkeys([*stored.scores, *result.scores])
     pairs = {name: (stored.scores.get(name), result.scores.get(name)) for name in names}
-    return Replay(job, changes, stored, result, {name: (*pair, compare(*pair)) for name, pair in pairs.items()})
+    return Replay(
+        job, changes, bool(environment), stored, result, {name: (*pair, compare(*pair)) for name, pair in pairs.items()}
+    )
 
 
 def compare(stored: float | None, now: float | None) -> str:

@@ -1,5 +1,6 @@
 """``bench replay``: one stored job again."""
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -82,6 +83,7 @@ def test_a_score_that_was_changed_is_found(store):
     assert verdicts["knn_recall"].rstrip().endswith(CLOSE)
     assert verdicts["distance_spearman"].rstrip().endswith(SAME)
     assert "not as it was" not in done.output
+    assert re.search(r"seed 0: differs, by [0-9.e-]+ of a score at most$", done.output.rstrip()), done.output
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,16 @@ def test_another_library_or_machine_is_said(store):
     changes = replay(replace(result, environment=environment)).changes
     assert [change.partition(" (")[0] for change in changes] == ["cpu", "numpy"]
     assert "abacus then" in changes[0]
+
+
+@pytest.mark.parametrize(("cpu", "said"), [("abacus", True), (None, False)])
+def test_a_difference_is_measured_and_another_machine_explains_it(store, cpu, said):
+    result = stored(store, "floor")
+    environment = result.environment | ({"cpu": cpu} if cpu else {})
+    scores = {**result.scores, "knn_recall": 1.01 * result.scores["knn_recall"], "displacement": None}
+    done = replay(replace(result, scores=scores, environment=environment))
+    assert done.verdict.startswith("differs, by 0.0099 of a score at most")
+    assert ("rounds otherwise" in done.verdict) == said
 
 
 def test_a_setting_that_was_changed_is_said(store):
