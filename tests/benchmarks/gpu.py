@@ -1,9 +1,9 @@
 """What recorded steps gain on a GPU: ``python -m tests.benchmarks.gpu [SECTION …]``, in four and a half minutes.
 
 Sections: steps (of every method, recorded and by single operations), stacked (20 fits at once and one after another),
-processes (that share the GPU, and one that stacks), checks (the tests that need a GPU, beside a smoke run of every
-method on it). Each line is measured in one run on one card. A section that fails says why, and the next one begins.
-With the variable OUT set, the lines are also written there.
+scvi (a step of scvi-tools' SCVI beside ours), processes (that share the GPU, and one that stacks), checks (the tests
+that need a GPU, beside a smoke run of every method on it). Each line is measured in one run on one card. A section that
+fails says why, and the next one begins. With the variable OUT set, the lines are also written there.
 
 ``python -m tests.benchmarks.gpu board [MINUTES]`` runs the default ood cross with five seeds for so many minutes.
 """
@@ -34,6 +34,7 @@ import torch  # noqa: E402 - after the threads are limited
 from methods import METHODS  # noqa: E402
 from methods.nn import graphs, training  # noqa: E402
 from tests.benchmarks.data import dense, expression, in_steps, sparse_counts  # noqa: E402
+from tests.benchmarks.scvi_network import HIDDEN, MINIBATCH, N_LATENT, THEIRS  # noqa: E402
 from tests.contract.test_methods import OWN_LOOP  # noqa: E402
 
 #: Seconds that all of it may take.
@@ -53,15 +54,23 @@ CASES = {
 #: Epochs by single operations and recorded; the first ones warm up and record.
 EPOCHS, WARM = {"eager": 4, "recorded": 8}, {"eager": 1, "recorded": 3}
 TOGETHER, WORKERS = 20, 6
+#: Method, cells, genes, epochs, and how many cells each fit has fewer than the one before it, as of held-out units.
+STACKED = [
+    ("vae", N_CELLS, N_GENES, 10, 0),
+    ("vae", 1000, 500, 40, 0),
+    ("trvae", 1000, 500, 40, 0),
+    ("vae", 1000, 500, 40, 10),
+]
 written: dict[str, list[dict]] = {}
 
 
 def main(sections):
     print(f"{card()}, PyTorch {torch.__version__}, Python {sys.version.split()[0]}", flush=True)
-    for name in sections or ("steps", "stacked", "processes", "checks"):
+    known = {"steps": steps, "stacked": stacked, "scvi": scvi_tools, "processes": processes, "checks": checks}
+    for name in sections or known:
         print(f"\n== {name}, {left():.0f} s left", flush=True)
         try:
-            {"steps": steps, "stacked": stacked, "processes": processes, "checks": checks}[name]()
+            known[name]()
         except Exception:  # noqa: BLE001 - the other sections are still to come
             traceback.print_exc(file=sys.stdout)
         sys.stdout.flush()
@@ -202,12 +211,7 @@ def warm_up():
 
 def stacked():
     warm_up()
-    for method, n_cells, n_genes, epochs, fewer in (
-        ("vae", N_CELLS, N_GENES, 10, 0),
-        ("vae", 1000, 500, 40, 0),
-        ("trvae", 1000, 500, 40, 0),
-        ("vae", 1000, 500, 40, 10),  # as of held-out units: 1,000, 990, … cells
-    ):
+    for method, n_cells, n_genes, epochs, fewer in STACKED:
         data = data_of("expression", n_cells, n_genes)
         datasets = [data[: n_cells - fewer * i].copy() for i in range(TOGETHER)]
         settings = {"steps": in_steps(epochs, 0.9 * n_cells)}
@@ -241,6 +245,24 @@ def fits_of(method, datasets, seeds, way, settings):
     else:
         for data, seed in zip(datasets, seeds, strict=True):
             cls(config).fit(data, seed)
+
+
+def scvi_tools():
+    """Compare a step on counts with scvi-tools' SCVI, both with 2×128 units, 10 latents and minibatches of 128."""
+    import scvi
+
+    shape = {"n_hidden": HIDDEN[0], "n_layers": len(HIDDEN), "n_latent": N_LATENT, "gene_likelihood": "nb"}
+    counts, times = sparse_counts(N_CELLS, N_GENES), []
+    scvi.model.SCVI.setup_anndata(counts, layer="counts")
+    epochs = (1, 2, 8)  # the first fit warms up, and what the last ones share cancels out
+    for n in epochs:
+        model = scvi.model.SCVI(counts, **shape)
+        clock = time.perf_counter()
+        model.train(max_epochs=n, **THEIRS | {"accelerator": "auto"})
+        times.append(time.perf_counter() - clock)
+    theirs = 1e3 * (times[2] - times[1]) / ((epochs[2] - epochs[1]) * -(-N_CELLS // MINIBATCH))
+    (ours,), _ = steps_by("recorded", "vae", dense(counts), {"likelihood": "negative-binomial", "hidden": HIDDEN})
+    line("scvi", step="vae, NB", ours_ms=round(ours, 3), scvi_ms=round(theirs, 3), ratio=round(theirs / ours, 2))
 
 
 def processes():
