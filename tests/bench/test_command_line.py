@@ -16,7 +16,7 @@ from bench import __main__ as program
 from tests.bench.conftest import ROOT, process_environment
 
 TASK = "reembedding/pancancer-sim"
-SMALL = ("run", "--methods", "pca", "--tasks", TASK, "--preset", "smoke", "--seeds", "1", "--executor", "inline")
+SMALL = ("run", "--methods", "pca", "--tasks", TASK, "--preset", "smoke", "--draws", "1", "--executor", "inline")
 
 
 @pytest.fixture
