@@ -21,6 +21,7 @@ from methods.base import Method
 from methods.errors import CannotFit
 
 TASK = "reembedding/pancancer-sim"
+SMALL = ("--tasks", TASK, "--preset", "smoke", "--draws", "1")
 TOGETHER = """
 import os
 import numpy as np
@@ -133,7 +134,7 @@ def test_one_job_again_takes_part_in_the_same_pass(made):
 
 @pytest.mark.slow
 def test_processes_and_threads_give_the_same_bits_and_a_lost_result_comes_back(inside, tmp_path):
-    run = ("run", "--methods", "trvae,pca", "--tasks", TASK, "--preset", "smoke", "--draws", "1", "--seeds", "2")
+    run = ("run", "--methods", "trvae,pca", *SMALL, "--seeds", "2")
     assert inside(*run, "--out", "a", "--executor", "inline").returncode == 0
     assert inside(*run, "--out", "b", "--jobs", "2").returncode == 0
     first, second = (rows_of(tmp_path / name) for name in "ab")
@@ -153,21 +154,7 @@ def rows_of(directory):
 
 def test_a_failed_replica_fails_its_own_job(inside, tmp_path, plugin):
     file = plugin(TOGETHER)
-    done = inside(
-        "run",
-        "--methods",
-        f"{file}:Fine",
-        "--tasks",
-        TASK,
-        "--preset",
-        "smoke",
-        "--draws",
-        "1",
-        "--seeds",
-        "3",
-        "--out",
-        "out",
-    )
+    done = inside("run", "--methods", f"{file}:Fine", *SMALL, "--seeds", "3", "--out", "out")
     assert done.returncode == 1
     rows = rows_of(tmp_path / "out").query("method == 'fine'").drop_duplicates(["unit", "seed"])
     assert rows.groupby("seed")["status"].unique().map(list).to_dict() == {0: ["ok"], 1: ["ok"], 2: ["failed"]}
@@ -176,22 +163,7 @@ def test_a_failed_replica_fails_its_own_job(inside, tmp_path, plugin):
 
 def test_when_the_process_of_a_pass_dies_each_job_is_run_alone(inside, tmp_path, plugin):
     file = plugin(TOGETHER)
-    run = (
-        "run",
-        "--methods",
-        f"{file}:Fine",
-        "--tasks",
-        TASK,
-        "--preset",
-        "smoke",
-        "--draws",
-        "1",
-        "--seeds",
-        "2",
-        "--out",
-        "out",
-    )
-    done = inside(*run, FATAL="1")
+    done = inside("run", "--methods", f"{file}:Fine", *SMALL, "--seeds", "2", "--out", "out", FATAL="1")
     assert done.returncode == 1
     rows = rows_of(tmp_path / "out").query("method == 'fine'").drop_duplicates(["unit", "seed"])
     assert rows.groupby("seed")["status"].unique().map(list).to_dict() == {0: ["ok"], 1: ["failed"]}
