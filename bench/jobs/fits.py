@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,19 +121,33 @@ class Fits:
 def fit_stack(cls: Any, config: Mapping[str, Any], directory: Path | None, requests: Sequence[StackedFit]) -> None:
     """Fit the methods of requests side by side, or take all of them from disk; where neither can be, one by one.
 
-    The time of a stack is shared out evenly. A fit is kept under the seeds and data of its whole stack: another stack
-    would give the same but for rounding.
+    Requests of one seed and equal data, as of two units that share their training cells, are one fit. The time of a
+    stack is shared out evenly. A fit is kept under the seeds and data of its whole stack: another stack would give the
+    same but for rounding.
     """
+    from tasks.datasets.memory import digest
+
+    names = [f"{request.seed} {digest(request.data)}" for request in requests]
+    distinct: dict[str, StackedFit] = {}
+    for name, request in zip(names, requests, strict=True):
+        distinct.setdefault(name, request)
+    _fit_distinct(cls, config, directory, list(distinct.values()), list(distinct))
+    for name, request in zip(names, requests, strict=True):
+        made = distinct[name]
+        if made is not request:
+            request.method, request.seconds, request.error = deepcopy(made.method), made.seconds, made.error
+
+
+def _fit_distinct(
+    cls: Any, config: Mapping[str, Any], directory: Path | None, requests: Sequence[StackedFit], stack: Sequence[str]
+) -> None:
     seeds = [request.seed for request in requests]
     with contextlib.ExitStack() as locks:
         files: list[Path] = []
         if directory is not None:
             from filelock import FileLock
 
-            from tasks.datasets.memory import digest
-
             directory.mkdir(parents=True, exist_ok=True)
-            stack = [f"{request.seed} {digest(request.data)}" for request in requests]
             keys = [_key(cls, config, request.data, request.seed, stack) for request in requests]
             files = [directory / f"{key}.safetensors" for key in keys]
             for file in sorted(files):

@@ -19,6 +19,7 @@ from bench.records import Result
 from bench.studies.replay import SAME, replay
 from methods.base import Method
 from methods.errors import CannotFit
+from tasks import load_task
 
 TASK = "reembedding/pancancer-sim"
 SMALL = ("--tasks", TASK, "--preset", "smoke", "--draws", "1")
@@ -237,6 +238,19 @@ def test_jobs_of_other_units_and_draws_in_one_stack_are_as_if_run_alone(made):
     assert again.scores == results[2].scores, "from disk, or the whole stack again"
 
 
+def test_units_that_share_their_cells_are_one_fit(tmp_path):
+    specs, plugins = choose_methods("vae", "smoke", [])
+    plan = make_plan(specs, ["unseen-cell-type/ifn-sim"], "smoke", 1, plugins, {}, draws=[0], stacked="draws")
+    jobs = [job for job in plan.jobs if job.method == "vae"]
+    assert len(jobs) == 2
+    results = list(run_stack(jobs, tmp_path))
+    assert [result.status for result in results] == ["ok", "ok"]
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    assert results[0].curves == results[1].curves
+    assert results[0].scores != results[1].scores
+    assert [result.scores for result in run_stack(jobs, None)] == [result.scores for result in results]
+
+
 def test_a_run_on_a_gpu_has_one_process_for_all_units(inside, tmp_path, monkeypatch):
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho NVIDIA A0\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
@@ -249,6 +263,11 @@ def test_a_run_on_a_gpu_has_one_process_for_all_units(inside, tmp_path, monkeypa
 
 
 # --- meeting
+
+
+@pytest.fixture
+def cells():
+    return load_task(TASK, "smoke").data
 
 
 class Recorded(Method):
@@ -279,18 +298,18 @@ def test_jobs_meet_at_each_fit_and_one_that_ends_early_keeps_none_waiting():
 
 
 @pytest.mark.parametrize("error", [CannotFit, MemoryError])
-def test_fits_that_cannot_be_made_in_one_stack_are_made_alone(error):
+def test_fits_that_cannot_be_made_in_one_stack_are_made_alone(error, cells):
     class Several(Recorded):
         @classmethod
         def fit_stacked(cls, methods, datasets, seeds):
             raise error
 
     stack = Stack(lambda requests: fit_stack(Several, {}, None, requests))
-    works = [lambda seed=seed: stack.fit(Several(), "data", seed)[0].alone for seed in range(2)]
-    assert stack.run(works) == [("data", 0), ("data", 1)]
+    works = [lambda seed=seed: stack.fit(Several(), cells, seed)[0].alone for seed in range(2)]
+    assert stack.run(works) == [(cells, 0), (cells, 1)]
 
 
-def test_other_errors_of_a_pass_are_not_hidden():
+def test_other_errors_of_a_pass_are_not_hidden(cells):
     class Broken(Recorded):
         @classmethod
         def fit_stacked(cls, methods, datasets, seeds):
@@ -298,4 +317,4 @@ def test_other_errors_of_a_pass_are_not_hidden():
 
     stack = Stack(lambda requests: fit_stack(Broken, {}, None, requests))
     with pytest.raises(ValueError, match="planted"):
-        stack.run([lambda: stack.fit(Broken(), "data", 0)])
+        stack.run([lambda: stack.fit(Broken(), cells, 0)])
