@@ -179,6 +179,13 @@ class Options:
         tasks, own = choose_asked_tasks(self.tasks, self.data, self.columns, self.n_genes, self.x)
         return Chosen(methods, plugins, tasks, own)
 
+    @cached_property
+    def stacked(self) -> Literal["seeds", "units", "draws"]:
+        """Which fits of a method are stacked, as :func:`bench.plan.make_plan` has them; more on a GPU."""
+        if self.executor == "slurm" or not visible_gpus(self.gpus):  # SLURM hands out jobs one by one
+            return "seeds"
+        return "units" if self.spend else "draws"  # a run of minutes goes draw by draw
+
     def plan(self, index: dict[str, Any], draws: Sequence[int] | None = None) -> Plan:
         """Return the plan; new facts about tasks are added to ``index``, as by :func:`bench.plan.make_plan`.
 
@@ -188,10 +195,8 @@ class Options:
             Other draws than those of the request.
         """
         methods, plugins, tasks, own = self.chosen
-        # SLURM hands out jobs one by one, and a run of minutes goes draw by draw
-        on_gpu = self.executor != "slurm" and bool(visible_gpus(self.gpus))
-        stacked: Literal["seeds", "units", "draws"] = "seeds" if not on_gpu else "units" if self.spend else "draws"
-        return make_plan(methods, tasks, self.preset, self.seeds, plugins, index, own, draws or self.draws, stacked)
+        numbers = draws or self.draws
+        return make_plan(methods, tasks, self.preset, self.seeds, plugins, index, own, numbers, self.stacked)
 
 
 def read_pairs(option: str, text: str) -> dict[str, str]:

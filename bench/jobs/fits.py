@@ -88,7 +88,7 @@ class Fits:
                 method.fit(data, seed)
                 seconds = time.perf_counter() - clock
             else:
-                key = _key(cls, config, data, seed)
+                key = _key(cls, config, _name(data, seed))
                 method, seconds = self._cached(method, data, seed, self.directory / f"{key}.safetensors")
             self.seconds += seconds
             self.spent += time.perf_counter() - clock
@@ -125,9 +125,7 @@ def fit_stack(cls: Any, config: Mapping[str, Any], directory: Path | None, reque
     stack is shared out evenly. A fit is kept under the seeds and data of its whole stack: another stack would give the
     same but for rounding.
     """
-    from tasks.datasets.memory import digest
-
-    names = [f"{request.seed} {digest(request.data)}" for request in requests]
+    names = [_name(request.data, request.seed) for request in requests]
     distinct: dict[str, StackedFit] = {}
     for name, request in zip(names, requests, strict=True):
         distinct.setdefault(name, request)
@@ -141,6 +139,7 @@ def fit_stack(cls: Any, config: Mapping[str, Any], directory: Path | None, reque
 def _fit_distinct(
     cls: Any, config: Mapping[str, Any], directory: Path | None, requests: Sequence[StackedFit], stack: Sequence[str]
 ) -> None:
+    """Do what :func:`fit_stack` says for requests of which no two are one fit; ``stack`` has their names."""
     seeds = [request.seed for request in requests]
     with contextlib.ExitStack() as locks:
         files: list[Path] = []
@@ -148,7 +147,7 @@ def _fit_distinct(
             from filelock import FileLock
 
             directory.mkdir(parents=True, exist_ok=True)
-            keys = [_key(cls, config, request.data, request.seed, stack) for request in requests]
+            keys = [_key(cls, config, name, stack) for name in stack]
             files = [directory / f"{key}.safetensors" for key in keys]
             for file in sorted(files):
                 locks.enter_context(FileLock(file.with_suffix(".lock")))
@@ -194,11 +193,16 @@ def _fit_alone(request: StackedFit) -> None:
     request.seconds = time.perf_counter() - clock
 
 
-def _key(cls: type[Method], config: Mapping[str, Any], data: AnnData, seed: int, stack: Sequence[str] = ()) -> str:
+def _name(data: AnnData, seed: int) -> str:
+    """Return the seed and the digest of the data of a fit."""
     from tasks.datasets.memory import digest
 
+    return f"{seed} {digest(data)}"
+
+
+def _key(cls: type[Method], config: Mapping[str, Any], name: str, stack: Sequence[str] = ()) -> str:
     read = {key: value for key, value in config.items() if key not in cls.unfitted}
-    parts = [cls.name, json.dumps(read, sort_keys=True), source_digest(cls), digest(data), str(seed)]
+    parts = [cls.name, json.dumps(read, sort_keys=True), source_digest(cls), name]
     if len(stack) > 1:
         parts.append(f"stacked with {sorted(stack)}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

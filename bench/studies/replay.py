@@ -63,7 +63,7 @@ class Replay:
         off = max((abs(now - was) / max(abs(was), abs(now)) for was, now in pairs if was != now), default=0.0)
         said = f"differs, by {off:.2g} of a score at most"
         if self.elsewhere and self.stored.status == self.result.status:
-            said += "; another processor or library rounds otherwise, and a training makes more of it (docs/scores.md)"
+            said += "; another processor or library rounds differently, and training enlarges it (docs/scores.md)"
         return said
 
 

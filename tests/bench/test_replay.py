@@ -123,7 +123,7 @@ def test_a_difference_is_measured_and_another_machine_explains_it(store, cpu, sa
     scores = {**result.scores, "knn_recall": 1.01 * result.scores["knn_recall"], "displacement": None}
     done = replay(replace(result, scores=scores, environment=environment))
     assert done.verdict.startswith("differs, by 0.0099 of a score at most")
-    assert ("rounds otherwise" in done.verdict) == said
+    assert ("rounds differently" in done.verdict) == said
 
 
 def test_a_setting_that_was_changed_is_said(store):

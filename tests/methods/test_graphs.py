@@ -19,6 +19,9 @@ STACKED = {"vae": {"likelihood": "negative-binomial"}, "trvae": {}, "svae-plus":
 TINY = {"hidden": (32,), "n_latent": 4, "steps": 64, "minibatch": 40, "learning_rate": 1e-3}
 #: Differences of rounding grow with the steps: one and a half epochs by single operations, the others recorded.
 SHORT, CLOSE = {"steps": 40}, {"rtol": 2e-2, "of_codes": 0.1}
+#: Share of codes that kinks may move where batched products round otherwise: 27 of trVAE's 1,200 on an Intel Xeon, 3 on
+#: an AMD EPYC, none by more than a tenth of the standard deviation.
+KINKS = 0.05
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +74,16 @@ def fit(name, data, seeds=(0,), **settings):
     return methods
 
 
-def assert_same(one, other, data, rtol=1e-3, of_codes=1e-2):
+def assert_same(one, other, data, rtol=1e-3, of_codes=1e-2, kinks=0.005):
     assert set(one.history) == set(other.history)
     for term, curve in one.history.items():
         np.testing.assert_allclose(other.history[term], curve, rtol=rtol, atol=1e-3, err_msg=term)
     codes = one.embed(data)
-    apart = np.abs(other.embed(data) - codes) > of_codes * codes.std()
-    # a cell at the kink of an activation may end elsewhere: of trVAE's 1,200 codes 3 on one processor, 27 on another
+    apart = np.abs(other.embed(data) - codes) / codes.std()
+    assert apart.mean() <= of_codes / 2
+    # a cell at the kink of an activation may end elsewhere: measured, 3 of trVAE's 1,200 codes
     kinked = one.config.activation in ("relu", "leaky_relu")
-    assert apart.mean() <= (0.05 if kinked else 0.0)
+    assert (apart > of_codes).mean() <= (kinks if kinked else 0.0)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -100,7 +104,7 @@ def test_recorded_stacked_fits_are_the_fits(name, data, on_cpu, request):
     recorded = fit(name, data, seeds=(0, 1, 2, 3, 4), **settings)
     for one, other in zip(alone, recorded, strict=True):
         assert one.log == other.log
-        assert_same(one, other, data)
+        assert_same(one, other, data, kinks=KINKS)
 
 
 def fit_of_other_numbers(name, data):
@@ -116,7 +120,7 @@ def fit_of_other_numbers(name, data):
 def test_a_stack_of_other_numbers_of_cells_is_recorded(name, data, pretending):
     stacked, alone = fit_of_other_numbers(name, data)
     assert Pretended.made >= 4, "two of the stack, two of the fit alone, and two where a fit of the stack ends first"
-    assert_same(alone, stacked, data)
+    assert_same(alone, stacked, data, kinks=KINKS)
 
 
 def test_a_step_that_cannot_be_recorded_is_taken_and_said(data, pretending, monkeypatch):
